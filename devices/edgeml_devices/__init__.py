@@ -1,0 +1,3 @@
+"""edgeml's ways to a device."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Ways to a machine: one file per transport."""

@@ -1,0 +1,1 @@
+"""Samples from files, folders and functions: one reader for calibration, evaluation and `edgeml run`."""

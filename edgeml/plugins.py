@@ -1,0 +1,79 @@
+"""Drivers by name: finds entry points, imports only the one that is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from edgeml.errors import EngineMissingError, UsageError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+    from edgeml.converter import ConversionStep
+    from edgeml.runtime import Runtime
+    from edgeml.transport import Transport
+
+RUNTIME_GROUP: Final = "edgeml.runtimes"
+"""``litert = edgeml_runtimes.litert:LiteRT``: a class whose constructor takes nothing."""
+CONVERTER_GROUP: Final = "edgeml.converters"
+"""``onnx = edgeml_converters.steps.onnx:STEPS``: a tuple of conversion steps."""
+TRANSPORT_GROUP: Final = "edgeml.transports"
+"""``local = edgeml_devices.transports.local:LocalTransport``: a class that takes the URL."""
+COMMAND_GROUP: Final = "edgeml.commands"
+"""``bench = edgeml_runtimes.cli:bench``: a click command."""
+
+
+def names(group: str) -> tuple[str, ...]:
+    """List what is registered in an entry-point group, sorted."""
+    return tuple(sorted({entry.name for entry in _entries(group)}))
+
+
+def load(group: str, name: str) -> Any:
+    """Import one driver.
+
+    Raises:
+        UsageError: nothing of that name is registered.
+        EngineMissingError: the driver's engine is not installed; says how to install it.
+    """
+    found = [entry for entry in _entries(group) if entry.name == name]
+    if not found:
+        known = ", ".join(names(group)) or "none installed"
+        raise UsageError(f"no {group.removeprefix('edgeml.').rstrip('s')} {name!r}; known: {known}")
+    entry = found[0]
+    try:
+        return entry.load()
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module.startswith("edgeml"):
+            raise
+        distribution = entry.dist.name if entry.dist else "edgeml-core"
+        raise EngineMissingError(
+            f"{name} needs {error.name!r}, which is not installed. "
+            f"Install it: pip install '{distribution}[{name}]'"
+        ) from error
+
+
+def runtime(name: str) -> Runtime:
+    """Give the runtime driver of that name."""
+    return cast("Runtime", load(RUNTIME_GROUP, name)())
+
+
+def transport(url: str) -> Transport:
+    """Give an unconnected transport for a URL such as ``local:``."""
+    return cast("Transport", load(TRANSPORT_GROUP, url.partition(":")[0])(url))
+
+
+def conversion_steps() -> tuple[ConversionStep, ...]:
+    """Give every registered conversion step."""
+    steps: list[ConversionStep] = []
+    for name in names(CONVERTER_GROUP):
+        steps.extend(cast("Sequence[ConversionStep]", load(CONVERTER_GROUP, name)))
+    return tuple(steps)
+
+
+def _entries(group: str) -> tuple[EntryPoint, ...]:
+    # importlib.metadata costs 65 ms, too much for `import edgeml`.
+    metadata = importlib.import_module("importlib.metadata")
+    return tuple(metadata.entry_points(group=group))
