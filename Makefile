@@ -1,0 +1,71 @@
+# make demo · make test · make dev · make check · make bench · make soak · make light · make size
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export EDGEML_WORKERS_DIR ?= $(CURDIR)/.workers
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+PYPROJECTS := pyproject.toml runtimes/pyproject.toml converters/pyproject.toml devices/pyproject.toml
+WORKERS ?= tensorflow torch onnx2tf
+TOOLS := hypothesis import-linter mypy pytest ruff
+# Builds run without isolation: one pinned backend instead of four downloads, and wheels build offline.
+BACKEND := hatchling editables
+
+.PHONY: help dev demo test check workers bench soak light size clean
+
+help:
+	@echo "make demo    convert a digit classifier for several targets, measure it, write bundle and report"
+	@echo "make test    set up everything, workers included, and run the tests"
+	@echo "make dev     the development environment in $(VENV)"
+	@echo "make check   ruff, mypy, import-linter"
+	@echo "make bench   the benchmarks (a quiet machine, please)"
+	@echo "make soak    the long tests"
+	@echo "make light   what a device would install, from built wheels"
+	@echo "make size    lines per module"
+	@echo "make clean   remove the environment, the workers and all that was built"
+
+dev: $(STAMP)
+
+# The checksum travels in the stamp, so that a checkout which only touches files installs nothing again.
+$(STAMP): constraints.txt $(PYPROJECTS) scripts/make-venv
+	@scripts/make-venv $(VENV)
+	@if [ "$$(cat $(STAMP) 2>/dev/null)" != "$$(cat $^ | sha256sum)" ]; then set -e; \
+	    echo "Installing the development environment into $(VENV)"; \
+	    $(BIN)/python -m pip install --quiet -c constraints.txt $(BACKEND); \
+	    $(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt \
+	        -e . -e "./runtimes[all]" -e "./converters[all,sklearn]" -e ./devices $(TOOLS); \
+	fi
+	@cat $^ | sha256sum > $@
+
+check: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+workers: $(STAMP)
+	@set -e; for worker in $(WORKERS); do $(BIN)/edgeml workers install $$worker; done
+
+test: $(STAMP) workers
+	$(BIN)/python -m pytest -m "not bench and not soak"
+
+bench: $(STAMP) workers
+	$(BIN)/python -m pytest tests/benchmarks -m bench
+
+soak: $(STAMP) workers
+	$(BIN)/python -m pytest -m soak
+
+demo: $(STAMP)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python examples/digits/demo.py
+
+light: $(STAMP)
+	$(BIN)/python -m pytest tests/test_packaging.py
+
+size:
+	@git ls-files '*.py' | xargs wc -l | sort -rn | head -40
+
+clean:
+	rm -rf $(VENV) .workers build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
