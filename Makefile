@@ -34,8 +34,8 @@ $(STAMP): constraints.txt $(PYPROJECTS) scripts/make-venv
 	@scripts/make-venv $(VENV)
 	@if [ "$$(cat $(STAMP) 2>/dev/null)" != "$$(cat $^ | sha256sum)" ]; then set -e; \
 	    echo "Installing the development environment into $(VENV)"; \
-	    $(BIN)/python -m pip install --quiet -c constraints.txt $(BACKEND); \
-	    $(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt \
+	    $(BIN)/python -m pip install -qq -c constraints.txt $(BACKEND); \
+	    $(BIN)/python -m pip install -qq --no-build-isolation -c constraints.txt \
 	        -e . -e "./runtimes[all]" -e "./converters[all,sklearn]" -e ./devices $(TOOLS); \
 	fi
 	@cat $^ | sha256sum > $@
