@@ -1,0 +1,199 @@
+"""ONNX Runtime: runs ONNX files. A session may be called from several threads at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
+
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as binding
+
+from edgeml.errors import InferenceError, ModelFileError, UsageError
+from edgeml.runtime import RuntimeOptions
+from edgeml.tensors import Array, TensorSpec
+from edgeml_runtimes.artifact import check_artifact
+from edgeml_runtimes.binding import (
+    BoundSession,
+    bind,
+    closed,
+    engine_text,
+    quantization_of,
+    quantization_table,
+)
+from edgeml_runtimes.options import as_options, parse_options
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_NAME: Final = "onnxruntime"
+_ENGINE_ERRORS: Final[tuple[type[Exception], ...]] = tuple(
+    kind
+    for kind in vars(binding).values()
+    if isinstance(kind, type) and issubclass(kind, Exception) and kind is not Exception
+)
+_REFUSALS: Final[tuple[type[Exception], ...]] = (
+    *_ENGINE_ERRORS,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    MemoryError,
+)
+_UNREADABLE: Final = (binding.InvalidProtobuf, binding.NoSuchFile, binding.NoModel)
+_LOG_FATAL: Final = 4
+"""Failures arrive as exceptions; the engine would print them as well."""
+_DTYPES: Final = {
+    "float": "float32", "double": "float64", "float16": "float16", "bool": "bool",
+    "int8": "int8", "int16": "int16", "int32": "int32", "int64": "int64",
+    "uint8": "uint8", "uint16": "uint16", "uint32": "uint32", "uint64": "uint64", "string": "object",
+}  # fmt: skip
+_LEVELS: Final = {
+    "off": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+
+ort.set_default_logger_severity(_LOG_FATAL)
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxRuntimeOptions(RuntimeOptions):
+    """ONNX Runtime's options; ``threads`` are those within an operator."""
+
+    inter_op_threads: int = 1
+    """Operators that run at the same time; above 1 the graph is executed in parallel."""
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    """Execution providers, the preferred one first."""
+    graph_optimization: Literal["off", "basic", "extended", "all"] = "all"
+
+
+class OnnxRuntime:
+    """The driver."""
+
+    name: Final = _NAME
+
+    @property
+    def version(self) -> str:
+        """The installed ``onnxruntime``."""
+        return str(ort.__version__)
+
+    def options(self, values: Mapping[str, str]) -> OnnxRuntimeOptions:
+        return parse_options(OnnxRuntimeOptions, _NAME, values)
+
+    def load(self, artifact: Path, options: RuntimeOptions | None = None) -> BoundSession:
+        check_artifact(artifact, "onnx")
+        engine = _open(artifact, artifact, _session_options(options), _providers(options))
+        return _bind(engine, artifact)
+
+
+def _session_options(options: RuntimeOptions | None) -> Any:
+    chosen = as_options(OnnxRuntimeOptions, _NAME, options)
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = chosen.threads
+    settings.inter_op_num_threads = chosen.inter_op_threads
+    if chosen.inter_op_threads > 1:
+        settings.execution_mode = ort.ExecutionMode.ORT_PARALLEL
+    settings.graph_optimization_level = _LEVELS[chosen.graph_optimization]
+    settings.log_severity_level = _LOG_FATAL
+    return settings
+
+
+def _providers(options: RuntimeOptions | None) -> list[str]:
+    chosen = as_options(OnnxRuntimeOptions, _NAME, options).providers
+    available = ort.get_available_providers()
+    missing = [provider for provider in chosen if provider not in available]
+    if missing or not chosen:
+        raise UsageError(
+            f"onnxruntime {ort.__version__} has no provider {', '.join(missing) or '(none named)'}; "
+            f"it has: {', '.join(available)}"
+        )
+    return list(chosen)
+
+
+def _open(artifact: Path, model: Path | bytes, settings: Any, providers: list[str]) -> Any:
+    """Give an InferenceSession of ``model``: the artifact, or a changed copy of it in memory."""
+    try:
+        source = model if isinstance(model, bytes) else str(model)
+        return ort.InferenceSession(source, settings, providers=providers)
+    except _UNREADABLE as error:
+        raise ModelFileError(
+            f"{artifact}: ONNX Runtime cannot read it ({engine_text(error)}); the file may be cut short"
+        ) from error
+    except _REFUSALS as error:
+        raise _refusal(artifact, engine_text(error, 600)) from error
+
+
+def _refusal(artifact: Path, text: str) -> ModelFileError | InferenceError:
+    if "xternal data" in text:
+        return ModelFileError(
+            f"{artifact}: the file with its weights is missing or outside its folder: {text}"
+        )
+    if "is not a registered function/op" in text:
+        operator = text.partition("is not a registered")[0].rpartition("rror: ")[2].rpartition("(")[0]
+        domain = operator.rpartition(":")[0] or "ai.onnx"
+        return InferenceError(
+            f"{artifact}: needs operator domain {domain} (operator {operator.rpartition(':')[2]}), which "
+            "ONNX Runtime does not have; export the model without it"
+        )
+    return InferenceError(f"{artifact}: ONNX Runtime refuses the model: {text}")
+
+
+def _specs(artifact: Path, arguments: list[Any], table: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
+    return tuple(
+        TensorSpec(
+            part.name,
+            tuple(side if isinstance(side, int) and side >= 0 else None for side in part.shape),
+            _dtype(artifact, part),
+            quantization_of(table, part.name, _dtype(artifact, part)),
+        )
+        for part in arguments
+    )
+
+
+def _dtype(artifact: Path, part: Any) -> str:
+    kind = str(part.type)
+    if kind.startswith("tensor("):
+        found = _DTYPES.get(kind.removeprefix("tensor(").removesuffix(")"))
+        if found:
+            return found
+    raise InferenceError(
+        f"{artifact}: {part.name!r} is a {kind}, which numpy cannot hold; export the model with plain "
+        "tensors (for scikit-learn classifiers: zipmap=False)"
+    )
+
+
+def _bind(engine: Any, artifact: Path) -> BoundSession:
+    table = quantization_table(
+        engine.get_modelmeta().custom_metadata_map.get("edgeml.quantization"), artifact
+    )
+    inputs = _specs(artifact, engine.get_inputs(), table)
+    outputs = _specs(artifact, engine.get_outputs(), table)
+    names = [spec.name for spec in inputs]
+    results = [spec.name for spec in outputs]
+    # InferenceSession.run checks names and owners again, which is done before this is called.
+    invoke = getattr(engine, "_sess", engine).run
+    del engine
+
+    def call(arrays: list[Array]) -> list[Array]:
+        try:
+            return list(invoke(results, dict(zip(names, arrays, strict=True)), None))
+        except _REFUSALS as error:
+            raise _failure(error) from error
+
+    def call_one(array: Array) -> Array:
+        try:
+            return cast("Array", invoke(results, {name: array}, None)[0])
+        except _REFUSALS as error:
+            raise _failure(error) from error
+
+    def release() -> None:
+        nonlocal invoke
+        invoke = closed
+
+    name = names[0] if names else ""
+    return BoundSession(inputs, outputs, bind(inputs, outputs, call, call_one), release)
+
+
+def _failure(error: BaseException) -> InferenceError:
+    return InferenceError(f"ONNX Runtime failed while it ran the model: {engine_text(error)}")

@@ -1,0 +1,224 @@
+"""OpenVINO: runs IR files. A session serialises its calls with a lock: it holds one infer request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
+
+import numpy as np
+import openvino as ov
+
+from edgeml.errors import InferenceError, ModelFileError, UsageError
+from edgeml.runtime import RuntimeOptions
+from edgeml.tensors import Array, TensorSpec
+from edgeml_runtimes.artifact import check_artifact
+from edgeml_runtimes.binding import (
+    BoundSession,
+    bind,
+    bind_checked,
+    closed,
+    engine_text,
+    quantization_of,
+    quantization_table,
+)
+from edgeml_runtimes.options import as_options, parse_options
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_NAME: Final = "openvino"
+_REFUSALS: Final = (RuntimeError, ValueError, TypeError, MemoryError)
+_QUANTIZATION: Final = ["edgeml", "quantization"]
+"""Where in the IR's runtime information scale and zero point of integer inputs and outputs stand."""
+_NOTHING: Final[dict[int, Array]] = {}
+"""Given to ``infer`` where the inputs stand in the request's own tensors already."""
+_NOWHERE: Final[Array] = np.empty(0)
+_PRECISIONS: Final = {"f32": ov.Type.f32, "f16": ov.Type.f16, "bf16": ov.Type.bf16}
+
+
+@dataclass(frozen=True, slots=True)
+class OpenVinoOptions(RuntimeOptions):
+    """OpenVINO's options."""
+
+    precision: Literal["f32", "f16", "bf16"] = "f32"
+    """What float operators compute in. OpenVINO's own default changes with the CPU; this one does not."""
+    device: str = "CPU"
+    cache_dir: str = ""
+    """A folder for compiled models, so that the next load is quicker; empty for none."""
+
+
+class OpenVino:
+    """The driver."""
+
+    name: Final = _NAME
+
+    @property
+    def version(self) -> str:
+        """The installed ``openvino``."""
+        return str(ov.__version__).partition("-")[0]
+
+    def options(self, values: Mapping[str, str]) -> OpenVinoOptions:
+        return parse_options(OpenVinoOptions, _NAME, values)
+
+    def load(self, artifact: Path, options: RuntimeOptions | None = None) -> BoundSession:
+        chosen = as_options(OpenVinoOptions, _NAME, options)
+        core = ov.Core()
+        model = _read(core, artifact)
+        return _bind(_compile(core, model, chosen, artifact), _specs_of(model, artifact))
+
+
+def _read(core: Any, artifact: Path) -> Any:
+    check_artifact(artifact, "openvino")
+    weights = artifact.with_suffix(".bin")
+    if not weights.exists():
+        raise ModelFileError(f"{artifact}: {weights.name} is missing beside it; copy both files")
+    try:
+        return core.read_model(str(artifact), str(weights))
+    except _REFUSALS as error:
+        raise ModelFileError(f"{artifact}: OpenVINO cannot read it: {engine_text(error)}") from error
+
+
+def _compile(core: Any, model: Any, options: OpenVinoOptions, artifact: Path, **more: Any) -> Any:
+    device = options.device
+    if device.partition(".")[0] not in {name.partition(".")[0] for name in core.available_devices}:
+        raise UsageError(
+            f"openvino finds no device {device!r}; it finds: {', '.join(core.available_devices)}"
+        )
+    settings: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": _PRECISIONS[options.precision],
+        **more,
+    }
+    if device == "CPU":
+        settings["INFERENCE_NUM_THREADS"] = options.threads
+        # Its default quantizes the activations of models with compressed weights unasked.
+        settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
+    if options.cache_dir:
+        settings["CACHE_DIR"] = options.cache_dir
+    try:
+        compiled = core.compile_model(model, device, settings)
+        effective = compiled.get_property("INFERENCE_PRECISION_HINT")
+    except _REFUSALS as error:
+        raise InferenceError(f"{artifact}: OpenVINO refuses the model: {engine_text(error)}") from error
+    if effective != _PRECISIONS[options.precision]:
+        raise InferenceError(
+            f"{artifact}: OpenVINO computes in {effective.get_type_name()} on this {device}, and "
+            f"{options.precision} was asked for; load it with precision={effective.get_type_name()}"
+        )
+    return compiled
+
+
+def _specs_of(model: Any, artifact: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    text = str(model.get_rt_info(_QUANTIZATION).astype(str)) if model.has_rt_info(_QUANTIZATION) else None
+    table = quantization_table(text, artifact)
+    inputs, outputs = (
+        tuple(_spec(port, table, artifact) for port in ports) for ports in (model.inputs, model.outputs)
+    )
+    return inputs, outputs
+
+
+def _spec(port: Any, table: Mapping[str, Any], artifact: Path) -> TensorSpec:
+    name = port_name(port)
+    shape = tuple(side.get_length() if side.is_static else None for side in port.partial_shape)
+    try:
+        dtype = np.dtype(port.element_type.to_dtype()).name
+    except _REFUSALS as error:
+        raise InferenceError(
+            f"{artifact}: {name!r} is {port.element_type.get_type_name()}, which numpy cannot hold"
+        ) from error
+    return TensorSpec(name, shape, dtype, quantization_of(table, name, dtype))
+
+
+def port_name(port: Any) -> str:
+    """Give a port's tensor name, or that of its operator where it has none."""
+    names = sorted(port.get_names())
+    if names:
+        return str(port.get_any_name())
+    node = port.get_node()
+    if node.get_type_name() == "Result":
+        node = node.input_value(0).get_node()
+    return str(node.get_friendly_name())
+
+
+def _bind(compiled: Any, specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]) -> BoundSession:
+    inputs, outputs = specs
+    try:
+        request = compiled.create_infer_request()
+    except _REFUSALS as error:
+        raise InferenceError(f"OpenVINO cannot prepare the model: {engine_text(error)}") from error
+    if all(None not in spec.shape for spec in (*inputs, *outputs)):
+        return _bind_static(request, inputs, outputs)
+    return _bind_dynamic(request, inputs, outputs)
+
+
+def _bind_static(
+    request: Any, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
+) -> BoundSession:
+    """Bind a model of fixed shapes: the request's own tensors are filled and copied."""
+    sources = [request.get_input_tensor(place).data for place in range(len(inputs))]
+    results = [request.get_output_tensor(place).data for place in range(len(outputs))]
+    source, result = [*sources, _NOWHERE][0], [*results, _NOWHERE][0]
+    # The binding beneath InferRequest.infer, which would copy all results into a dictionary of its own.
+    infer = super(type(request), request).infer
+    lock, share, keep = Lock(), True, False
+    del request
+
+    def call(arrays: list[Array]) -> list[Array]:
+        with lock:
+            if infer is closed:
+                closed()
+            for view, array in zip(sources, arrays, strict=True):
+                view[...] = array
+            try:
+                infer(_NOTHING, share, keep)
+            except _REFUSALS as error:
+                raise _failure(error) from error
+            return [view.copy() for view in results]
+
+    def call_one(array: Array) -> Array:
+        with lock:
+            if infer is closed:
+                closed()
+            source[...] = array
+            try:
+                infer(_NOTHING, share, keep)
+            except _REFUSALS as error:
+                raise _failure(error) from error
+            return cast("Array", result.copy())
+
+    def release() -> None:
+        nonlocal infer, sources, results, source, result
+        with lock:
+            infer, sources, results, source, result = closed, [], [], _NOWHERE, _NOWHERE
+
+    return BoundSession(inputs, outputs, bind(inputs, outputs, call, call_one), release)
+
+
+def _bind_dynamic(
+    request: Any, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
+) -> BoundSession:
+    """Bind a model with free dimensions: its tensors move, so the engine copies in and out."""
+    lock = Lock()
+
+    def call(arrays: list[Array]) -> list[Array]:
+        with lock:
+            if request is None:
+                closed()
+            try:
+                found = request.infer(dict(enumerate(arrays)))
+                return [found[place] for place in range(len(outputs))]
+            except _REFUSALS as error:
+                raise _failure(error) from error
+
+    def release() -> None:
+        nonlocal request
+        with lock:
+            request = None
+
+    return BoundSession(inputs, outputs, bind_checked(inputs, outputs, call), release)
+
+
+def _failure(error: BaseException) -> InferenceError:
+    return InferenceError(f"OpenVINO failed while it ran the model: {engine_text(error)}")
