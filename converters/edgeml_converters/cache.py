@@ -1,0 +1,132 @@
+"""The step cache: what a conversion step made, found again by the content of what it was made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from edgeml.converter import StepResult
+from edgeml.findings import Finding
+
+ENTRY_FILE: Final = "step.json"
+LAYOUT: Final = 1
+"""Raised when the meaning of an entry changes; entries of another number are not found."""
+KEPT_ENTRIES: Final = 200
+"""The oldest go beyond this many."""
+
+
+def hash_tree(path: Path) -> str:
+    """Hash a file, or a folder's relative paths and contents, as hex.
+
+    Files that belong to the model beside it count: ``model.bin`` of an ``.xml``; external data of ONNX
+    are the caller's to add.
+    """
+    digest = hashlib.sha256()
+    if path.is_file():
+        files = [path]
+        weights = path.with_suffix(".bin")
+        if path.suffix == ".xml" and weights.is_file():
+            files.append(weights)
+        root = path.parent
+    else:
+        files, root = sorted(one for one in path.rglob("*") if one.is_file()), path
+    for file in files:
+        name = file.relative_to(root).as_posix() if len(files) > 1 or path.is_dir() else ""
+        digest.update(f"{name}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def content_key(parts: Mapping[str, Any]) -> str:
+    """Hash what determines a step's result: a mapping of plain values."""
+    text = json.dumps({"layout": LAYOUT, **parts}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class StepCache:
+    """A folder of finished steps, one sub-folder each, named by key; ``None`` keeps nothing."""
+
+    root: Path | None
+
+    def find(self, key: str) -> StepResult | None:
+        """Give what a step of that key made; ``None`` if it is not here or is damaged."""
+        if self.root is None:
+            return None
+        folder = self.root / key[:2] / key
+        try:
+            entry = json.loads((folder / ENTRY_FILE).read_text())
+            artifact = folder / entry["artifact"]
+            outputs = folder / entry["source_outputs"] if entry["source_outputs"] else None
+            if hash_tree(artifact) != entry["sha256"] or (outputs and not outputs.is_file()):
+                return None
+            os.utime(folder)
+            return StepResult(
+                artifact=artifact,
+                source_outputs=outputs,
+                tensor_names=entry["tensor_names"],
+                findings=tuple(Finding(**finding) for finding in entry["findings"]),
+                notes=tuple(entry["notes"]),
+                ranges={name: (low, high) for name, (low, high) in entry["ranges"].items()},
+                versions=entry["versions"],
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def keep(self, key: str, folder: Path, result: StepResult) -> Finding | None:
+        """Copy a step's folder in, whole or not at all; a failure is a finding and not an error."""
+        if self.root is None:
+            return None
+        target = self.root / key[:2] / key
+        scratch: Path | None = None
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
+            shutil.copytree(folder, scratch, dirs_exist_ok=True)
+            (scratch / ENTRY_FILE).write_text(json.dumps(_entry(folder, result), indent=1))
+            if target.exists():
+                shutil.rmtree(target)
+            scratch.rename(target)
+            self._trim()
+        except OSError as error:
+            if scratch is not None:
+                shutil.rmtree(scratch, ignore_errors=True)
+            return Finding(
+                "cache-not-written",
+                "info",
+                str(self.root),
+                f"the result of this step could not be kept: {error.strerror or error}",
+                "free space there, or set another cache folder; the conversion itself is not affected",
+            )
+        return None
+
+    def _trim(self) -> None:
+        if self.root is None:
+            return
+        entries = sorted(self.root.glob("??/*"), key=lambda one: one.stat().st_mtime, reverse=True)
+        for old in entries[KEPT_ENTRIES:]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _entry(folder: Path, result: StepResult) -> dict[str, Any]:
+    return {
+        "artifact": result.artifact.relative_to(folder).as_posix(),
+        "sha256": hash_tree(result.artifact),
+        "source_outputs": (
+            result.source_outputs.relative_to(folder).as_posix() if result.source_outputs else None
+        ),
+        "tensor_names": dict(result.tensor_names),
+        "findings": [asdict(finding) for finding in result.findings],
+        "notes": list(result.notes),
+        "ranges": {name: list(pair) for name, pair in result.ranges.items()},
+        "versions": dict(result.versions),
+    }

@@ -1,0 +1,161 @@
+"""How far one model's outputs are from another's: max abs, cosine, SQNR, top-1 agreement."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from edgeml.errors import ConversionError
+from edgeml.tensors import Array, TensorSpec
+
+SQNR_OF_EQUAL_DB: Final = 300.0
+"""Told where nothing differs; float64 itself ends near 310 dB."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputComparison:
+    """One output of two models over the same samples."""
+
+    name: str
+    """In the reference."""
+    other: str
+    """In the other model."""
+    samples: int
+    max_abs: float
+    reference_max: float
+    """Largest absolute value of the reference: what ``max_abs`` is to be seen against."""
+    cosine: float
+    """Of all samples taken as one vector."""
+    cosine_min: float
+    """Of the worst sample."""
+    sqnr_db: float
+    top1_agreement: float | None
+    """Share of samples whose largest value stands in the same place; ``None`` for fewer than two values."""
+
+    @property
+    def relative(self) -> float:
+        """``max_abs`` as a share of the reference's largest value."""
+        if self.max_abs == 0:
+            return 0.0
+        return self.max_abs / self.reference_max if self.reference_max else math.inf
+
+
+class OutputTally:
+    """Compares two streams of arrays; memory does not grow with the samples."""
+
+    def __init__(self, name: str, other: str) -> None:
+        self._name, self._other = name, other
+        self._samples = self._agreed = 0
+        self._max_abs = self._reference_max = 0.0
+        self._dot = self._power = self._other_power = self._error_power = 0.0
+        self._cosine_min = 1.0
+        self._ranked = False
+
+    def add(self, reference: Array, other: Array) -> None:
+        """Take one sample's arrays; they must hold the same number of values.
+
+        NaN in the other where the reference has none counts as infinitely far.
+        """
+        left = reference.reshape(-1).astype(np.float64)
+        right = other.reshape(-1).astype(np.float64)
+        if left.size != right.size:
+            raise ConversionError(
+                f"output {self._other!r} holds {right.size} values, {self._name!r} of the source {left.size}"
+            )
+        self._samples += 1
+        if not left.size:
+            return
+        error = np.where(np.isnan(left) & np.isnan(right), 0.0, right - left)
+        error = np.where(np.isnan(error), math.inf, error)
+        left, right = np.nan_to_num(left), np.nan_to_num(right)
+        dot, power, other_power = float(left @ right), float(left @ left), float(right @ right)
+        self._dot += dot
+        self._power += power
+        self._other_power += other_power
+        self._error_power += float(error @ error)
+        self._max_abs = max(self._max_abs, float(np.abs(error).max()))
+        self._reference_max = max(self._reference_max, float(np.abs(left).max()))
+        self._cosine_min = min(self._cosine_min, _cosine(dot, power, other_power))
+        if left.size > 1:
+            self._ranked = True
+            self._agreed += int(left.argmax()) == int(right.argmax())
+
+    def result(self) -> OutputComparison:
+        """Give the comparison over what was added so far."""
+        return OutputComparison(
+            name=self._name,
+            other=self._other,
+            samples=self._samples,
+            max_abs=self._max_abs,
+            reference_max=self._reference_max,
+            cosine=_cosine(self._dot, self._power, self._other_power),
+            cosine_min=self._cosine_min,
+            sqnr_db=sqnr_db(self._power, self._error_power),
+            top1_agreement=self._agreed / self._samples if self._ranked else None,
+        )
+
+
+class ModelTally:
+    """Compares all outputs of two models, paired by name or place."""
+
+    def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
+        self._pairs = tuple(pairs)
+        self._tallies = [OutputTally(left, right) for left, right in pairs]
+
+    def add(self, reference: Mapping[str, Array], other: Mapping[str, Array]) -> None:
+        """Take one sample's outputs of both models."""
+        for (left, right), tally in zip(self._pairs, self._tallies, strict=True):
+            tally.add(reference[left], other[right])
+
+    def result(self) -> tuple[OutputComparison, ...]:
+        """Give a comparison for each output."""
+        return tuple(tally.result() for tally in self._tallies)
+
+
+def sqnr_db(power: float, error_power: float) -> float:
+    """``10·log10(power / error_power)``, kept within ±``SQNR_OF_EQUAL_DB``."""
+    if error_power == 0:
+        return SQNR_OF_EQUAL_DB
+    if power == 0 or math.isinf(error_power):
+        return -SQNR_OF_EQUAL_DB
+    value = 10.0 * math.log10(power / error_power)
+    return max(-SQNR_OF_EQUAL_DB, min(SQNR_OF_EQUAL_DB, value))
+
+
+def worst_sqnr_db(outputs: Sequence[OutputComparison]) -> float | None:
+    """SQNR of the output that is furthest off; ``None`` if there are none."""
+    return min((output.sqnr_db for output in outputs), default=None)
+
+
+def pair_names(
+    source: Sequence[TensorSpec], made: Sequence[TensorSpec], renamed: Mapping[str, str]
+) -> tuple[tuple[str, str], ...]:
+    """Pair the tensors of two signatures: by ``renamed`` (made name to source name), by name, by place.
+
+    Raises:
+        ConversionError: another number of tensors.
+    """
+    if len(source) != len(made):
+        raise ConversionError(
+            f"the source has {len(source)} tensors here ({_listed(source)}), "
+            f"the result {len(made)} ({_listed(made)})"
+        )
+    known = {spec.name for spec in source}
+    by_source = {renamed.get(spec.name, spec.name): spec.name for spec in made}
+    if known == set(by_source):
+        return tuple((spec.name, by_source[spec.name]) for spec in source)
+    return tuple((left.name, right.name) for left, right in zip(source, made, strict=True))
+
+
+def _listed(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(str(spec) for spec in specs)
+
+
+def _cosine(dot: float, power: float, other_power: float) -> float:
+    if power == 0 or other_power == 0:
+        return 1.0 if power == other_power else 0.0
+    return max(-1.0, min(1.0, dot / math.sqrt(power * other_power)))

@@ -1,0 +1,76 @@
+"""What convert asks for and what came of it: one row per runtime, scheme and quantizer settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from edgeml.converter import QuantizerSettings
+from edgeml.findings import Finding
+from edgeml.manifest import Measured, Tolerance
+from edgeml.tensors import TensorSpec
+from edgeml.words import RuntimeName, Scheme
+from edgeml_converters.compare import OutputComparison
+
+Status = Literal["ok", "failed", "unavailable", "gate"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepTrace:
+    """One step as it was done."""
+
+    name: str
+    source: str
+    target: str
+    seconds: float
+    cached: bool
+    outputs: tuple[OutputComparison, ...] = ()
+    """The step's result against its own source on the parity samples."""
+    notes: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One variant that was asked for."""
+
+    name: str
+    runtime: RuntimeName
+    scheme: Scheme
+    targets: tuple[str, ...]
+    settings: QuantizerSettings
+    status: Status = "ok"
+    reason: str = ""
+    artifact: Path | None = None
+    size_bytes: int | None = None
+    measured: Measured = field(default_factory=Measured)
+    drop_points: float | None = None
+    outputs_compared: tuple[OutputComparison, ...] = ()
+    """Against the source model, over the evaluation data (or the parity samples without them)."""
+    steps: tuple[StepTrace, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+    runtime_version: str = ""
+    golden: Path | None = None
+    """npz of the outputs for the golden inputs, under the source's output names."""
+    tolerance: Tolerance | None = None
+
+    @property
+    def agreement(self) -> float | None:
+        """Top-1 agreement with the source of the output that agrees least."""
+        known = [one.top1_agreement for one in self.outputs_compared if one.top1_agreement is not None]
+        return min(known) if known else None
+
+    def without(self, status: Status, reason: str) -> Row:
+        """Give the row with another status."""
+        return replace(self, status=status, reason=reason)
+
+
+def row_name(runtime: RuntimeName, scheme: Scheme, settings: QuantizerSettings) -> str:
+    """Name a variant: ``<runtime>-<scheme>``, with ``-reduced`` for 7-bit weights."""
+    return f"{runtime}-{scheme}" + ("-reduced" if settings.reduce_range else "")

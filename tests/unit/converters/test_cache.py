@@ -1,0 +1,99 @@
+"""The step cache: whole or absent, and never in the way."""
+
+import os
+
+import pytest
+from edgeml_converters.cache import StepCache, content_key, hash_tree
+
+from edgeml.converter import StepResult
+from edgeml.findings import Finding
+
+
+@pytest.fixture
+def made(tmp_path):
+    folder = tmp_path / "made"
+    folder.mkdir()
+    artifact = folder / "model.onnx"
+    artifact.write_bytes(b"weights")
+    return folder, StepResult(
+        artifact=artifact,
+        tensor_names={"a": "b"},
+        findings=(Finding("code", "info", "x", "y", "z"),),
+        notes=("opset raised",),
+        ranges={"x": (-1.0, 2.0)},
+        versions={"onnx": "1"},
+    )
+
+
+def test_what_is_kept_is_found_again(tmp_path, made):
+    folder, result = made
+    cache = StepCache(tmp_path / "cache")
+    assert cache.find("ab12") is None
+    assert cache.keep("ab12", folder, result) is None
+    found = cache.find("ab12")
+    assert found.artifact.read_bytes() == b"weights"
+    assert found.artifact.parent != folder
+    assert (found.tensor_names, found.findings, found.notes) == (
+        result.tensor_names,
+        result.findings,
+        result.notes,
+    )
+    assert found.ranges == {"x": (-1.0, 2.0)}
+
+
+def test_a_damaged_entry_is_not_found(tmp_path, made):
+    cache = StepCache(tmp_path / "cache")
+    cache.keep("ab12", *made)
+    cache.find("ab12").artifact.write_bytes(b"weight$")
+    assert cache.find("ab12") is None
+    cache.keep("ab12", *made)
+    assert cache.find("ab12") is not None
+
+
+def test_half_an_entry_is_not_found(tmp_path, made):
+    cache = StepCache(tmp_path / "cache")
+    cache.keep("ab12", *made)
+    (tmp_path / "cache/ab/ab12/step.json").write_text('{"artifact": ')
+    assert cache.find("ab12") is None
+
+
+def test_a_cache_that_cannot_be_written_is_only_a_finding(tmp_path, made):
+    (tmp_path / "cache").write_text("a file stands where the folder should be")
+    finding = StepCache(tmp_path / "cache").keep("ab12", *made)
+    assert finding.code == "cache-not-written"
+    assert finding.severity == "info"
+
+
+def test_no_cache_keeps_nothing(made):
+    assert StepCache(None).keep("ab12", *made) is None
+    assert StepCache(None).find("ab12") is None
+
+
+def test_the_oldest_entries_go(tmp_path, made, monkeypatch):
+    monkeypatch.setattr("edgeml_converters.cache.KEPT_ENTRIES", 2)
+    cache = StepCache(tmp_path / "cache")
+    for age, key in ((30, "aa01"), (20, "bb02"), (10, "cc03")):
+        cache.keep(key, *made)
+        folder = tmp_path / "cache" / key[:2] / key
+        stamp = folder.stat().st_mtime - age
+        os.utime(folder, (stamp, stamp))
+    cache.keep("dd04", *made)
+    assert [key for key in ("aa01", "bb02", "cc03", "dd04") if cache.find(key)] == ["cc03", "dd04"]
+
+
+def test_the_key_follows_content_and_not_order():
+    assert content_key({"a": 1, "b": 2}) == content_key({"b": 2, "a": 1})
+    assert content_key({"a": 1}) != content_key({"a": 2})
+
+
+def test_a_tree_hash_sees_names_contents_and_the_weights_beside_an_ir(tmp_path):
+    xml = tmp_path / "model.xml"
+    xml.write_text("<net/>")
+    before = hash_tree(xml)
+    (tmp_path / "model.bin").write_bytes(b"1")
+    with_weights = hash_tree(xml)
+    (tmp_path / "model.bin").write_bytes(b"2")
+    assert len({before, with_weights, hash_tree(xml)}) == 3
+    whole = hash_tree(tmp_path)
+    (tmp_path / "model.bin").rename(tmp_path / "other.bin")
+    assert hash_tree(tmp_path) != whole
