@@ -1,0 +1,1 @@
+"""Conversion steps between formats, one file per source format; each exports ``STEPS``."""

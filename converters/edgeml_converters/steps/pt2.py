@@ -1,0 +1,7 @@
+"""Steps from pt2."""
+
+from __future__ import annotations
+
+from edgeml.converter import ConversionStep
+
+STEPS: tuple[ConversionStep, ...] = ()

@@ -1,0 +1,7 @@
+"""Steps from savedmodel."""
+
+from __future__ import annotations
+
+from edgeml.converter import ConversionStep
+
+STEPS: tuple[ConversionStep, ...] = ()

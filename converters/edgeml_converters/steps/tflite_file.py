@@ -1,0 +1,132 @@
+"""TFLite files read and edited with the flatbuffer tools that ship with LiteRT; no TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from edgeml.errors import ConversionError, ModelFileError
+from edgeml.tensors import Shape
+from edgeml_converters.steps.step import check_shape_names, fixed_shape
+
+SIGNATURE_KEY: Final = "serving_default"
+"""The key a model without a signature gets; what TensorFlow calls its only signature."""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Input and output names in the order of the model's tensors."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def names(path: Path) -> Names:
+    """Give the names that callers use: the only signature's if it covers the model, else the tensors'."""
+    return _names(_read(path))
+
+
+def prepare(source: Path, target: Path, input_shapes: Mapping[str, Shape]) -> tuple[str, ...]:
+    """Write ``source`` to ``target`` with a signature and with static shapes; gives what was changed.
+
+    Raises:
+        ModelFileError: not a TFLite model.
+        ConversionError: a free dimension without a size, or a size the file was not made for (TFLite
+            keeps the shapes of all its tensors, so that only the free dimensions' own size can be fixed).
+    """
+    model = _read(source)
+    notes = [*_freeze(model, input_shapes), *_add_signature(model)]
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    flatbuffer_utils.write_model(model, str(target))
+    return tuple(notes)
+
+
+def _read(path: Path) -> Any:
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    content = bytearray(path.read_bytes())
+    if content[4:8] != b"TFL3":
+        raise ModelFileError(f"{path} is not a TFLite model: its bytes 4 to 8 are not 'TFL3'")
+    try:
+        model = flatbuffer_utils.read_model_from_bytearray(content)
+    except Exception as error:
+        raise ModelFileError(
+            f"{path} is damaged: it does not parse as a TFLite model; copy it again"
+        ) from error
+    if not model.subgraphs:
+        raise ModelFileError(f"{path} holds no graph; convert it again from its source")
+    return model
+
+
+def _names(model: Any) -> Names:
+    graph = model.subgraphs[0]
+    signatures = model.signatureDefs or []
+    signature = signatures[0] if len(signatures) == 1 else None
+    return Names(
+        _side(graph, graph.inputs, signature.inputs if signature else []),
+        _side(graph, graph.outputs, signature.outputs if signature else []),
+    )
+
+
+def _side(graph: Any, indices: Any, maps: Any) -> tuple[str, ...]:
+    named = {item.tensorIndex: item.name.decode() for item in maps or []}
+    if set(named) != {int(index) for index in indices}:
+        return tuple(graph.tensors[index].name.decode() for index in indices)
+    return tuple(named[index] for index in indices)
+
+
+def _add_signature(model: Any) -> list[str]:
+    if model.signatureDefs:
+        return []
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = model.subgraphs[0]
+    found = _names(model)
+    signature = schema.SignatureDefT()
+    signature.signatureKey = SIGNATURE_KEY.encode()
+    signature.subgraphIndex = 0
+    for side, indices in ((found.inputs, graph.inputs), (found.outputs, graph.outputs)):
+        maps = []
+        for name, index in zip(side, indices, strict=True):
+            item = schema.TensorMapT()
+            item.name, item.tensorIndex = name.encode(), int(index)
+            maps.append(item)
+        if side is found.inputs:
+            signature.inputs = maps
+        else:
+            signature.outputs = maps
+    model.signatureDefs = [signature]
+    return [f"signature {SIGNATURE_KEY} added"]
+
+
+def _freeze(model: Any, input_shapes: Mapping[str, Shape]) -> list[str]:
+    graph = model.subgraphs[0]
+    found = _names(model)
+    check_shape_names(dict(input_shapes), list(found.inputs))
+    notes: list[str] = []
+    for name, index in zip(found.inputs, graph.inputs, strict=True):
+        tensor = graph.tensors[index]
+        stored = tuple(int(side) for side in tensor.shape)
+        own = _free(tensor, stored)
+        fixed = fixed_shape(name, own, dict(input_shapes), only=len(found.inputs) == 1)
+        if fixed != stored:
+            raise ConversionError(
+                f"input {name!r}: this TFLite file is laid out for {stored}, not {fixed}; "
+                f"convert it again from its source with --input-shape"
+            )
+        if None in own:
+            notes.append(f"input {name}: shape fixed to {list(fixed)}")
+    if notes:
+        for tensor in graph.tensors:
+            tensor.shapeSignature = None
+    return notes
+
+
+def _free(tensor: Any, stored: tuple[int, ...]) -> Shape:
+    signature = tensor.shapeSignature
+    if signature is None or len(signature) != len(stored):
+        return stored
+    return tuple(None if side < 0 else int(side) for side in signature)
