@@ -1,0 +1,174 @@
+"""What is written is true: commands have help with an example, shown commands exist, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import click
+import pytest
+
+from tests.conftest import REPOSITORY
+
+PAGES = sorted(
+    path
+    for folder in (
+        REPOSITORY,
+        *(REPOSITORY / room for room in ("docs", "examples", "runtimes", "converters", "devices")),
+    )
+    for path in (folder.glob("*.md") if folder == REPOSITORY else folder.rglob("*.md"))
+    if not any(part.startswith(".") for part in path.relative_to(REPOSITORY).parts)
+)
+LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
+FENCE = re.compile(r"^(?:```|~~~)(?P<language>\w*)\n(?P<text>.*?)^(?:```|~~~)$", re.MULTILINE | re.DOTALL)
+
+
+def _commands() -> Iterator[tuple[str, click.Command]]:
+    def walk(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+        yield path, command
+        if isinstance(command, click.Group):
+            context = click.Context(command, info_name=path)
+            for name in command.list_commands(context):
+                found = command.get_command(context, name)
+                assert found is not None, f"{path} {name} is listed and cannot be loaded"
+                yield from walk(f"{path} {name}", found)
+
+    yield from walk("edgeml", import_module("edgeml.cli").main)
+
+
+@pytest.fixture(scope="module")
+def commands() -> dict[str, click.Command]:
+    return dict(_commands())
+
+
+def test_every_command_is_registered(commands: dict[str, click.Command]) -> None:
+    expected = "bench bundle compare convert doctor inspect plan run targets workers"
+    assert {f"edgeml {name}" for name in expected.split()} <= set(commands)
+
+
+def test_every_command_has_help_with_an_example(commands: dict[str, click.Command]) -> None:
+    silent = [
+        path
+        for path, command in commands.items()
+        if not isinstance(command, click.Group) and not _examples(path, command)
+    ]
+    assert silent == []
+
+
+def test_every_option_is_explained(commands: dict[str, click.Command]) -> None:
+    silent = [
+        f"{path} {option.opts[-1]}"
+        for path, command in commands.items()
+        for option in command.params
+        if isinstance(option, click.Option) and not option.help and not option.hidden
+    ]
+    assert silent == []
+
+
+def test_examples_in_help_use_commands_and_options_that_exist(commands: dict[str, click.Command]) -> None:
+    wrong = [
+        f"{path}: {example}: {fault}"
+        for path, command in commands.items()
+        for example in _examples(path, command)
+        if (fault := _fault(example, commands))
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_every_link_leads_to_a_file_of_the_repository(page: Path) -> None:
+    broken = []
+    for match in LINK.finditer(FENCE.sub("", page.read_text())):
+        target = match["target"]
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        if not file.exists() or (anchor and anchor not in _anchors(file)):
+            broken.append(target)
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_commands_shown_in_the_docs_exist_with_their_options(
+    page: Path, commands: dict[str, click.Command]
+) -> None:
+    wrong = [f"{line}: {fault}" for line in _shown(page) if (fault := _fault(line, commands))]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_python_shown_in_the_docs_compiles(page: Path) -> None:
+    for match in FENCE.finditer(page.read_text()):
+        if match["language"] == "python":
+            compile(match["text"], str(page), "exec")
+
+
+def test_the_changelog_names_this_version() -> None:
+    version = import_module("edgeml").__version__
+    text = (REPOSITORY / "CHANGELOG.md").read_text()
+    assert f"## [{version}]" in text or "## [Unreleased]" in text
+
+
+def test_every_decision_record_is_listed() -> None:
+    folder = REPOSITORY / "docs" / "adr"
+    index = (folder / "README.md").read_text()
+    records = [path.name for path in sorted(folder.glob("[0-9]*.md"))]
+    assert records
+    assert [name for name in records if f"({name})" not in index] == []
+    assert len({name[:4] for name in records}) == len(records)
+
+
+def test_edgeml_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeml", "--version"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def _examples(path: str, command: click.Command) -> list[str]:
+    """The lines of a command's help that call it, continuation lines joined."""
+    text = (command.help or "").replace("\\\n", " ") + "\n" + (command.epilog or "").replace("\\\n", " ")
+    lines = (line.strip().removeprefix("$ ") for line in text.splitlines())
+    return [line for line in lines if line.startswith(f"{path} ")]
+
+
+def _shown(page: Path) -> list[str]:
+    lines = []
+    for match in FENCE.finditer(page.read_text()):
+        if match["language"] in {"bash", "sh", "console"}:
+            for line in match["text"].replace("\\\n", " ").splitlines():
+                command = line.strip().removeprefix("$ ")
+                if command.startswith("edgeml "):
+                    lines.append(command)
+    return lines
+
+
+def _fault(line: str, commands: dict[str, click.Command]) -> str | None:
+    """Say what is wrong with a shown command line, or None."""
+    line = re.sub(r"\s+#.*$", "", line)
+    words = shlex.split(re.split(r"\s[|>]\s?", line)[0])
+    path = words.pop(0)
+    while words and f"{path} {words[0]}" in commands:
+        path = f"{path} {words.pop(0)}"
+    command = commands[path]
+    if isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        return f"no command {words[0]!r}"
+    known = {"--help"} | {
+        name for option in command.params for name in (*option.opts, *option.secondary_opts)
+    }
+    for word in words:
+        name = word.partition("=")[0]
+        if re.match(r"--?[a-z]", name) and name not in known:
+            return f"no option {name}"
+    return None
+
+
+def _anchors(file: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", file.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
