@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from edgeml.errors import EngineMissingError, UsageError
@@ -74,6 +76,11 @@ def conversion_steps() -> tuple[ConversionStep, ...]:
 
 
 def _entries(group: str) -> tuple[EntryPoint, ...]:
+    return _scan(group, tuple(sys.path))
+
+
+@cache
+def _scan(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:  # noqa: ARG001 - the cache's key
     # importlib.metadata costs 65 ms, too much for `import edgeml`.
     metadata = importlib.import_module("importlib.metadata")
     return tuple(metadata.entry_points(group=group))

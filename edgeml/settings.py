@@ -1,0 +1,87 @@
+"""Where edgeml keeps its files: the defaults, then ``edgeml.toml`` from here upward, then ``EDGEML_*``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from edgeml.errors import SettingsError
+
+FILE_NAME: Final = "edgeml.toml"
+VARIABLES: Final = {
+    "home": "EDGEML_HOME",
+    "cache_dir": "EDGEML_CACHE_DIR",
+    "workers_dir": "EDGEML_WORKERS_DIR",
+}
+"""Setting to the variable that overrides it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Folders; they need not exist yet."""
+
+    home: Path
+    """Installed models; ``~/.local/share/edgeml`` by default."""
+    cache_dir: Path
+    """What can be made again; ``~/.cache/edgeml`` by default."""
+    workers_dir: Path
+    """Isolated frameworks; ``workers`` in ``home`` by default."""
+
+
+def settings(folder: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings that hold in ``folder`` (the working folder by default).
+
+    Relative paths in the file are relative to it; those in variables to the working folder. An empty
+    variable counts as not set.
+
+    Raises:
+        SettingsError: the file is not TOML, holds an unknown key or a value that is not a path.
+    """
+    environment = os.environ if environment is None else environment
+    file = _find(Path.cwd() if folder is None else folder.absolute())
+    given = {} if file is None else _read(file)
+    for key, variable in VARIABLES.items():
+        if environment.get(variable):
+            given[key] = Path(environment[variable]).expanduser().absolute()
+    home = given.get("home") or _xdg(environment, "XDG_DATA_HOME", ".local/share")
+    return Settings(
+        home=home,
+        cache_dir=given.get("cache_dir") or _xdg(environment, "XDG_CACHE_HOME", ".cache"),
+        workers_dir=given.get("workers_dir") or home / "workers",
+    )
+
+
+def _find(folder: Path) -> Path | None:
+    for place in (folder, *folder.parents):
+        if (place / FILE_NAME).is_file():
+            return place / FILE_NAME
+    return None
+
+
+def _read(file: Path) -> dict[str, Path]:
+    import tomllib
+
+    try:
+        table: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} is not valid TOML: {error}") from error
+    except OSError as error:
+        raise SettingsError(f"cannot read {file}: {error.strerror}") from error
+    paths: dict[str, Path] = {}
+    for key, value in table.items():
+        if key not in VARIABLES:
+            raise SettingsError(f"{file}: unknown setting {key!r}; known: {', '.join(VARIABLES)}")
+        if not isinstance(value, str) or not value:
+            raise SettingsError(f"{file}: {key} must be a path in quotes, got {value!r}")
+        paths[key] = file.parent / Path(value).expanduser()
+    return paths
+
+
+def _xdg(environment: Mapping[str, str], variable: str, default: str) -> Path:
+    given = environment.get(variable, "")
+    # the XDG specification has relative paths ignored
+    base = Path(given) if Path(given).is_absolute() else Path.home() / default
+    return base / "edgeml"

@@ -1,0 +1,47 @@
+"""Where edgeml keeps its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeml.errors import SettingsError
+from edgeml.settings import settings
+
+
+def test_defaults_follow_xdg(tmp_path: Path) -> None:
+    found = settings(tmp_path, {"XDG_DATA_HOME": "/data", "XDG_CACHE_HOME": "relative/is/ignored"})
+    assert found.home == Path("/data/edgeml")
+    assert found.workers_dir == Path("/data/edgeml/workers")
+    assert found.cache_dir == Path.home() / ".cache" / "edgeml"
+
+
+def test_the_nearest_file_upward_counts_and_its_paths_are_relative_to_it(tmp_path: Path) -> None:
+    (tmp_path / "edgeml.toml").write_text('home = "state"\n')
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    assert settings(inner, {}).home == tmp_path / "state"
+    assert settings(inner, {}).workers_dir == tmp_path / "state" / "workers"
+
+
+def test_a_variable_overrides_the_file_and_an_empty_one_does_not(tmp_path: Path) -> None:
+    (tmp_path / "edgeml.toml").write_text('home = "state"\ncache_dir = "cache"\n')
+    found = settings(tmp_path, {"EDGEML_HOME": "/elsewhere", "EDGEML_CACHE_DIR": ""})
+    assert found.home == Path("/elsewhere")
+    assert found.cache_dir == tmp_path / "cache"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("hom = 'x'", "unknown setting 'hom'; known: home, cache_dir, workers_dir"),
+        ("home = 3", "home must be a path in quotes, got 3"),
+        ("home = ", "not valid TOML"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_path(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "edgeml.toml").write_text(text)
+    with pytest.raises(SettingsError, match=r"edgeml\.toml") as caught:
+        settings(tmp_path, {})
+    assert said in str(caught.value)
