@@ -9,7 +9,7 @@ export EDGEML_WORKERS_DIR ?= $(CURDIR)/.workers
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 PYPROJECTS := pyproject.toml runtimes/pyproject.toml converters/pyproject.toml devices/pyproject.toml
-WORKERS ?= tensorflow torch onnx2tf
+WORKERS ?= tensorflow torch keras onnx2tf
 TOOLS := hypothesis import-linter mypy pytest ruff
 # Builds run without isolation: one pinned backend instead of four downloads, and wheels build offline.
 BACKEND := hatchling editables

@@ -64,6 +64,6 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
 
 def _missing_worker(name: str) -> str | None:
     """Say what a worker lacks, or None when it can be used."""
-    workers = importlib.import_module("edgeml_converters.workers")
+    workers = importlib.import_module("edgeml_converters.workers.catalogue")
     status = workers.status(name)
     return None if status.usable else f"worker {name}: {status.reason}"
