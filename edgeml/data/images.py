@@ -1,0 +1,123 @@
+"""Samples from image files: one, a flat folder, or a folder with one sub-folder for each class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from edgeml.data.labels import PATTERN, encode, labels_from_names, read_file_labels, read_label_file
+from edgeml.data.reader import RawSample, combined_sha256, file_sha256
+from edgeml.errors import DataError, UsageError
+from edgeml.pipeline import import_pillow
+from edgeml.tensors import Array, TensorSpec
+
+IMAGE_SUFFIXES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+WIDE_MODES: Final = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
+"""Pillow's modes of more than eight bits a channel, which RGB would clip."""
+
+
+class ImageReader:
+    """Images in the order of their paths, decoded one at a time to RGB uint8 [H,W,3]."""
+
+    def __init__(
+        self, path: Path, inputs: tuple[TensorSpec, ...], labels: str | None, names: tuple[str, ...]
+    ) -> None:
+        if len(inputs) != 1:
+            told = ", ".join(spec.name for spec in inputs)
+            raise DataError(f"{path}: images are one input, this model has {len(inputs)}: {told}; use .npz")
+        self._input = inputs[0].name
+        self._root = path if path.is_dir() else path.parent
+        if path.is_dir():
+            self._files, classes = _list(path)
+        else:
+            self._files, classes = [path], []
+        self._label_path: Path | None = None
+        self.labels: Array | None = None
+        self.label_names: tuple[str, ...] = names
+        if labels is not None:
+            self._take_labels(labels, names)
+        elif classes:
+            self.labels, self.label_names = encode(classes, names, str(path))
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def read(self, indices: Sequence[int]) -> Iterator[RawSample]:
+        for index in indices:
+            yield {self._input: decode(self._files[index])}
+
+    def name_of(self, index: int) -> str:
+        return self._files[index].relative_to(self._root).as_posix()
+
+    def digest(self) -> str:
+        files = [[self.name_of(index), file_sha256(file)] for index, file in enumerate(self._files)]
+        return combined_sha256([files, None if self.labels is None else self.labels.tolist()])
+
+    def _take_labels(self, option: str, names: tuple[str, ...]) -> None:
+        if option.startswith(PATTERN):
+            found = labels_from_names([file.name for file in self._files], option)
+        elif Path(option).suffix == ".csv":
+            by_name = read_file_labels(Path(option))
+            self._files = [self._listed(name, option) for name in by_name]
+            found = list(by_name.values())
+        elif Path(option).suffix in {".npy", ".txt"}:
+            self.labels, self.label_names = read_label_file(Path(option), len(self._files), names)
+            return
+        else:
+            raise UsageError(
+                f"labels {option!r}: for images give a .csv of file and label, a .txt or .npy with one "
+                "label an image, or pattern:REGEX"
+            )
+        self.labels, self.label_names = encode(found, names, option)
+
+    def _listed(self, name: str, option: str) -> Path:
+        file = self._root / name
+        if not file.is_file():
+            raise DataError(f"{option} lists {name!r}, which is not in {self._root}")
+        return file
+
+
+def decode(file: Path) -> Array:
+    """Decode one image file to RGB uint8 [H,W,3]; orientation tags are not applied, as in training loaders.
+
+    Raises:
+        DataError: not a readable image; names the file.
+        EngineMissingError: Pillow is not installed.
+    """
+    pillow = import_pillow(f"reading {file.name}")
+    try:
+        with pillow.open(file) as image:
+            if image.mode in WIDE_MODES:
+                raise DataError(f"{file}: has more than 8 bits a channel; save it as .npy")
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
+        raise DataError(f"{file}: not a readable image: {error}") from error
+
+
+def _list(root: Path) -> tuple[list[Path], list[str]]:
+    """List the images below ``root`` and, where they stand in class folders, each one's class."""
+    flat = _images(root)
+    folders = [(folder, _images(folder)) for folder in sorted(root.iterdir()) if folder.is_dir()]
+    classes = [(folder.name, images) for folder, images in folders if images]
+    if flat and classes:
+        raise DataError(
+            f"{root}: holds images beside folders of images ({classes[0][0]}); have one or the other"
+        )
+    if flat:
+        return flat, []
+    files = [image for _, images in classes for image in images]
+    if not files:
+        known = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise DataError(f"{root}: holds no samples: no file ends in {known}")
+    return files, [name for name, images in classes for _ in images]
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".") and file.is_file()
+    )
