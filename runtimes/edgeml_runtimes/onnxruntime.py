@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as binding
 
 from edgeml.errors import InferenceError, ModelFileError, UsageError
-from edgeml.runtime import RuntimeOptions
-from edgeml.tensors import Array, TensorSpec
+from edgeml.runtime import OperatorTime, RuntimeOptions
+from edgeml.tensors import Array, Quantization, TensorSpec
 from edgeml_runtimes.artifact import check_artifact
 from edgeml_runtimes.binding import (
     BoundSession,
     bind,
+    bind_tapped,
     closed,
     engine_text,
     quantization_of,
     quantization_table,
 )
+from edgeml_runtimes.onnxruntime_tap import Tap, tapped_model
 from edgeml_runtimes.options import as_options, parse_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 _NAME: Final = "onnxruntime"
 _ENGINE_ERRORS: Final[tuple[type[Exception], ...]] = tuple(
@@ -86,6 +90,52 @@ class OnnxRuntime:
         engine = _open(artifact, artifact, _session_options(options), _providers(options))
         return _bind(engine, artifact)
 
+    def load_tapped(self, artifact: Path, options: RuntimeOptions | None = None) -> BoundSession:
+        check_artifact(artifact, "onnx")
+        model, taps = tapped_model(artifact)
+        engine = _open(artifact, model, _session_options(options), _providers(options))
+        return _bind_tapped(engine, artifact, taps)
+
+    def profile(
+        self,
+        artifact: Path,
+        inputs: Mapping[str, Array],
+        options: RuntimeOptions | None = None,
+        runs: int = 50,
+    ) -> tuple[OperatorTime, ...]:
+        check_artifact(artifact, "onnx")
+        settings = _session_options(options)
+        settings.enable_profiling = True
+        with tempfile.TemporaryDirectory(prefix="edgeml-profile-") as folder:
+            settings.profile_file_prefix = str(Path(folder) / "profile")
+            engine = _open(artifact, artifact, settings, _providers(options))
+            with _bind(engine, artifact) as session:
+                for _ in range(runs + 1):
+                    session.run(inputs)
+            events = json.loads(Path(engine.end_profiling()).read_text())
+        return _operator_times(events)
+
+
+def _operator_times(events: list[dict[str, Any]]) -> tuple[OperatorTime, ...]:
+    """Give the mean of each node's kernel times, the first run left out."""
+    found: dict[str, tuple[str, list[int]]] = {}
+    for event in events:
+        if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
+            continue
+        details = event["args"]
+        name = event["name"].removesuffix("_kernel_time")
+        kind = f"{details['op_name']} · {_input_types(details)}"
+        found.setdefault(name, (kind, []))[1].append(event["dur"])
+    return tuple(
+        OperatorTime(name, kind, sum(times[1:]) / max(1, len(times) - 1))
+        for name, (kind, times) in found.items()
+    )
+
+
+def _input_types(details: dict[str, Any]) -> str:
+    types = [next(iter(part)) for part in details.get("input_type_shape", []) if part]
+    return types[0] if types else ""
+
 
 def _session_options(options: RuntimeOptions | None) -> Any:
     chosen = as_options(OnnxRuntimeOptions, _NAME, options)
@@ -139,7 +189,11 @@ def _refusal(artifact: Path, text: str) -> ModelFileError | InferenceError:
     return InferenceError(f"{artifact}: ONNX Runtime refuses the model: {text}")
 
 
-def _specs(artifact: Path, arguments: list[Any], table: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
+def _quantization(engine: Any, artifact: Path) -> dict[str, Quantization]:
+    return quantization_table(engine.get_modelmeta().custom_metadata_map.get("edgeml.quantization"), artifact)
+
+
+def _specs(artifact: Path, arguments: list[Any], table: Mapping[str, Quantization]) -> tuple[TensorSpec, ...]:
     return tuple(
         TensorSpec(
             part.name,
@@ -193,6 +247,45 @@ def _bind(engine: Any, artifact: Path) -> BoundSession:
 
     name = names[0] if names else ""
     return BoundSession(inputs, outputs, bind(inputs, outputs, call, call_one), release)
+
+
+def _bind_tapped(engine: Any, artifact: Path, taps: tuple[Tap, ...]) -> BoundSession:
+    table = quantization_table(
+        engine.get_modelmeta().custom_metadata_map.get("edgeml.quantization"), artifact
+    )
+    inputs = _specs(artifact, engine.get_inputs(), table)
+    numeric = {part.name: part for part in engine.get_outputs() if _is_numeric(part)}
+    read = [tap for tap in taps if tap.tensor in numeric]
+    tensors = tuple(
+        TensorSpec(
+            tap.name,
+            spec.shape,
+            spec.dtype,
+            tap.quantization or quantization_of(table, tap.name, spec.dtype),
+        )
+        for tap in read
+        for spec in _specs(artifact, [numeric[tap.tensor]], {})
+    )
+    names, wanted = [spec.name for spec in inputs], [tap.tensor for tap in read]
+    invoke = engine.run
+
+    def call(arrays: list[Array]) -> list[Array]:
+        try:
+            return list(invoke(wanted, dict(zip(names, arrays, strict=True))))
+        except _REFUSALS as error:
+            raise _failure(error) from error
+
+    def release() -> None:
+        nonlocal invoke
+        invoke = closed
+
+    del engine
+    return bind_tapped(inputs, tensors, call, release)
+
+
+def _is_numeric(part: Any) -> bool:
+    kind = str(part.type).removeprefix("tensor(").removesuffix(")")
+    return _DTYPES.get(kind, "object") != "object"
 
 
 def _failure(error: BaseException) -> InferenceError:

@@ -10,13 +10,15 @@ import numpy as np
 import openvino as ov
 
 from edgeml.errors import InferenceError, ModelFileError, UsageError
-from edgeml.runtime import RuntimeOptions
-from edgeml.tensors import Array, TensorSpec
+from edgeml.runtime import OperatorTime, RuntimeOptions
+from edgeml.tensors import Array, Quantization, TensorSpec
 from edgeml_runtimes.artifact import check_artifact
 from edgeml_runtimes.binding import (
     BoundSession,
+    EngineCall,
     bind,
     bind_checked,
+    bind_tapped,
     closed,
     engine_text,
     quantization_of,
@@ -25,7 +27,7 @@ from edgeml_runtimes.binding import (
 from edgeml_runtimes.options import as_options, parse_options
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 _NAME: Final = "openvino"
@@ -67,6 +69,80 @@ class OpenVino:
         core = ov.Core()
         model = _read(core, artifact)
         return _bind(_compile(core, model, chosen, artifact), _specs_of(model, artifact))
+
+    def load_tapped(self, artifact: Path, options: RuntimeOptions | None = None) -> BoundSession:
+        chosen = as_options(OpenVinoOptions, _NAME, options)
+        core = ov.Core()
+        model = _read(core, artifact)
+        inputs, outputs = _specs_of(model, artifact)
+        order = _add_taps(model, {spec.name for spec in outputs})
+        compiled = _compile(core, model, chosen, artifact)
+        known = {spec.name: spec for spec in outputs}
+        places = {port_name(port): place for place, port in enumerate(model.outputs)}
+        tensors = tuple(
+            known.get(name) or _spec(model.outputs[places[name]], {}, artifact)
+            for name in order
+            if name in places
+        )
+        call, release = _copying(_request(compiled), [places[spec.name] for spec in tensors])
+        return bind_tapped(inputs, tensors, call, release)
+
+    def profile(
+        self,
+        artifact: Path,
+        inputs: Mapping[str, Array],
+        options: RuntimeOptions | None = None,
+        runs: int = 50,
+    ) -> tuple[OperatorTime, ...]:
+        chosen = as_options(OpenVinoOptions, _NAME, options)
+        core = ov.Core()
+        model = _read(core, artifact)
+        specs = _specs_of(model, artifact)
+        request = _request(_compile(core, model, chosen, artifact, PERF_COUNT=True))
+        call, release = _copying(request, range(len(specs[1])))
+        with BoundSession(*specs, bind_checked(*specs, call), release) as session:
+            return _operator_times(request, session, inputs, runs)
+
+
+def _operator_times(
+    request: Any, session: BoundSession, inputs: Mapping[str, Array], runs: int
+) -> tuple[OperatorTime, ...]:
+    session.run(inputs)
+    totals: dict[str, tuple[str, list[float]]] = {}
+    for _ in range(runs):
+        session.run(inputs)
+        for info in request.get_profiling_info():
+            if info.status == info.EXECUTED:
+                kind = f"{info.node_type} · {info.exec_type}"
+                totals.setdefault(info.node_name, (kind, []))[1].append(info.real_time.total_seconds() * 1e6)
+    return tuple(OperatorTime(name, kind, sum(times) / runs) for name, (kind, times) in totals.items())
+
+
+def _add_taps(model: Any, outputs: set[str]) -> list[str]:
+    """Make every float tensor that depends on an input an output; give all names in graph order."""
+    order: list[str] = []
+    fed: set[str] = set()
+    ports = []
+    for node in model.get_ordered_ops():
+        kind, key = node.get_type_name(), node.get_name()
+        sources = [node.input_value(place).get_node() for place in range(node.get_input_size())]
+        if kind != "Parameter" and not any(source.get_name() in fed for source in sources):
+            continue
+        fed.add(key)
+        if kind in {"Parameter", "Result"}:
+            continue
+        for place in range(node.get_output_size()):
+            port = node.output(place)
+            name = port_name(port)
+            if name in order:
+                continue
+            if name in outputs:
+                order.append(name)
+            elif port.element_type.is_real():
+                order.append(name)
+                ports.append(port)
+    model.add_outputs(ports)
+    return order
 
 
 def _read(core: Any, artifact: Path) -> Any:
@@ -119,7 +195,7 @@ def _specs_of(model: Any, artifact: Path) -> tuple[tuple[TensorSpec, ...], tuple
     return inputs, outputs
 
 
-def _spec(port: Any, table: Mapping[str, Any], artifact: Path) -> TensorSpec:
+def _spec(port: Any, table: Mapping[str, Quantization], artifact: Path) -> TensorSpec:
     name = port_name(port)
     shape = tuple(side.get_length() if side.is_static else None for side in port.partial_shape)
     try:
@@ -144,13 +220,18 @@ def port_name(port: Any) -> str:
 
 def _bind(compiled: Any, specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]) -> BoundSession:
     inputs, outputs = specs
-    try:
-        request = compiled.create_infer_request()
-    except _REFUSALS as error:
-        raise InferenceError(f"OpenVINO cannot prepare the model: {engine_text(error)}") from error
+    request = _request(compiled)
     if all(None not in spec.shape for spec in (*inputs, *outputs)):
         return _bind_static(request, inputs, outputs)
-    return _bind_dynamic(request, inputs, outputs)
+    call, release = _copying(request, range(len(outputs)))
+    return BoundSession(inputs, outputs, bind_checked(inputs, outputs, call), release)
+
+
+def _request(compiled: Any) -> Any:
+    try:
+        return compiled.create_infer_request()
+    except _REFUSALS as error:
+        raise InferenceError(f"OpenVINO cannot prepare the model: {engine_text(error)}") from error
 
 
 def _bind_static(
@@ -196,10 +277,8 @@ def _bind_static(
     return BoundSession(inputs, outputs, bind(inputs, outputs, call, call_one), release)
 
 
-def _bind_dynamic(
-    request: Any, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
-) -> BoundSession:
-    """Bind a model with free dimensions: its tensors move, so the engine copies in and out."""
+def _copying(request: Any, places: Sequence[int]) -> tuple[EngineCall, Callable[[], None]]:
+    """Give the call of a request whose tensors move with their shapes, and its release: the engine copies."""
     lock = Lock()
 
     def call(arrays: list[Array]) -> list[Array]:
@@ -208,7 +287,7 @@ def _bind_dynamic(
                 closed()
             try:
                 found = request.infer(dict(enumerate(arrays)))
-                return [found[place] for place in range(len(outputs))]
+                return [found[place] for place in places]
             except _REFUSALS as error:
                 raise _failure(error) from error
 
@@ -217,7 +296,7 @@ def _bind_dynamic(
         with lock:
             request = None
 
-    return BoundSession(inputs, outputs, bind_checked(inputs, outputs, call), release)
+    return call, release
 
 
 def _failure(error: BaseException) -> InferenceError:
