@@ -1,7 +1,9 @@
-"""scikit-learn's handwritten digits as (pictures, labels): uint8 [N, 8, 8, 1] from 0 to 16, int64 [N].
+"""scikit-learn's handwritten digits as samples: a picture, uint8 [8, 8, 1] from 0 to 16, and its label.
 
-`edgeml convert --calibration digits:calibration --evaluate digits:test` calls these functions.
+`digits.toml` declares `calibration` and `test` as the data that `edgeml convert` reads.
 """
+
+from collections.abc import Iterator
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -9,25 +11,20 @@ from sklearn.datasets import load_digits
 HELD_OUT = 500
 
 
-def training() -> tuple[np.ndarray, np.ndarray]:
-    """Give the 1,297 digits that the model was trained on."""
-    pictures, labels = _shuffled()
-    return pictures[HELD_OUT:], labels[HELD_OUT:]
-
-
-def calibration() -> tuple[np.ndarray, np.ndarray]:
-    """Give 100 training digits: quantizers may see them, the accuracy is taken on others."""
-    pictures, labels = training()
-    return pictures[:100], labels[:100]
-
-
-def test() -> tuple[np.ndarray, np.ndarray]:
-    """Give the 500 digits that training has not seen."""
-    pictures, labels = _shuffled()
-    return pictures[:HELD_OUT], labels[:HELD_OUT]
-
-
-def _shuffled() -> tuple[np.ndarray, np.ndarray]:
+def shuffled() -> tuple[np.ndarray, np.ndarray]:
+    """Give all 1,797 pictures [N, 8, 8, 1] and labels [N] in one fixed order."""
     digits = load_digits()
     order = np.random.default_rng(0).permutation(len(digits.target))
     return digits.images[order].astype(np.uint8)[..., None], digits.target[order].astype(np.int64)
+
+
+def calibration() -> Iterator[tuple[np.ndarray, np.int64]]:
+    """Give 100 digits of the training part: quantizers may see them, accuracy is taken on others."""
+    pictures, labels = shuffled()
+    return zip(pictures[-100:], labels[-100:], strict=True)
+
+
+def test() -> Iterator[tuple[np.ndarray, np.int64]]:
+    """Give the 500 digits that training has not seen."""
+    pictures, labels = shuffled()
+    return zip(pictures[:HELD_OUT], labels[:HELD_OUT], strict=True)

@@ -168,12 +168,12 @@ def to_onnx(weights: Weights) -> onnx.ModelProto:
 
 
 def main() -> None:
-    pictures, labels = digits.training()
-    weights = train(planes(pictures), labels, np.random.default_rng(7))
-    test_pictures, test_labels = digits.test()
-    guesses = forward(weights, planes(test_pictures))["scores"].argmax(axis=1)
+    pictures, labels = digits.shuffled()
+    images, split = planes(pictures), digits.HELD_OUT
+    weights = train(images[split:], labels[split:], np.random.default_rng(7))
+    guesses = forward(weights, images[:split])["scores"].argmax(axis=1)
     onnx.save(to_onnx(weights), HERE / "digits.onnx")
-    print(f"top-1 on {len(test_labels)} held-out digits: {(guesses == test_labels).mean():.1%}")
+    print(f"top-1 on {split} held-out digits: {(guesses == labels[:split]).mean():.1%}")
 
 
 if __name__ == "__main__":
