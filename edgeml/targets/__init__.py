@@ -1,0 +1,204 @@
+"""Targets: named hardware profiles, and the profile of the machine that this runs on."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from edgeml import cpu as cpus
+from edgeml.errors import UsageError
+from edgeml.settings import settings
+from edgeml.words import RUNTIMES, RuntimeName
+
+HOST: Final = "host"
+"""The name that stands for this machine wherever a target is asked for."""
+VARIABLE: Final = "EDGEML_TARGET"
+"""Declares what this machine is, where it cannot be seen (an emulated board)."""
+X86_CLASSES: Final = ("x86-64-amx", "x86-64-vnni", "x86-64-v3", "x86-64-v2")
+"""From the most to the least able."""
+SUFFIX: Final = ".toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A kind of machine that variants are made for."""
+
+    name: str
+    title: str
+    architecture: str
+    """``aarch64`` or ``x86_64``."""
+    cores: int
+    cpu_features: frozenset[str]
+    """What the CPU has, as spelled in ``/proc/cpuinfo``; and ``vnni``, see ``edgeml.cpu``."""
+    memory_bytes: int
+    """What a variant may count on: of boards sold in several sizes, a small one."""
+    runtimes: tuple[RuntimeName, ...]
+    accelerators: tuple[str, ...] = ()
+    """``edgetpu``."""
+    cpu: str = ""
+    """Name of the core: ``Cortex-A72``."""
+    word_bits: int = 64
+    operating_system: str = "linux"
+    boards: tuple[str, ...] = ()
+    """How the device tree's model begins on such a machine."""
+    notes: tuple[str, ...] = ()
+
+    def lacking(self, machine: Target) -> frozenset[str]:
+        """List the CPU features that this target has and ``machine`` lacks."""
+        return self.cpu_features - machine.cpu_features
+
+    def is_like(self, machine: Target) -> bool:
+        """Say whether figures measured on ``machine`` speak for this target.
+
+        The named class must be the same: a faster CPU of the same architecture runs the same file and
+        says nothing of the latency here.
+        """
+        return self.architecture == machine.architecture and self.name == machine.name
+
+    def runs_on(self, machine: Target) -> bool:
+        """Say whether what was made for this target can run on ``machine``."""
+        return (
+            self.architecture == machine.architecture
+            and not self.lacking(machine)
+            and set(self.accelerators) <= set(machine.accelerators)
+        )
+
+
+def targets() -> tuple[Target, ...]:
+    """Give every named target, those of the user included (theirs win by name), sorted by name.
+
+    Raises:
+        UsageError: a file of the user's holds something wrong.
+    """
+    found = dict(_shipped())
+    for path in sorted(user_folder().glob(f"*{SUFFIX}")):
+        found[path.stem] = read_target(path)
+    return tuple(found[name] for name in sorted(found))
+
+
+def target(name: str) -> Target:
+    """Give a target by name, by the path of a TOML file, or ``host`` for this machine.
+
+    Raises:
+        UsageError: no such target (names the known ones), or a file that holds something wrong.
+    """
+    if name == HOST:
+        return host()
+    if name.endswith(SUFFIX) or os.sep in name:
+        return read_target(Path(name))
+    own = user_folder() / f"{name}{SUFFIX}"
+    if own.is_file():
+        return read_target(own)
+    shipped = _shipped()
+    if name not in shipped:
+        known = ", ".join([HOST, *sorted({*shipped, *(p.stem for p in user_folder().glob(f"*{SUFFIX}"))})])
+        raise UsageError(f"no target {name!r}; known: {known}. Your own: a path to a TOML file, or {own}")
+    return shipped[name]
+
+
+def host() -> Target:
+    """Give the profile of this machine: its class by name, and what it really has.
+
+    The name is the class that it belongs to (``raspberry-pi-4``, ``x86-64-vnni``), so that figures
+    and variants that are made here say something elsewhere; ``EDGEML_TARGET`` declares another.
+    """
+    return describe(cpus.cpu(), cpus.board(), cpus.memory_bytes() or 0, os.environ.get(VARIABLE, ""))
+
+
+def describe(found: cpus.Cpu, board: str, memory_bytes: int, declared: str = "") -> Target:
+    """Give the profile of a machine with this CPU, board name and memory.
+
+    Raises:
+        UsageError: ``declared`` is not a target.
+    """
+    kind = target(declared) if declared and declared != HOST else _class_of(found, board)
+    own = Target(
+        name=kind.name if kind else found.architecture,
+        title=board or found.model or found.architecture,
+        architecture=found.architecture,
+        cores=found.cores,
+        cpu_features=found.features,
+        memory_bytes=memory_bytes,
+        runtimes=RUNTIMES,
+        cpu=found.model,
+    )
+    if kind is None:
+        return own
+    return replace(own, runtimes=kind.runtimes, accelerators=kind.accelerators, boards=kind.boards)
+
+
+def user_folder() -> Path:
+    """Give the folder of the user's own targets: ``targets`` in ``EDGEML_HOME``."""
+    return settings().home / "targets"
+
+
+def read_target(path: Path) -> Target:
+    """Read a target's TOML file; its name is the file's.
+
+    Raises:
+        UsageError: missing, not TOML, an unknown or missing key, a value of another kind.
+    """
+    try:
+        with path.open("rb") as stream:
+            table = tomllib.load(stream)
+    except OSError as error:
+        raise UsageError(f"target {path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"target {path}: not TOML: {error}") from error
+    return _checked(table, path)
+
+
+def _checked(table: Mapping[str, Any], path: Path) -> Target:
+    known = [f.name for f in fields(Target) if f.name != "name"]
+    for key in table:
+        if key not in known:
+            raise UsageError(f"target {path}: unknown key {key!r}; known: {', '.join(known)}")
+    for key in ("title", "architecture", "cores", "cpu_features", "memory_bytes", "runtimes"):
+        if key not in table:
+            raise UsageError(f"target {path}: needs {key}")
+    values = {key: _value(key, value, path) for key, value in table.items()}
+    foreign = [name for name in values["runtimes"] if name not in RUNTIMES]
+    if foreign:
+        raise UsageError(f"target {path}: unknown runtime {foreign[0]!r}; known: {', '.join(RUNTIMES)}")
+    return Target(name=path.stem, **values)
+
+
+def _value(key: str, value: Any, path: Path) -> Any:
+    if key in {"cores", "memory_bytes", "word_bits"}:
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+        wanted = "a whole number above 0"
+    elif key in {"title", "architecture", "cpu", "operating_system"}:
+        if isinstance(value, str):
+            return value
+        wanted = "a text"
+    else:
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return frozenset(value) if key == "cpu_features" else tuple(value)
+        wanted = "a list of texts"
+    raise UsageError(f"target {path}: {key} needs {wanted}, got {value!r}")
+
+
+@cache
+def _shipped() -> Mapping[str, Target]:
+    here = Path(__file__).parent
+    return {path.stem: read_target(path) for path in sorted(here.glob(f"*{SUFFIX}"))}
+
+
+def _class_of(found: cpus.Cpu, board: str) -> Target | None:
+    shipped = _shipped()
+    named = [
+        (len(start), kind) for kind in shipped.values() for start in kind.boards if board.startswith(start)
+    ]
+    if named:
+        return max(named, key=lambda pair: pair[0])[1]
+    for name in X86_CLASSES:
+        kind = shipped[name]
+        if kind.architecture == found.architecture and kind.cpu_features <= found.features:
+            return kind
+    return None
