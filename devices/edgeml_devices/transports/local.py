@@ -1,0 +1,135 @@
+"""``local:`` — this machine, as a transport: what works on a device is tried here first."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+from edgeml.atomic import replacing_file
+from edgeml.errors import TransportError, UsageError
+from edgeml.transport import CommandResult
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+_SESSION_FIELD: Final = 3
+"""Place of the session id behind the command name in ``/proc/<pid>/stat`` (proc_pid_stat(5), field 6)."""
+
+
+class LocalTransport:
+    """Runs commands in sessions of their own, so that one that is stopped takes its children with it."""
+
+    def __init__(self, url: str = "local:") -> None:
+        if url != "local:":
+            raise UsageError(f"{url!r}: this machine is written 'local:', with nothing behind it")
+        self._open = False
+
+    def connect(self) -> None:
+        self._open = True
+
+    def run(self, argv: Sequence[str], timeout_s: float) -> CommandResult:
+        self._require_open()
+        # Files, not pipes: a child left in the background would hold a pipe open.
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            try:
+                process = subprocess.Popen(
+                    list(argv), stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+                )
+            except (OSError, ValueError) as error:
+                raise TransportError(f"local: {_shown(argv)} could not be started: {error}") from error
+            try:
+                ended = _wait(process, timeout_s)
+            except BaseException:
+                _kill_session(process)
+                raise
+            if not ended:
+                _kill_session(process)
+                raise TransportError(
+                    f"local: {_shown(argv)} did not end within {timeout_s:g} s and was killed; "
+                    "give it more time or find out what it waits for"
+                )
+            out.seek(0)
+            err.seek(0)
+            return CommandResult(process.returncode, out.read(), err.read())
+
+    def put(self, local: Path, remote: str) -> None:
+        self._require_open()
+        _copy(local, Path(remote))
+
+    def get(self, remote: str, local: Path) -> None:
+        self._require_open()
+        _copy(Path(remote), local)
+
+    def close(self) -> None:
+        self._open = False
+
+    def __enter__(self) -> Self:
+        self.connect()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _require_open(self) -> None:
+        if not self._open:
+            raise TransportError("local: not connected; call connect() first, or use it in a with statement")
+
+
+def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
+    """Say whether the process ended in time. Popen.wait would find out up to 50 ms late."""
+    if hasattr(os, "pidfd_open"):
+        handle = os.pidfd_open(process.pid)
+        try:
+            ready, _, _ = select.select([handle], [], [], timeout_s)
+        finally:
+            os.close(handle)
+        if ready:
+            process.wait()
+        return bool(ready)
+    try:
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _kill_session(process: subprocess.Popen[bytes]) -> None:
+    """Kill the process and everything in its session, process groups of its own included."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    for pid in _session_members(process.pid):
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+def _session_members(session: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError, IndexError):
+            fields = stat.read_text(errors="replace").rpartition(")")[2].split()
+            if int(fields[_SESSION_FIELD]) == session:
+                found.append(int(stat.parent.name))
+    return found
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        with replacing_file(target) as scratch:
+            shutil.copyfile(source, scratch)
+    except OSError as error:
+        raise TransportError(f"local: {source} could not be copied to {target}: {error.strerror}") from error
+
+
+def _shown(argv: Sequence[str]) -> str:
+    return repr(" ".join(argv))
