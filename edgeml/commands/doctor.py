@@ -1,0 +1,61 @@
+"""``edgeml doctor``: what is here, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from edgeml.doctor import Check
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Show which engines, tools, workers and CPU features are here, and how to get what is missing.
+
+    Ends with 1 if something that is installed is broken; what is only missing is no fault.
+
+    \b
+    Examples:
+      edgeml doctor
+      edgeml doctor --json
+    """  # noqa: D301 - \b is click's mark for text that keeps its lines
+    from edgeml.doctor import checks
+
+    found = checks()
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        click.echo(json.dumps({"schema": 1, "checks": [asdict(check) for check in found]}, indent=2))
+    else:
+        _show(found)
+    if any(check.status == "broken" for check in found):
+        ctx.exit(1)
+
+
+def _show(found: tuple[Check, ...]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    styles = {"ok": "green", "missing": "yellow", "broken": "bold red"}
+    console = Console()
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "what", "state", "detail"):
+        table.add_column(column, overflow="fold", no_wrap=column != "detail")
+    before = ""
+    for check in found:
+        group = "" if check.group == before else check.group
+        state = Text(check.status, styles[check.status])
+        table.add_row(Text(group, "bold"), Text(check.name), state, Text(check.detail))
+        before = check.group
+    console.print(table)
+    remedies = [check for check in found if check.remedy]
+    if remedies:
+        console.print("\nTo get what is not here:")
+        for check in remedies:
+            console.print(Text(f"  {check.name}: {check.remedy}"), soft_wrap=True)

@@ -1,0 +1,161 @@
+"""What is here and what is missing: engines, tools, workers, the CPU, folders.
+
+Rooms add checks through the entry-point group ``edgeml.doctor``:
+``workers = "edgeml_converters.workers:doctor_checks"``, a function without arguments that gives a
+sequence of ``Check``.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Final, Literal
+
+from edgeml import plugins
+from edgeml.settings import settings
+from edgeml.targets import Target, host
+
+GROUP: Final = "edgeml.doctor"
+IMPORT_TIMEOUT_S: Final = 60.0
+Status = Literal["ok", "missing", "broken"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at."""
+
+    group: str
+    """``machine``, ``runtime``, ``tool``, ``worker``, ``folder``."""
+    name: str
+    status: Status
+    """``missing`` is no fault, only something that cannot be used; ``broken`` is one."""
+    detail: str
+    """Version, place, or what went wrong."""
+    remedy: str = ""
+    """The command or step that brings it; empty where all is well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A distribution that something needs."""
+
+    name: str
+    distribution: str
+    module: str
+    serves: str
+    """What cannot be done without it."""
+    install: str
+    """What pip is given to bring it."""
+
+
+RUNTIMES: Final = (
+    Package("litert", "ai-edge-litert", "ai_edge_litert.interpreter", "TFLite", "edgeml-runtimes[litert]"),
+    Package("onnxruntime", "onnxruntime", "onnxruntime", "ONNX", "edgeml-runtimes[onnxruntime]"),
+    Package("openvino", "openvino", "openvino", "OpenVINO IR", "edgeml-runtimes[openvino]"),
+)
+WORKSTATION: Final = "edgeml-core[workstation]"
+TOOLS: Final = (
+    Package("pillow", "pillow", "PIL.Image", "images as data, resizing", "edgeml-core[images]"),
+    Package("onnx", "onnx", "onnx", "converting from and to ONNX", WORKSTATION),
+    Package("onnxslim", "onnxslim", "onnxslim", "simplifying ONNX", WORKSTATION),
+    Package("nncf", "nncf", "nncf", "quantizing for OpenVINO", WORKSTATION),
+    Package("ai-edge-quantizer", "ai-edge-quantizer", "", "quantizing TFLite", WORKSTATION),
+    Package("matplotlib", "matplotlib", "", "pictures in the report", WORKSTATION),
+    Package("scikit-learn", "scikit-learn", "", "scikit-learn estimators", "edgeml-converters[sklearn]"),
+)
+
+
+def checks() -> tuple[Check, ...]:
+    """Look at everything; a check of a room that fails is itself a check."""
+    found = [*machine_checks(host())]
+    found += [package_check("runtime", package) for package in RUNTIMES]
+    found += [package_check("tool", package) for package in TOOLS]
+    for name in plugins.names(GROUP):
+        found += _room_checks(name)
+    return (*found, *folder_checks())
+
+
+def machine_checks(machine: Target) -> tuple[Check, ...]:
+    """Say what machine this is and what its CPU brings to quantized models."""
+    version = platform.python_version()
+    memory_gib = machine.memory_bytes / (1 << 30)
+    of_interest = (
+        "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
+        "asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve",
+    )  # fmt: skip
+    features = [name for name in of_interest if name in machine.cpu_features]
+    return (
+        Check("machine", "python", "ok", f"{version} on {platform.system()} {machine.architecture}"),
+        Check("machine", "class", "ok", f"{machine.name}: {machine.title}"),
+        Check("machine", "cpu", "ok", f"{machine.cores} cores, {memory_gib:.1f} GiB memory"),
+        Check("machine", "cpu features", "ok", " ".join(features) or "none that quantized models use"),
+    )
+
+
+def package_check(group: str, package: Package) -> Check:
+    """Look for a distribution; one that has a module is imported in a process of its own."""
+    install = f"pip install '{package.install}'"
+    try:
+        version = metadata.version(package.distribution)
+    except metadata.PackageNotFoundError:
+        detail = f"{package.distribution} is not installed: no {package.serves}"
+        return Check(group, package.name, "missing", detail, install)
+    reason = import_failure(package.module) if package.module else None
+    if reason is not None:
+        again = f"pip install --force-reinstall '{package.distribution}=={version}'"
+        return Check(group, package.name, "broken", f"{version}, cannot be imported: {reason}", again)
+    return Check(group, package.name, "ok", version)
+
+
+def import_failure(module: str, timeout_s: float = IMPORT_TIMEOUT_S) -> str | None:
+    """Import a module in a fresh interpreter; give the last line of what went wrong, or ``None``."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", f"import {module}"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"not done after {timeout_s:.0f} s"
+    if done.returncode == 0:
+        return None
+    lines = done.stderr.strip().splitlines()
+    return lines[-1] if lines else f"the interpreter ended with {done.returncode}"
+
+
+def folder_checks() -> tuple[Check, ...]:
+    """Say whether edgeml's folders can be written to."""
+    place = settings()
+    folders = (("home", place.home, "EDGEML_HOME"), ("cache", place.cache_dir, "EDGEML_CACHE_DIR"))
+    return tuple(_folder(name, folder, variable) for name, folder, variable in folders)
+
+
+def _folder(name: str, folder: Path, variable: str) -> Check:
+    nearest = folder
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+        later = "" if nearest == folder else " (made when it is needed)"
+        return Check("folder", name, "ok", f"{folder}{later}")
+    why = "cannot be written to" if nearest.is_dir() else "is not a folder"
+    return Check(
+        "folder", name, "broken", f"{folder}: {nearest} {why}", f"set {variable} to a folder of yours"
+    )
+
+
+def _room_checks(name: str) -> Sequence[Check]:
+    try:
+        found: Sequence[Check] = plugins.load(GROUP, name)()
+    except Exception as error:  # noqa: BLE001 - a broken room is what a doctor is for
+        detail = f"its check failed: {type(error).__name__}: {error}"
+        return [Check("room", name, "broken", detail, "reinstall the distribution it comes from")]
+    return found
