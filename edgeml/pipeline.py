@@ -7,14 +7,14 @@ imported only when a declaration asks for a resize or for grey.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
 
 from edgeml.errors import EngineMissingError, InputShapeError, UsageError
 from edgeml.preprocess import Postprocess, Preprocess
-from edgeml.tensors import Array, TensorSpec, reject_array
+from edgeml.tensors import Array, TensorSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,6 +78,8 @@ def prepare(raw: Array, preprocess: Preprocess, spec: TensorSpec) -> Array:
     other array that has the input's shape already, with or without the batch dimension, gets only
     its values and dtype set; one that has not is treated as an image too.
 
+    Of a model with several inputs each goes through the same declaration.
+
     Args:
         raw: one sample, with or without a batch dimension of 1.
         preprocess: the declaration.
@@ -92,7 +94,7 @@ def prepare(raw: Array, preprocess: Preprocess, spec: TensorSpec) -> Array:
         EngineMissingError: Pillow is needed and not installed.
     """
     array = np.asarray(raw)
-    fitted = None if _is_image(array) else _fit(array, spec, preprocess.layout)
+    fitted = None if _is_image(array, spec) else _fit(array, spec, preprocess.layout)
     if fitted is None:
         image = _as_image(array, preprocess, spec)
         image = _values(_geometry(image, preprocess), preprocess, channel_axis=-1)
@@ -148,30 +150,34 @@ def softmax(scores: Array) -> NDArray[np.float32]:
 
 
 def reject_shape(spec: TensorSpec, given: Array, preprocess: Preprocess) -> NoReturn:
-    """Raise the InputShapeError for an image that came out with another shape than ``spec`` has."""
-    wanted = "(" + ", ".join("any" if side is None else str(side) for side in spec.shape[1:]) + ")"
+    """Raise the InputShapeError for a sample that came out as ``given``; says what to declare."""
     sides = spec.shape[1:]
-    text = f"input {spec.name!r}: a sample gives {given.shape}, the model takes {wanted} without the batch"
-    if len(given.shape) == len(sides) == IMAGE_RANK:
-        if _sides_fit(np.moveaxis(given, -1, 0).shape, sides):
-            raise InputShapeError(f"{text}: declare layout=nchw")
-        if _sides_fit(np.moveaxis(given, 0, -1).shape, sides) and preprocess.layout == "nchw":
-            raise InputShapeError(f"{text}: this model takes NHWC, declare layout=nhwc")
-        channels, *_ = sides if preprocess.layout == "nchw" else sides[::-1]
-        if channels == 1 and preprocess.color != "gray":
-            raise InputShapeError(f"{text}: declare color=gray")
-        size = sides[1:] if preprocess.layout == "nchw" else sides[:2]
-        if None not in size:
-            raise InputShapeError(f"{text}: declare resize={size[0]}x{size[1]}, or resize and crop")
-    if not given.shape:
-        raise InputShapeError(f"{text}: a sample is a single number")
-    reject_array(replace(spec, dtype=given.dtype.name, quantization=None), given)
+    wanted = "(" + ", ".join("any" if side is None else str(side) for side in sides) + ")"
+    text = f"input {spec.name!r}: a sample gives {given.shape}, the model takes {wanted} and the batch"
+    if given.ndim == len(sides) == IMAGE_RANK:
+        raise InputShapeError(f"{text}: {_image_remedy(given.shape, sides, preprocess)}")
+    if given.ndim == len(spec.shape) and given.shape[0] != 1 and _sides_fit(given.shape[1:], sides):
+        raise InputShapeError(f"{text}: this is a batch of {given.shape[0]}; pass one sample at a time")
+    raise InputShapeError(text)
 
 
-def _is_image(array: Array) -> bool:
-    return array.dtype == np.uint8 and (
-        array.ndim == IMAGE_RANK - 1 or (array.ndim == IMAGE_RANK and array.shape[-1] in CHANNELS)
-    )
+def _image_remedy(got: tuple[int, ...], sides: tuple[int | None, ...], preprocess: Preprocess) -> str:
+    if _sides_fit((got[2], got[0], got[1]), sides):
+        return "declare layout=nchw"
+    if _sides_fit((got[1], got[2], got[0]), sides):
+        return "this model takes NHWC, declare layout=nhwc"
+    planar = preprocess.layout == "nchw"
+    size, channels = (sides[1:], sides[0]) if planar else (sides[:2], sides[2])
+    if channels is not None and channels != (got[0] if planar else got[-1]):
+        known = {1: "declare color=gray", 3: "declare color=rgb"}
+        return known.get(channels, f"the model takes {channels} channels")
+    return f"declare resize={size[0]}x{size[1]}, or resize and crop"
+
+
+def _is_image(array: Array, spec: TensorSpec) -> bool:
+    if array.dtype != np.uint8 or len(spec.shape) != IMAGE_RANK + 1:
+        return False
+    return array.ndim == IMAGE_RANK - 1 or (array.ndim == IMAGE_RANK and array.shape[-1] in CHANNELS)
 
 
 def _sides_fit(got: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
@@ -192,6 +198,8 @@ def _fit(array: Array, spec: TensorSpec, layout: str | None) -> Array | None:
 
 def _as_image(array: Array, preprocess: Preprocess, spec: TensorSpec) -> Array:
     image = array[0] if array.ndim == IMAGE_RANK + 1 and array.shape[0] == 1 else array
+    if len(spec.shape) != IMAGE_RANK + 1:
+        reject_shape(spec, array, preprocess)
     if image.ndim == IMAGE_RANK - 1:
         return image[..., None]
     if image.ndim != IMAGE_RANK or image.shape[-1] not in CHANNELS:

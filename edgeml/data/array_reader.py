@@ -16,7 +16,7 @@ from edgeml.data.arrays import (
 )
 from edgeml.data.labels import DEFAULT_KEYS, encode, read_label_file, require_count
 from edgeml.data.reader import RawSample, combined_sha256, file_sha256
-from edgeml.errors import DataError
+from edgeml.errors import DataError, UsageError
 from edgeml.tensors import Array, TensorSpec
 
 
@@ -35,7 +35,12 @@ class ArrayReader:
         self._path = path
         found = members(path) if path.suffix == ".npz" else {"": npy_member(path)}
         input_key, _, label_key = selection.partition(",")
-        if input_key and len(inputs) == 1:
+        if input_key:
+            if len(inputs) != 1:
+                told = ", ".join(spec.name for spec in inputs)
+                raise UsageError(
+                    f"{path}:{selection}: one key for several inputs ({told}); map them by inputs"
+                )
             keys = {inputs[0].name: input_key, **keys}
         self._label_key = _label_key(found, label_key or labels)
         self._chosen = {

@@ -92,7 +92,9 @@ def decode(file: Path) -> Array:
         with pillow.open(file) as image:
             if image.mode in WIDE_MODES:
                 raise DataError(f"{file}: has more than 8 bits a channel; save it as .npy")
-            return np.asarray(image.convert("RGB"))
+            # palettes with transparency go by way of RGBA, or Pillow warns
+            whole = image.convert("RGBA") if "transparency" in image.info else image
+            return np.asarray(whole.convert("RGB"))
     except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
         raise DataError(f"{file}: not a readable image: {error}") from error
 

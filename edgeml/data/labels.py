@@ -101,7 +101,10 @@ def read_file_labels(path: Path) -> dict[str, str]:
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(header):
             raise DataError(f"{path}, row {number}: {len(row)} cells, the header has {len(header)}")
-        found[row[files].strip()] = row[labels].strip()
+        name = row[files].strip()
+        if name in found:
+            raise DataError(f"{path}, row {number}: {name!r} is listed twice")
+        found[name] = row[labels].strip()
     return found
 
 

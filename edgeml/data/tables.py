@@ -39,7 +39,8 @@ class TableReader:
         self._label_file: Path | None = None
         self._label_column = self._find_label(labels)
         self._inputs = {spec.name: (self._find(spec, inputs, keys), spec) for spec in inputs}
-        texts = [row[self._label_column or 0].strip() for _, row in self._rows()]
+        column = self._label_column
+        texts = ["" if column is None else row[column].strip() for _, row in self._rows()]
         self._count = len(texts)
         self.labels: Array | None = None
         self.label_names: tuple[str, ...] = names
