@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 @contextmanager
@@ -27,6 +29,36 @@ def replacing_file(path: Path) -> Iterator[Path]:
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Give a binary file to write that becomes ``path`` on success; a killed process leaves nothing.
+
+    The file has no name until it is whole. Where the file system cannot do that (no ``O_TMPFILE``),
+    it is a scratch file as of :func:`replacing_file`.
+    """
+    try:
+        handle = os.open(path.parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
+    except (AttributeError, OSError) as error:
+        if isinstance(error, (FileNotFoundError, PermissionError)):
+            raise
+        with replacing_file(path) as scratch, scratch.open("w+b") as file:
+            yield file
+        return
+    with os.fdopen(handle, "w+b") as file:
+        yield file
+        file.flush()
+        os.fsync(handle)
+        name = path.parent / f".{path.name}.{secrets.token_hex(6)}"
+        # with a folder handle Python calls linkat, which can follow the link in /proc
+        os.link(f"/proc/self/fd/{handle}", name, src_dir_fd=handle, follow_symlinks=True)
+    try:
+        name.replace(path)
+    except BaseException:
+        name.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
 
 
 @contextmanager

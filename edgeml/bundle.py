@@ -1,0 +1,417 @@
+"""The bundle: a stored zip whose first file, the manifest, lists every other with size and hash.
+
+Nothing of a bundle is used before its name, kind, size and hash are found right. An extracted bundle (a
+folder with the same files) is held to the same rules.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import stat
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, BinaryIO, Final, NoReturn, Protocol
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
+
+from edgeml.archive import open_zip, unsafe_name
+from edgeml.atomic import new_file, replacing_folder
+from edgeml.errors import BundleError, ModelFileError, UnsafeFileError
+from edgeml.manifest import FileEntry, Manifest
+from edgeml.manifest_json import SIZE_LIMIT_BYTES, dumps, loads
+
+MANIFEST: Final = "manifest.json"
+SUFFIX: Final = ".edgeml"
+_FIRST: Final = (MANIFEST, "record.json", "README.md")
+_TIME: Final = (1980, 1, 1, 0, 0, 0)
+"""The earliest a zip can say: the same files give the same bytes."""
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
+_CHUNK_BYTES: Final = 1024 * 1024
+
+
+def bundle_file_name(name: str, release: int) -> str:
+    """Give ``NAME-RELEASE.edgeml``.
+
+    Raises:
+        BundleError: the name or the counter cannot be a bundle's.
+    """
+    _check_name(name, release)
+    return f"{name}-{release}{SUFFIX}"
+
+
+def manifest_entries(manifest: Manifest) -> tuple[FileEntry, ...]:
+    """Give every file that the manifest lists: the variants', their golden outputs, and the others."""
+    found: list[FileEntry] = []
+    for variant in manifest.variants:
+        found.extend(variant.files)
+        if variant.golden is not None:
+            found.append(variant.golden)
+    return (*found, *manifest.files)
+
+
+# --- writing
+
+
+def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, Path]) -> Manifest:
+    """Write a bundle that appears whole or not at all; the same input gives the same bytes.
+
+    Args:
+        path: the file to write; an existing one is replaced.
+        manifest: entries with an empty ``sha256`` get size and hash filled in, others are held to them;
+            a file that no entry lists is added to ``Manifest.files``.
+        files: path in the bundle to the file that holds its content.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        BundleError: a listed file is missing or another than listed, a path is unsafe, the disk is full.
+    """
+    try:
+        filled = _fill(manifest, files)
+        check_manifest(filled, str(path))
+        with new_file(path) as file:
+            _write_zip(file, filled, files)
+    except OSError as error:
+        _reject_write(path, error)
+    return filled
+
+
+def _fill(manifest: Manifest, files: Mapping[str, Path]) -> Manifest:
+    found = {name: _measure(name, place) for name, place in files.items()}
+
+    def fill(entry: FileEntry) -> FileEntry:
+        if entry.path not in found:
+            raise BundleError(f"the manifest lists {entry.path}, which is not among the files to write")
+        size_bytes, sha256 = found[entry.path]
+        if not entry.sha256:
+            return replace(entry, size_bytes=size_bytes, sha256=sha256)
+        if (entry.size_bytes, entry.sha256) != (size_bytes, sha256):
+            raise BundleError(f"{files[entry.path]} is not the file that the manifest lists as {entry.path}")
+        return entry
+
+    listed = {entry.path for entry in manifest_entries(manifest)}
+    return replace(
+        manifest,
+        variants=tuple(
+            replace(
+                variant,
+                files=tuple(fill(entry) for entry in variant.files),
+                golden=None if variant.golden is None else fill(variant.golden),
+            )
+            for variant in manifest.variants
+        ),
+        files=(
+            *(fill(entry) for entry in manifest.files),
+            *(FileEntry(name, *found[name]) for name in sorted(files) if name not in listed),
+        ),
+    )
+
+
+def _measure(name: str, place: Path) -> tuple[int, str]:
+    try:
+        with place.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+            return file.tell(), digest.hexdigest()
+    except OSError as error:
+        raise BundleError(f"cannot read {place}, which goes to {name}: {error.strerror}") from error
+
+
+def _write_zip(file: BinaryIO, manifest: Manifest, files: Mapping[str, Path]) -> None:
+    entries = {entry.path: entry for entry in manifest_entries(manifest)}
+    with ZipFile(file, "w", ZIP_STORED) as archive:
+        archive.writestr(_info(MANIFEST), dumps(manifest))
+        for name in sorted(entries, key=_order):
+            info = _info(name)
+            info.file_size = entries[name].size_bytes
+            digest = hashlib.sha256()
+            with files[name].open("rb") as source, archive.open(info, "w") as target:
+                while chunk := source.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+                    target.write(chunk)
+            if digest.hexdigest() != entries[name].sha256:
+                raise BundleError(f"{files[name]} changed while it was written to the bundle; try again")
+
+
+def _order(name: str) -> tuple[int, str]:
+    return (_FIRST.index(name) if name in _FIRST else len(_FIRST), name)
+
+
+def _info(name: str) -> ZipInfo:
+    info = ZipInfo(name, _TIME)
+    info.external_attr = (stat.S_IFREG | 0o644) << 16
+    info.create_system = 3
+    return info
+
+
+def _reject_write(path: Path, error: OSError) -> NoReturn:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        raise BundleError(
+            f"cannot write {path}: the disk is full; free some space and run again (nothing was written)"
+        ) from error
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        raise BundleError(f"cannot write {path}: no permission in {path.parent}") from error
+    raise BundleError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+# --- checks
+
+
+def check_manifest(manifest: Manifest, where: str) -> None:
+    """Check what types cannot say: names, paths, hashes, references.
+
+    Raises:
+        BundleError: says what is wrong in ``where``.
+        UnsafeFileError: a path that would leave the bundle's folder.
+    """
+    _check_name(manifest.name, manifest.release)
+    names = [variant.name for variant in manifest.variants]
+    for variant in manifest.variants:
+        if names.count(variant.name) > 1 or not variant.files:
+            what = "has no files" if not variant.files else "stands there twice"
+            raise BundleError(f"{where}: variant {variant.name!r} {what}")
+    paths = [entry.path for entry in manifest_entries(manifest)]
+    _check_paths(paths, where)
+    for entry in manifest_entries(manifest):
+        if entry.size_bytes < 0 or not _HASH.fullmatch(entry.sha256):
+            raise BundleError(f"{where}: {entry.path}: a size below 0, or no sha256 in hex")
+    for reference in (manifest.labels, manifest.golden_inputs):
+        if reference is not None and reference not in paths:
+            raise BundleError(f"{where}: {reference} is referred to, but not among the files")
+
+
+def _check_name(name: str, release: int) -> None:
+    if not _NAME.fullmatch(name):
+        raise BundleError(
+            f"{name!r} cannot be a bundle's name: use letters, digits, '.', '_' and '-', at most 128"
+        )
+    if release < 0:
+        raise BundleError(f"release {release} of {name}: a release is a counter from 0")
+
+
+def _check_paths(paths: list[str], where: str) -> None:
+    folders = {path.rpartition("/")[0] for path in paths}
+    folders |= {
+        "/".join(folder.split("/")[:depth]) for folder in folders for depth in range(1, folder.count("/") + 1)
+    }
+    seen = {MANIFEST}
+    for path in paths:
+        reason = unsafe_name(path)
+        if reason is not None:
+            raise UnsafeFileError(f"{where}: {reason}: {path!r}; refused, do not trust its source")
+        # some file systems do not tell case apart
+        if path.casefold() in seen or path in folders:
+            raise BundleError(f"{where}: two files share the path {path!r}")
+        seen.add(path.casefold())
+
+
+# --- reading
+
+
+class _Place(Protocol):
+    """Where a bundle's files lie."""
+
+    def sizes(self) -> dict[str, int]:
+        """Give the size in bytes of every file, by its path."""
+        ...
+
+    def open(self, name: str) -> AbstractContextManager[IO[bytes]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle that was opened: its names and sizes are as listed, its contents are checked when read."""
+
+    path: Path
+    manifest: Manifest
+    _place: _Place
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is an extracted bundle."""
+        return isinstance(self._place, _Folder)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every file's path but the manifest's."""
+        return tuple(entry.path for entry in manifest_entries(self.manifest))
+
+    def read(self, name: str) -> bytes:
+        """Give a file's content.
+
+        Raises:
+            BundleError: the bundle has no such file, or its content is not what the manifest lists.
+        """
+        return b"".join(self._chunks(self._entry(name)))
+
+    def extract(self, folder: Path, names: Iterable[str] | None = None) -> Path:
+        """Write files to a new folder, which appears whole or not at all.
+
+        Args:
+            folder: must not exist, or be empty.
+            names: what to write; everything and the manifest by default, which gives an extracted bundle.
+
+        Raises:
+            BundleError: as :meth:`read`, or the folder is not empty or cannot be written.
+        """
+        entries = [self._entry(name) for name in (self.names if names is None else names)]
+        if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+            raise BundleError(f"cannot extract to {folder}: it exists and is not an empty folder")
+        try:
+            with replacing_folder(folder) as scratch:
+                if names is None:
+                    (scratch / MANIFEST).write_bytes(dumps(self.manifest))
+                for entry in entries:
+                    target = scratch / entry.path
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with target.open("xb") as file:
+                        file.writelines(self._chunks(entry))
+        except OSError as error:
+            _reject_write(folder, error)
+        return folder
+
+    def damaged(self) -> dict[str, str]:
+        """Read every file; give the path and the reason of each that is not what the manifest lists."""
+        found: dict[str, str] = {}
+        for entry in manifest_entries(self.manifest):
+            try:
+                for _ in self._chunks(entry):
+                    pass
+            except BundleError as error:
+                found[entry.path] = str(error)
+        return found
+
+    def verify(self) -> None:
+        """Check size and hash of every file.
+
+        Raises:
+            BundleError: names each file that is not what the manifest lists.
+        """
+        damaged = self.damaged()
+        if damaged:
+            raise BundleError("; ".join(damaged.values()))
+
+    def _entry(self, name: str) -> FileEntry:
+        for entry in manifest_entries(self.manifest):
+            if entry.path == name:
+                return entry
+        raise BundleError(f"{self.path} holds no file {name!r}; it holds: {', '.join(self.names)}")
+
+    def _chunks(self, entry: FileEntry) -> Iterator[bytes]:
+        """Give a file's content in pieces; the error for a wrong size or hash comes last."""
+        digest, size_bytes = hashlib.sha256(), 0
+        try:
+            with self._place.open(entry.path) as file:
+                while chunk := file.read(min(_CHUNK_BYTES, entry.size_bytes - size_bytes + 1)):
+                    digest.update(chunk)
+                    size_bytes += len(chunk)
+                    if size_bytes > entry.size_bytes:
+                        break
+                    yield chunk
+        except (OSError, EOFError, KeyError, zipfile.BadZipFile, ModelFileError) as error:
+            raise BundleError(f"{self.path}: {entry.path} cannot be read: {error}") from error
+        if size_bytes != entry.size_bytes or digest.hexdigest() != entry.sha256:
+            raise BundleError(
+                f"{self.path}: {entry.path} is damaged (its size or sha256 is not the manifest's); "
+                "copy the bundle again from its source"
+            )
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Open a bundle file or an extracted bundle and check names, kinds and sizes of all its files.
+
+    Raises:
+        BundleError: no bundle, damaged or incomplete, or with files that its manifest does not list.
+        UnsafeFileError: it holds links, paths that leave its folder, duplicates or a zip bomb.
+    """
+    try:
+        place: _Place = _Folder(path) if path.is_dir() else _Zip(path)
+        sizes = place.sizes()
+    except FileNotFoundError as error:
+        raise BundleError(f"no such bundle: {path}") from error
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error.strerror}") from error
+    except UnsafeFileError:
+        raise
+    except ModelFileError as error:
+        raise BundleError(f"{error} (a bundle is a zip)") from error
+    manifest = _read_manifest(path, place, sizes)
+    wanted = {entry.path: entry.size_bytes for entry in manifest_entries(manifest)}
+    for name in sizes.keys() - wanted.keys() - {MANIFEST}:
+        raise BundleError(f"{path}: {name!r} is not in the manifest; refused, make the bundle again")
+    for name, size_bytes in wanted.items():
+        if name not in sizes:
+            raise BundleError(f"{path}: {name} is in the manifest, but missing")
+        if sizes[name] != size_bytes:
+            raise BundleError(f"{path}: {name} has {sizes[name]} bytes, the manifest says {size_bytes}")
+    return Bundle(path, manifest, place)
+
+
+def _read_manifest(path: Path, place: _Place, sizes: Mapping[str, int]) -> Manifest:
+    if MANIFEST not in sizes:
+        raise BundleError(f"{path} is not a bundle: it holds no {MANIFEST}")
+    try:
+        with place.open(MANIFEST) as file:
+            text = file.read(SIZE_LIMIT_BYTES + 1)
+    except (OSError, EOFError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{path}: {MANIFEST} cannot be read: {error}") from error
+    manifest = loads(text, f"{path}: {MANIFEST}")
+    check_manifest(manifest, f"{path}: {MANIFEST}")
+    return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class _Zip:
+    path: Path
+
+    def sizes(self) -> dict[str, int]:
+        with open_zip(self.path) as archive:
+            members = archive.infolist()
+            if not members or members[0].filename != MANIFEST or members[0].header_offset != 0:
+                raise BundleError(f"{self.path} is not a bundle: its first file is not {MANIFEST}")
+            for member in members:
+                if member.is_dir():
+                    raise BundleError(
+                        f"{self.path}: {member.filename!r} is a folder; a bundle holds files only"
+                    )
+                if member.compress_type != ZIP_STORED or member.compress_size != member.file_size:
+                    raise UnsafeFileError(f"{self.path}: {member.filename} is compressed; a bundle is stored")
+            return {member.filename: member.file_size for member in members}
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        with open_zip(self.path) as archive, archive.open(name) as file:
+            yield file
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    path: Path
+
+    def sizes(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for folder, folders, files in os.walk(self.path, onerror=_raise):
+            for name in (*folders, *files):
+                place = Path(folder, name)
+                status = place.lstat()
+                if name in files and stat.S_ISREG(status.st_mode):
+                    found[place.relative_to(self.path).as_posix()] = status.st_size
+                elif not stat.S_ISDIR(status.st_mode):
+                    raise UnsafeFileError(f"{place} is a link or a special file; a bundle holds files only")
+        return found
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        # O_NOFOLLOW: a link that took the file's place since the check is refused
+        with os.fdopen(os.open(self.path / name, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+            yield file
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
