@@ -1,0 +1,115 @@
+"""AI Edge Quantizer: weights-only and dynamic recipes, and static ones fed with our own ranges."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import numpy as np
+
+from edgeml.converter import CalibrationMethod
+from edgeml.tensors import TensorSpec
+from edgeml.words import Scheme
+from edgeml_converters.quantize.ranges import PERCENTILE, Histogram, Range
+from edgeml_converters.quantize.step import CheckedSamples
+
+_FLOAT32: Final = np.dtype(np.float32)
+
+
+def by_recipe(model: bytes, scheme: Scheme, ranges: Mapping[str, Range] | None = None) -> bytes:
+    """Quantize a float model with a signature; ``ranges`` by tensor name are needed by static schemes."""
+    from ai_edge_quantizer import quantizer
+
+    tool = quantizer.Quantizer(model)
+    _configure(tool, scheme)
+    statistics = None
+    if ranges is not None:
+        statistics = {
+            name: {"min": np.array(low, np.float32), "max": np.array(high, np.float32)}
+            for name, (low, high) in ranges.items()
+        }
+    with _quiet():
+        result = tool.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
+    return bytes(result.quantized_model)
+
+
+def _configure(tool: Any, scheme: Scheme) -> None:
+    from ai_edge_quantizer import algorithm_manager, qtyping
+
+    every = qtyping.TFLOperationName.ALL_SUPPORTED
+    match scheme:
+        case "int8_dynamic":
+            tool.add_dynamic_config(".*", every, 8)
+        case "int8_weights":
+            tool.add_weight_only_config(".*", every, 8)
+        case "int4_weights":
+            tool.add_weight_only_config(".*", every, 4)
+        case "float16":
+            casting = algorithm_manager.AlgorithmName.FLOAT_CASTING
+            tool.add_weight_only_config(".*", every, 16, algorithm_key=casting)
+        case _:
+            bits = 16 if scheme == "int16x8" else 8
+            tool.add_static_config(".*", every, bits, 8)
+            # static recipes would make the model's own inputs and outputs integers
+            for port in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+                tool.update_quantization_recipe(
+                    ".*", port, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE
+                )
+
+
+def activation_ranges(
+    model: bytes,
+    activations: frozenset[int],
+    inputs: tuple[TensorSpec, ...],
+    samples: CheckedSamples,
+    method: CalibrationMethod,
+) -> dict[str, Range]:
+    """Run the samples through LiteRT and give the range of every float32 activation, by tensor name.
+
+    ``activations`` are the indices of the tensors that hold no constants.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    with _quiet():
+        engine = Interpreter(model_content=model, num_threads=1, experimental_preserve_all_tensors=True)
+    engine.allocate_tensors()
+    ports = [item["index"] for item in engine.get_input_details()]
+    binned = method == "percentile"
+    found: dict[int, Histogram] = {}
+    names: dict[int, str] = {}
+    for sample in samples:
+        for port, spec in zip(ports, inputs, strict=True):
+            engine.set_tensor(port, sample[spec.name])
+        engine.invoke()
+        if not found:
+            names = _readable(engine, activations)
+            found = {index: Histogram(binned=binned) for index in names}
+        for index, histogram in found.items():
+            histogram.add(engine.get_tensor(index))
+    return {
+        names[index]: item.percentile(PERCENTILE) if binned else (item.lowest, item.highest)
+        for index, item in found.items()
+    }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide LiteRT's advice that keeping all tensors is for debugging: to look at them is what it is here for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
+def _readable(engine: Any, activations: frozenset[int]) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for item in engine.get_tensor_details():
+        if item["dtype"] != _FLOAT32 or item["index"] not in activations:
+            continue
+        try:
+            engine.get_tensor(item["index"])
+        except ValueError:  # a tensor that XNNPACK keeps inside
+            continue
+        names[item["index"]] = item["name"]
+    return names

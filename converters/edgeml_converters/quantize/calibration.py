@@ -1,0 +1,63 @@
+"""Runs an ONNX model on calibration samples and collects the range of each activation, sample by sample."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from edgeml.converter import CalibrationMethod
+from edgeml.errors import QuantizationError
+from edgeml_converters.quantize.ranges import Histogram, Range
+from edgeml_converters.quantize.step import CheckedSamples
+
+_FLOAT: Final = 1
+"""``TensorProto.FLOAT``."""
+
+
+def activation_ranges(model: Any, samples: CheckedSamples, method: CalibrationMethod) -> dict[str, Range]:
+    """Give the range of every float32 activation of a ``ModelProto``, by tensor name.
+
+    One sample's activations are held at a time.
+
+    Raises:
+        QuantizationError: an activation is NaN or infinite.
+    """
+    import onnx
+    import onnxruntime as ort
+
+    inputs, inside = _activations(model)
+    tapped = onnx.ModelProto()
+    tapped.CopyFrom(model)
+    present = {port.name for port in tapped.graph.output}
+    tapped.graph.output.extend(item for name, item in inside.items() if name not in present)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    engine = ort.InferenceSession(tapped.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    del tapped
+    names = list(inside)
+    found = {name: Histogram(binned=method != "minmax") for name in [*inputs, *names]}
+    for index, sample in enumerate(samples):
+        for name in inputs:
+            found[name].add(sample[name])
+        for name, values in zip(names, engine.run(names, dict(sample)), strict=True):
+            found[name].add(values)
+            if found[name].not_finite:
+                raise QuantizationError(
+                    f"calibration sample {index} makes the tensor {name!r} NaN or infinite; "
+                    f"look at the sample, and at the model on it"
+                )
+    return {name: histogram.range(method) for name, histogram in found.items() if histogram.count}
+
+
+def _activations(model: Any) -> tuple[list[str], dict[str, Any]]:
+    """Give the names of the float32 inputs, and of every float32 tensor that a node makes its description."""
+    weights = {item.name for item in model.graph.initializer}
+    inputs = [
+        port.name
+        for port in model.graph.input
+        if port.name not in weights and port.type.tensor_type.elem_type == _FLOAT
+    ]
+    described = {item.name: item for item in [*model.graph.value_info, *model.graph.output]}
+    made = [name for node in model.graph.node for name in node.output if name in described]
+    return inputs, {
+        name: described[name] for name in made if described[name].type.tensor_type.elem_type == _FLOAT
+    }

@@ -1,0 +1,101 @@
+"""What a quantizer needs to know of an ONNX model: made ready, its inputs, what is quantized already."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from edgeml.converter import StepRequest
+from edgeml.tensors import TensorSpec
+from edgeml_converters.quantize.step import Coverage, refuse_quantized
+from edgeml_converters.steps import onnx_file
+
+QUANTIZED: Final = frozenset({
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger",
+    "QLinearConv", "QLinearMatMul", "QGemm", "MatMulNBits", "FakeQuantize", "DynamicQuantizeMatMul",
+    "MatMulIntegerToFloat", "QLinearAdd",
+})  # fmt: skip
+"""Operators that only a quantized model has."""
+WEIGHTED: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+"""Operators that hold the weights of a network, as their input 1."""
+
+
+def prepared(request: StepRequest) -> tuple[Any, tuple[str, ...]]:
+    """Give the model with opset ≥ 13, static shapes, constants folded and normalisation fused, as ``ModelProto``.
+
+    Raises:
+        AlreadyQuantizedError: it holds operators or weights of a quantized model.
+    """
+    import onnx
+    import onnxruntime as ort
+
+    refuse_if_quantized(onnx_file.read(request.source), request.source)
+    with tempfile.TemporaryDirectory(dir=request.output_dir) as folder:
+        ready, folded = Path(folder) / "ready.onnx", Path(folder) / "folded.onnx"
+        notes = onnx_file.prepare(request.source, ready, request.input_shapes)
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(folded)
+        ort.InferenceSession(str(ready), options, providers=["CPUExecutionProvider"])
+        model = onnx.load_model(str(folded))
+    return onnx.shape_inference.infer_shapes(model), notes
+
+
+def refuse_if_quantized(model: Any, source: Path) -> None:
+    """Refuse a model with quantized operators, or with float16 weights.
+
+    Raises:
+        AlreadyQuantizedError: names what was found.
+    """
+    import onnx
+
+    for node in model.graph.node:
+        if node.op_type in QUANTIZED:
+            refuse_quantized(source, f"{node.op_type} {node.name}".strip())
+    for item in model.graph.initializer:
+        if item.data_type == onnx.TensorProto.FLOAT16:
+            refuse_quantized(source, f"float16 weights {item.name}")
+
+
+def inputs(model: Any) -> tuple[TensorSpec, ...]:
+    """Give the inputs that are no weights."""
+    import onnx
+
+    return tuple(
+        TensorSpec(
+            port.name,
+            onnx_file.shape_of(port),
+            onnx.helper.tensor_dtype_to_np_dtype(port.type.tensor_type.elem_type).name,
+        )
+        for port in onnx_file.input_ports(model)
+    )
+
+
+def weighted(model: Any) -> dict[str, Any]:
+    """Give the operators with weights, by the name of their first output."""
+    weights = {item.name for item in model.graph.initializer}
+    return {
+        node.output[0]: node
+        for node in model.graph.node
+        if node.op_type in WEIGHTED and len(node.input) > 1 and node.input[1] in weights
+    }
+
+
+def coverage(float_model: Any, model: Any) -> Coverage:
+    """Count the operators with weights of the float model whose weights the other holds as integers."""
+    made: Mapping[str, Any] = {name: node for node in model.graph.node for name in node.output}
+    stored = {node.name for node in model.graph.node if node.op_type == "MatMulNBits"}
+    left = []
+    total = weighted(float_model)
+    kept = {node.name: node for node in model.graph.node if node.op_type in WEIGHTED}
+    for node in total.values():
+        now = kept.get(node.name)
+        producer = made.get(now.input[1]) if now is not None else None
+        if node.name in stored or f"{node.name}_Q4" in stored:
+            continue
+        if producer is None or producer.op_type != "DequantizeLinear":
+            left.append(node.name or node.output[0])
+    return Coverage(len(total), len(total) - len(left), tuple(left))

@@ -1,0 +1,158 @@
+"""ONNX Runtime's QDQ quantizer, fed with our own ranges; and integer inputs and outputs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from edgeml.converter import QuantizerSettings
+from edgeml.errors import EngineVersionError
+from edgeml.words import IoDtype
+from edgeml_converters.quantize.ranges import Range
+
+VERSIONS: Final = ((1, 22), (2, 0))
+"""onnxruntime versions, from the first to before the second, whose quantizer takes ranges as used here."""
+METADATA_KEY: Final = "edgeml.quantization"
+"""Where scale and zero point of integer inputs and outputs stand in the file, as JSON by tensor name."""
+
+
+def insert(model: Any, ranges: Mapping[str, Range], settings: QuantizerSettings) -> Any:
+    """Give the model with QuantizeLinear and DequantizeLinear at every tensor; the given one is used up.
+
+    Raises:
+        EngineVersionError: an ONNX Runtime that this was not written for.
+    """
+    import onnxruntime as ort
+
+    version = tuple(int(part) for part in ort.__version__.split(".")[:2])
+    if not VERSIONS[0] <= version < VERSIONS[1]:
+        raise EngineVersionError(
+            f"onnxruntime {ort.__version__} is installed; int8_static needs one from "
+            f"{'.'.join(map(str, VERSIONS[0]))} to before {'.'.join(map(str, VERSIONS[1]))}"
+        )
+    from onnxruntime.quantization import CalibrationMethod, QuantType
+    from onnxruntime.quantization.calibrate import TensorsData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
+    quantizer = QDQQuantizer(
+        model,
+        settings.per_channel,
+        settings.reduce_range,
+        QuantType.QInt8,
+        QuantType.QUInt8 if settings.activations == "uint8" else QuantType.QInt8,
+        TensorsData(CalibrationMethod.MinMax, data),
+        [],
+        [],
+        sorted({*QDQRegistry, *QLinearOpsRegistry}),
+        {"ActivationSymmetric": False, "WeightSymmetric": True},
+    )
+    quantizer.quantize_model()
+    return quantizer.model.model
+
+
+def integer_ports(model: Any, io_dtype: IoDtype) -> None:
+    """Make the model's float32 inputs and outputs integers, where it quantizes them; changes the model.
+
+    A port whose stored dtype is another than asked for gets the same scale and the zero point shifted by
+    128, so that each value stands for the same number.
+    """
+    import onnx
+    from onnx import helper
+
+    wanted = np.dtype(io_dtype)
+    kind = helper.np_dtype_to_tensor_dtype(wanted)
+    table: dict[str, dict[str, float | int]] = {}
+    constants = {item.name: item for item in model.graph.initializer}
+    for port in model.graph.input:
+        takers = [node for node in model.graph.node if port.name in node.input]
+        if len(takers) != 1 or takers[0].op_type != "QuantizeLinear":
+            continue
+        table[port.name] = _take_integers(model, port, takers[0], constants, wanted)
+        port.type.tensor_type.elem_type = kind
+    for port in model.graph.output:
+        maker = next((node for node in model.graph.node if port.name in node.output), None)
+        if maker is None or maker.op_type != "DequantizeLinear":
+            continue
+        table[port.name] = _give_integers(model, port, maker, constants, wanted)
+        port.type.tensor_type.elem_type = kind
+    entry = onnx.StringStringEntryProto(key=METADATA_KEY, value=json.dumps(table, sort_keys=True))
+    model.metadata_props.append(entry)
+
+
+def _take_integers(
+    model: Any, port: Any, taker: Any, constants: Mapping[str, Any], wanted: np.dtype[Any]
+) -> dict[str, float | int]:
+    """Feed an input's integers to what came behind its QuantizeLinear ``taker``; gives scale and zero point."""
+    scale, zero, stored = _parameters(taker, constants)
+    if stored == wanted:
+        for node in model.graph.node:
+            _rename(node.input, taker.output[0], port.name)
+        model.graph.node.remove(taker)
+        return {"scale": scale, "zero_point": zero}
+    shifted, name = _shifted(model, port.name, zero, stored, wanted)
+    real = f"{port.name}_real"
+    _rename(taker.input, port.name, real)
+    _insert(model, taker, "DequantizeLinear", [port.name, taker.input[1], name], real)
+    return {"scale": scale, "zero_point": shifted}
+
+
+def _give_integers(
+    model: Any, port: Any, maker: Any, constants: Mapping[str, Any], wanted: np.dtype[Any]
+) -> dict[str, float | int]:
+    """Give an output's integers as they were in front of its DequantizeLinear ``maker``."""
+    scale, zero, stored = _parameters(maker, constants)
+    takers = [node for node in model.graph.node if port.name in node.input]
+    if stored == wanted and not takers:
+        quantizer = next(node for node in model.graph.node if maker.input[0] in node.output)
+        for node in model.graph.node:
+            _rename(node.input, maker.input[0], port.name)
+        _rename(quantizer.output, maker.input[0], port.name)
+        model.graph.node.remove(maker)
+        return {"scale": scale, "zero_point": zero}
+    shifted, name = (zero, maker.input[2]) if stored == wanted else _shifted(
+        model, port.name, zero, stored, wanted
+    )
+    real = f"{port.name}_real"
+    for node in model.graph.node:
+        _rename(node.input, port.name, real)
+    _rename(maker.output, port.name, real)
+    _insert(model, None, "QuantizeLinear", [real, maker.input[1], name], port.name)
+    return {"scale": scale, "zero_point": shifted}
+
+
+def _parameters(node: Any, constants: Mapping[str, Any]) -> tuple[float, int, np.dtype[Any]]:
+    from onnx import numpy_helper
+
+    zero = numpy_helper.to_array(constants[node.input[2]])
+    return float(numpy_helper.to_array(constants[node.input[1]])), int(zero), zero.dtype
+
+
+def _shifted(
+    model: Any, port: str, zero: int, stored: np.dtype[Any], wanted: np.dtype[Any]
+) -> tuple[int, str]:
+    """Add the zero point that stands for the same number in the other dtype of 8 bits."""
+    from onnx import numpy_helper
+
+    value = zero - np.iinfo(stored).min + np.iinfo(wanted).min
+    name = f"{port}_{wanted.name}_zero_point"
+    model.graph.initializer.append(numpy_helper.from_array(np.array(value, wanted), name))
+    return int(value), name
+
+
+def _rename(names: Any, old: str, new: str) -> None:
+    for place, name in enumerate(names):
+        if name == old:
+            names[place] = new
+
+
+def _insert(model: Any, before: Any, kind: str, taken: list[str], made: str) -> None:
+    from onnx import helper
+
+    node = helper.make_node(kind, taken, [made], name=f"{made}_{kind}")
+    place = len(model.graph.node) if before is None else list(model.graph.node).index(before)
+    model.graph.node.insert(place, node)

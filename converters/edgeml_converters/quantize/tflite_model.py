@@ -1,0 +1,123 @@
+"""What a quantizer needs to know of a TFLite model in memory: its inputs, what is quantized, which ranges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from edgeml.tensors import Shape, TensorSpec
+from edgeml_converters.quantize.step import Coverage, refuse_quantized
+
+_WEIGHT_OPERATORS: Final = (
+    "CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "CONV_3D_TRANSPOSE",
+)  # fmt: skip
+"""Operators that hold the weights of a network, in their input 1 (input 1 of 3 for transposed ones too)."""
+_DTYPES: Final = {
+    0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 6: "bool", 7: "int16", 9: "int8",
+    10: "float64", 17: "int4",
+}  # fmt: skip
+"""Tensor type numbers of the TFLite schema."""
+_STORED: Final = frozenset({"uint8", "int8", "int16", "int4"})
+_BITS: Final = {"uint8": (0, 255), "int8": (-128, 127), "int16": (-32768, 32767)}
+
+
+def parse(content: bytes) -> Any:
+    """Give the object form (``ModelT``) of a model's bytes."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    return flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+
+
+def inputs(model: Any) -> tuple[TensorSpec, ...]:
+    """Give the inputs in the order of the graph, by their names in the signature."""
+    graph = model.subgraphs[0]
+    names = {item.tensorIndex: item.name.decode() for item in model.signatureDefs[0].inputs}
+    return tuple(
+        TensorSpec(names[index], _shape(graph.tensors[index]), dtype_of(graph.tensors[index]))
+        for index in graph.inputs
+    )
+
+
+def dtype_of(tensor: Any) -> str:
+    """Give a tensor's dtype by numpy's name; ``int4`` and unknown types by the schema's."""
+    return _DTYPES.get(int(tensor.type), f"type {tensor.type}")
+
+
+def refuse_if_quantized(model: Any, source: Path) -> None:
+    """Refuse a model with tensors that are held as integers, FAKE_QUANT operators, or float16 weights.
+
+    Raises:
+        AlreadyQuantizedError: names what was found.
+    """
+    kinds = operators(model)
+    if "FAKE_QUANT" in kinds:
+        refuse_quantized(source, "FAKE_QUANT")
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            dtype = dtype_of(tensor)
+            if dtype in _STORED and _has_scale(tensor):
+                refuse_quantized(source, f"{dtype} tensor {tensor.name.decode()}")
+            if dtype == "float16" and _constant(model, tensor):
+                refuse_quantized(source, f"float16 weights {tensor.name.decode()}")
+
+
+def operators(model: Any) -> list[str]:
+    """Give the name of each operator code of the model."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    return [str(flatbuffer_utils.opcode_to_name(model, index)) for index in range(len(model.operatorCodes))]
+
+
+def activations(model: Any) -> frozenset[int]:
+    """Give the indices of the main graph's tensors that hold no constants."""
+    tensors = model.subgraphs[0].tensors
+    return frozenset(index for index, tensor in enumerate(tensors) if not _constant(model, tensor))
+
+
+def coverage(model: Any, dtypes: frozenset[str]) -> Coverage:
+    """Count the operators with weights whose weights are held in one of ``dtypes``."""
+    kinds = operators(model)
+    done, left = 0, []
+    for graph in model.subgraphs:
+        made = {int(item): operator for operator in graph.operators for item in operator.outputs}
+        for operator in graph.operators:
+            if kinds[operator.opcodeIndex] not in _WEIGHT_OPERATORS:
+                continue
+            index = int(operator.inputs[1])
+            producer = made.get(index)
+            if producer is not None:  # a DEQUANTIZE between the stored weights and the operator
+                index = int(producer.inputs[0])
+            if dtype_of(graph.tensors[index]) in dtypes:
+                done += 1
+            else:
+                left.append(graph.tensors[operator.outputs[0]].name.decode())
+    return Coverage(done + len(left), done, tuple(left))
+
+
+def ranges(model: Any) -> dict[str, tuple[float, float]]:
+    """Give what each per-tensor quantized activation can hold, by tensor name."""
+    found: dict[str, tuple[float, float]] = {}
+    for tensor in model.subgraphs[0].tensors:
+        limits = _BITS.get(dtype_of(tensor))
+        if limits is None or not _has_scale(tensor) or _constant(model, tensor):
+            continue
+        scale, zero = float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])
+        low, high = ((limit - zero) * scale for limit in limits)
+        found[tensor.name.decode()] = (low, high)
+    return found
+
+
+def _shape(tensor: Any) -> Shape:
+    return tuple(int(side) for side in np.atleast_1d(tensor.shape))
+
+
+def _has_scale(tensor: Any) -> bool:
+    quantization = tensor.quantization
+    return quantization is not None and quantization.scale is not None and len(quantization.scale) > 0
+
+
+def _constant(model: Any, tensor: Any) -> bool:
+    data = model.buffers[tensor.buffer].data
+    return data is not None and len(data) > 0
