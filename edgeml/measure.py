@@ -6,8 +6,11 @@ measures on this machine and on a device.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
+from edgeml.errors import MeasureError
 from edgeml.manifest import Latency
 
 
@@ -38,3 +41,33 @@ class Measurement:
     machine: str
     """``targets.host().name`` of the machine that ran it."""
     throughput: tuple[Throughput, ...] = ()
+
+
+def measurement_to_json(measurement: Measurement) -> dict[str, Any]:
+    """Give a measurement as what ``json.dumps`` takes, its fields by name."""
+    return {**asdict(measurement), "throughput": [asdict(part) for part in measurement.throughput]}
+
+
+def measurement_from_json(values: Mapping[str, Any]) -> Measurement:
+    """Read one entry of ``results``; fields that are not a measurement's are left aside.
+
+    Raises:
+        MeasureError: the entry says that the benchmark failed, or lacks a field.
+    """
+    if values.get("status", "ok") != "ok":
+        raise MeasureError(
+            f"{values.get('artifact', 'a model')} could not be measured: {values.get('reason')}"
+        )
+    try:
+        known = {field.name: values[field.name] for field in fields(Measurement)}
+        known["latency_ms"] = Latency(
+            **{key: float(known["latency_ms"][key]) for key in ("p50", "p95", "p99")}
+        )
+        known["throughput"] = tuple(
+            Throughput(int(part["threads"]), float(part["per_second"])) for part in known["throughput"]
+        )
+        return Measurement(**known)
+    except (KeyError, TypeError, ValueError) as error:
+        raise MeasureError(
+            f"a benchmark's result cannot be read: {error!r}; is edgeml older there?"
+        ) from error

@@ -1,0 +1,184 @@
+"""``edgeml bench`` and ``edgeml run``. Light to import: every command line imports this."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgeml.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+EXISTING = click.Path(exists=True, path_type=Path)
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=EXISTING)
+@click.option("--variant", "variants", multiple=True, help="Of a bundle, measure this variant only (repeat).")
+@click.option("--runtime", help="Runtime to use; by default the one that reads the file's format.")
+@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Engine option (repeat).")
+@click.option(
+    "--threads", metavar="N,N", help="Engine threads: latency with the first, throughput with each."
+)
+@click.option(
+    "--seconds", type=click.FloatRange(min=0), default=0.5, show_default=True, help="Time to run for."
+)
+@click.option("--runs", type=click.IntRange(min=1), help="Run so many times instead.")
+@click.option(
+    "--shape", "shapes", multiple=True, metavar="INPUT=N,N", help="Size of an input with free sides."
+)
+@click.option("--profile", is_flag=True, help="Also time every operator.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=300.0,
+    show_default=True,
+    help="Seconds after which a measurement is killed.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def bench(
+    models: Sequence[Path],
+    variants: Sequence[str],
+    runtime: str | None,
+    options: Sequence[str],
+    threads: str | None,
+    seconds: float,
+    runs: int | None,
+    shapes: Sequence[str],
+    profile: bool,
+    timeout_s: float,
+    as_json: bool,
+) -> None:
+    """Measure model files, or all variants of a bundle, each in a fresh process.
+
+    \b
+    Examples:
+      edgeml bench model.tflite
+      edgeml bench model.tflite model.onnx --threads 1,2
+      edgeml bench digits-1.edgeml --json
+      edgeml bench model.onnx --profile --option graph_optimization=basic
+    """  # noqa: D301 - \b is click's mark for text that keeps its lines
+    import tempfile
+
+    from edgeml_runtimes.benchmark import Job, measure
+    from edgeml_runtimes.jobs import jobs_of
+    from edgeml_runtimes.tables import measuring, print_json, print_results
+
+    common = Job(
+        artifact="",
+        runtime=runtime or "",
+        options=pairs(options, "--option"),
+        threads=_counts(threads),
+        seconds=seconds,
+        runs=runs,
+        shapes={name: _sides(name, text) for name, text in pairs(shapes, "--shape").items()},
+        profile=profile,
+        timeout_s=timeout_s,
+    )
+    with tempfile.TemporaryDirectory(prefix="edgeml-bench-") as folder:
+        jobs = [job for model in models for job in jobs_of(model, common, variants, Path(folder))]
+        results = [measure(job) for job in measuring(jobs)]
+    if as_json:
+        print_json(results)
+    else:
+        print_results(results)
+    if not any(result.measurement for result in results):
+        click.get_current_context().exit(1)
+
+
+@click.command()
+@click.argument("model", type=EXISTING)
+@click.argument("data", metavar="INPUT")
+@click.option("--variant", help="Of a bundle, use this variant.")
+@click.option("--runtime", help="Runtime to use; by default the one that reads the file's format.")
+@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Engine option (repeat).")
+@click.option("--config", type=EXISTING, help="TOML file that declares pre- and post-processing.")
+@click.option(
+    "--preprocess", multiple=True, metavar="KEY=VALUE", help="Pre-processing, over the file's (repeat)."
+)
+@click.option(
+    "--postprocess", multiple=True, metavar="KEY=VALUE", help="Post-processing, the same way (repeat)."
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Take so many samples, spread over the input.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write results here: .jsonl (resumes where it was interrupted) or .npz.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def run(
+    model: Path,
+    data: str,
+    variant: str | None,
+    runtime: str | None,
+    options: Sequence[str],
+    config: Path | None,
+    preprocess: Sequence[str],
+    postprocess: Sequence[str],
+    limit: int | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Run a model file or a bundle on INPUT: .npy, .npz, .csv, an image or a folder of images.
+
+    \b
+    Examples:
+      edgeml run digits-1.edgeml samples.npz
+      edgeml run digits-1.edgeml photos/ --output results.jsonl
+      edgeml run model.onnx cat.png --preprocess "resize=256 crop=224 mean=127.5 std=127.5"
+    """  # noqa: D301 - as above
+    from edgeml_runtimes.results import Sink
+    from edgeml_runtimes.running import opened, predictions
+    from edgeml_runtimes.tables import following
+
+    with opened(
+        model,
+        variant=variant,
+        runtime=runtime,
+        options=pairs(options, "--option"),
+        config=config,
+        preprocess=preprocess,
+        postprocess=postprocess,
+    ) as chosen:
+        dataset = chosen.data(data, limit)
+        with Sink(output, chosen, dataset, as_json=as_json) as sink:
+            for name, prediction in following(
+                predictions(chosen, dataset, skip=sink.done), dataset, sink.done
+            ):
+                sink.write(name, prediction)
+
+
+def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
+    """Split ``key=value`` texts.
+
+    Raises:
+        UsageError: one without ``=``.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UsageError(f"{option} {text!r}: write it as key=value")
+        found[key] = value
+    return found
+
+
+def _counts(text: str | None) -> tuple[int, ...]:
+    try:
+        counts = tuple(int(part) for part in (text or "").split(",") if part)
+    except ValueError:
+        counts = (0,)
+    if any(count < 1 for count in counts):
+        raise UsageError(f"--threads {text}: give whole numbers from 1, as in 1,2,4")
+    return counts
+
+
+def _sides(name: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part)
+    except ValueError:
+        raise UsageError(f"--shape {name}={text}: give whole numbers, as in {name}=1,224,224,3") from None
