@@ -1,0 +1,79 @@
+"""One pass of a loaded model over labelled data: its metric, and how far it is from the source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from edgeml.runtime import Session
+from edgeml.tensors import Array
+from edgeml_converters.compare import ModelTally, OutputComparison
+from edgeml_converters.metrics import Metric
+from edgeml_converters.spool import Spool
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """How an artifact calls the source's inputs and outputs: source name to its own."""
+
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+
+    def run(self, session: Session, sample: Mapping[str, Array]) -> dict[str, Array]:
+        """Run a sample given under the source's names; outputs come back under the source's names."""
+        made = session.run({self.inputs[name]: array for name, array in sample.items()})
+        return {name: made[own] for name, own in self.outputs.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What one pass found."""
+
+    count: int
+    value: float | None
+    """The metric's; ``None`` without labels or metric."""
+    compared: tuple[OutputComparison, ...]
+    """Against the source's outputs; empty for the source itself."""
+
+
+def evaluate(
+    run: Callable[[Mapping[str, Array]], dict[str, Array]],
+    samples: Iterable[Mapping[str, Array]],
+    *,
+    labels: Array | None = None,
+    metric: Metric | None = None,
+    reference: Spool | None = None,
+    keep: Spool | None = None,
+) -> Evaluation:
+    """Run every sample once.
+
+    Args:
+        run: gives a sample's outputs under the source's names.
+        samples: under the source's names, batch dimension included.
+        labels: one for each sample.
+        metric: judges outputs against labels.
+        reference: the source's outputs for the same samples, to compare with.
+        keep: takes the outputs.
+
+    Raises:
+        DataError: labels that the metric cannot use.
+        InferenceError: the model failed on a sample.
+    """
+    judged = metric is not None and (labels is not None or not metric.needs_labels)
+    tally = metric.start() if metric is not None and judged else None
+    wanted = iter(reference) if reference is not None else None
+    comparison: ModelTally | None = None
+    count = 0
+    for sample in samples:
+        outputs = run(sample)
+        if tally is not None:
+            tally.add(outputs, None if labels is None else labels[count])
+        if wanted is not None:
+            if comparison is None:
+                comparison = ModelTally([(name, name) for name in outputs])
+            comparison.add(next(wanted), outputs)
+        if keep is not None:
+            keep.append(outputs)
+        count += 1
+    value = tally.value() if tally is not None else None
+    return Evaluation(count, value, comparison.result() if comparison is not None else ())

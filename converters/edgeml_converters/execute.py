@@ -1,0 +1,335 @@
+"""Runs planned steps: shared prefixes once, from the cache where possible, each compared with its source."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from edgeml.converter import (
+    Calibration,
+    ConversionStep,
+    QuantizerSettings,
+    Sample,
+    State,
+    StepRequest,
+    StepResult,
+)
+from edgeml.errors import ConversionError, EdgemlError, EngineMissingError, ParityError
+from edgeml.findings import Finding
+from edgeml.tensors import Array, Shape, TensorSpec
+from edgeml.words import Scheme
+from edgeml_converters.artifacts import Artifact, match_signature, runs_here
+from edgeml_converters.cache import StepCache, content_key, hash_tree
+from edgeml_converters.compare import ModelTally, OutputComparison
+from edgeml_converters.matching import (
+    FLOAT_THRESHOLDS,
+    QUANTIZED_THRESHOLDS,
+    first_divergence,
+    match_tensors,
+    tapped_values,
+)
+from edgeml_converters.rows import StepTrace
+
+FLOATS: Final[frozenset[Scheme]] = frozenset({"float32", "float16"})
+CALIBRATED: Final[frozenset[Scheme]] = frozenset({"int8_static", "int16x8"})
+RELATIVE_LIMIT: Final[Mapping[Scheme, float]] = {"float32": 1e-3, "float16": 1e-2}
+"""Largest difference that a float hop may make, as a share of the output's largest absolute value."""
+FLOAT_COSINE: Final = 0.999
+QUANTIZED_SQNR_DB: Final = 6.0
+QUANTIZED_COSINE: Final = 0.9
+PROBED_SAMPLES: Final = 2
+"""Samples that the search for the first diverging tensor looks at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """Calibration data under the names of an artifact."""
+
+    data: Calibration
+    names: Mapping[str, str]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __iter__(self) -> Iterator[Sample]:
+        for sample in self.data:
+            yield {self.names.get(name, name): array for name, array in sample.items()}
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the data."""
+        return self.data.sha256
+
+
+@dataclass(slots=True)
+class Executor:
+    """Makes artifacts from one source."""
+
+    source: Artifact
+    scratch: Path
+    cache: StepCache
+    input_shapes: Mapping[str, Shape]
+    trust_code: bool
+    progress: Callable[[str], None]
+    samples: list[dict[str, Array]] = field(default_factory=list)
+    """Parity samples under the source's names; none before the source's signature is known."""
+    findings: list[Finding] = field(default_factory=list)
+    _made: dict[str, Artifact | EdgemlError] = field(default_factory=dict)
+    _samples_file: Path | None = None
+
+    def use_samples(self, samples: Sequence[Mapping[str, Array]]) -> None:
+        """Set the parity samples and take the source's outputs for them, if it can be run here."""
+        self.samples = [dict(sample) for sample in samples]
+        self._made.clear()
+        if runs_here(self.source.state.format):
+            self.source.parity = [self.source.run(sample) for sample in self.samples]
+            return
+        self._samples_file = self.scratch / "samples.npz"
+        stacked = {name: np.concatenate([one[name] for one in self.samples]) for name in self.samples[0]}
+        np.savez(self._samples_file, allow_pickle=False, **stacked)
+
+    def make(
+        self, steps: Sequence[ConversionStep], settings: QuantizerSettings, calibration: Calibration | None
+    ) -> Artifact:
+        """Run a path from the source; steps done before for another path are not done again.
+
+        Raises:
+            EdgemlError: a step failed, or its result differs from its source (ParityError).
+        """
+        artifact = self.source
+        for step in steps:
+            artifact = self._step(step, artifact, settings, calibration)
+        return artifact
+
+    def probe(self, step: ConversionStep) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        """Give the signature of a source that nothing here can run, by a float step that reads it."""
+        result, _ = self._result(step, self.source, self._key(step, self.source, None, None), None, None)
+        made = Artifact(result.artifact, step.target, "")
+        session = made.session()
+        try:
+            return _renamed(session.inputs, result), _renamed(session.outputs, result)
+        finally:
+            made.release()
+
+    def _step(
+        self,
+        step: ConversionStep,
+        parent: Artifact,
+        settings: QuantizerSettings,
+        calibration: Calibration | None,
+    ) -> Artifact:
+        quantizes = step.source.scheme != step.target.scheme
+        used = settings if quantizes else None
+        data = None
+        if calibration is not None and quantizes and step.target.scheme in CALIBRATED:
+            data = Renamed(calibration, parent.naming.inputs)
+        key = self._key(step, parent, used, data)
+        known = self._made.get(key)
+        if known is None:
+            try:
+                known = self._do(step, parent, key, used, data)
+            except EdgemlError as error:
+                known = error
+            self._made[key] = known
+        if isinstance(known, EdgemlError):
+            raise known
+        return known
+
+    def _do(
+        self,
+        step: ConversionStep,
+        parent: Artifact,
+        key: str,
+        settings: QuantizerSettings | None,
+        calibration: Renamed | None,
+    ) -> Artifact:
+        self.progress(step.name)
+        started = time.monotonic()
+        result, cached = self._result(step, parent, key, settings, calibration)
+        seconds = time.monotonic() - started
+        made = Artifact(result.artifact, step.target, key, parent)
+        trace = StepTrace(
+            name=step.name,
+            source=str(step.source),
+            target=str(step.target),
+            seconds=seconds,
+            cached=cached,
+            notes=result.notes,
+            versions=result.versions,
+            ranges=result.ranges,
+        )
+        if parent is self.source and result.source_outputs is not None:
+            parent.parity = _unstacked(result.source_outputs)
+        findings = list(result.findings)
+        compared: tuple[OutputComparison, ...] = ()
+        if runs_here(made.state.format):
+            session = made.session()
+            made.inputs, made.outputs = session.inputs, session.outputs
+            made.naming, changed = match_signature(
+                step.name, parent, made.inputs, made.outputs, result.tensor_names
+            )
+            findings += changed
+            made.parity = [made.run(sample) for sample in self.samples]
+            compared = self._compare(step, parent, made)
+        else:
+            made.inputs, made.outputs, made.naming = parent.inputs, parent.outputs, parent.naming
+        made.trace = replace(trace, outputs=compared)
+        made.findings = tuple(findings)
+        return made
+
+    def _compare(
+        self, step: ConversionStep, parent: Artifact, made: Artifact
+    ) -> tuple[OutputComparison, ...]:
+        """Compare a step's result with its nearest ancestor that could be run."""
+        if not made.parity:
+            return ()
+        reference = next((one for one in reversed(parent.lineage()) if one.parity), None)
+        if reference is None or reference.parity is None:
+            return ()
+        tally = ModelTally([(name, name) for name in made.parity[0]])
+        for left, right in zip(reference.parity, made.parity, strict=True):
+            tally.add(left, right)
+        compared = tally.result()
+        reason = parity_failure(step.source, step.target, compared)
+        if reason is not None:
+            raise ParityError(f"{step.name}: {reason}{self._divergence(step, reference, made)}")
+        return compared
+
+    def _divergence(self, step: ConversionStep, reference: Artifact, made: Artifact) -> str:
+        """Say where the two begin to differ, if both runtimes can show it."""
+        made.release()
+        if reference.runtime is None or made.runtime is None:
+            return ""
+        samples = self.samples[:PROBED_SAMPLES]
+        left = tapped_values(reference.runtime, reference.path, reference.naming, samples)
+        right = tapped_values(made.runtime, made.path, made.naming, samples)
+        if left is None or right is None:
+            return ""
+        limits = FLOAT_THRESHOLDS if step.target.scheme in FLOATS else QUANTIZED_THRESHOLDS
+        first = first_divergence(match_tensors(left, right), limits)
+        if first is None:
+            return "; no intermediate tensor that both show diverges before the output"
+        return f"; the first tensor that diverges is {first.name} (SQNR {first.sqnr_db:.1f} dB)"
+
+    def _result(
+        self,
+        step: ConversionStep,
+        parent: Artifact,
+        key: str,
+        settings: QuantizerSettings | None,
+        calibration: Renamed | None,
+    ) -> tuple[StepResult, bool]:
+        kept = self.cache.find(key)
+        if kept is not None:
+            return kept, True
+        folder = Path(tempfile.mkdtemp(prefix="step-", dir=self.scratch))
+        try:
+            result = step.run(
+                StepRequest(
+                    source=parent.path,
+                    output_dir=folder,
+                    input_shapes=self.input_shapes if parent is self.source else {},
+                    calibration=calibration,
+                    settings=settings or QuantizerSettings(),
+                    samples=self._samples_file if parent is self.source else None,
+                    trust_code=self.trust_code,
+                )
+            )
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        failure = self.cache.keep(key, folder, result)
+        if failure is not None and failure not in self.findings:
+            self.findings.append(failure)
+        return result, False
+
+    def _key(
+        self,
+        step: ConversionStep,
+        parent: Artifact,
+        settings: QuantizerSettings | None,
+        calibration: Renamed | None,
+    ) -> str:
+        root = parent is self.source
+        return content_key(
+            {
+                "source": parent.key,
+                "step": step.name,
+                "tools": {one.name: _version(one.kind, one.name) for one in step.requires},
+                "code": _own_code(),
+                "shapes": {name: list(shape) for name, shape in self.input_shapes.items()} if root else {},
+                "settings": repr(settings),
+                "calibration": [calibration.sha256, dict(calibration.names)] if calibration else None,
+                "samples": hash_tree(self._samples_file) if root and self._samples_file else None,
+                "trust_code": self.trust_code if root else None,
+            }
+        )
+
+
+def parity_failure(source: State, target: State, compared: Sequence[OutputComparison]) -> str | None:
+    """Say which output breaks which limit of a hop, if one does.
+
+    A format hop must keep each output within 1e-3 (float16: 1e-2) of its largest absolute value and a cosine
+    of 0.999; whatever quantizes, or translates a quantized model, an SQNR above 6 dB and a cosine above 0.9.
+    """
+    for output in compared:
+        if source.scheme in FLOATS and target.scheme in FLOATS:
+            limit = max(RELATIVE_LIMIT[source.scheme], RELATIVE_LIMIT[target.scheme])
+            if output.relative > limit or output.cosine < FLOAT_COSINE:
+                return (
+                    f"output {output.name!r} differs from the source by up to {output.max_abs:.3g}, "
+                    f"{output.relative:.2g} of its largest value (allowed {limit:g}), "
+                    f"cosine {output.cosine:.4f}"
+                )
+        elif output.sqnr_db <= QUANTIZED_SQNR_DB or output.cosine <= QUANTIZED_COSINE:
+            return (
+                f"output {output.name!r} is lost: SQNR {output.sqnr_db:.1f} dB (at least "
+                f"{QUANTIZED_SQNR_DB:g}), cosine {output.cosine:.3f} (at least {QUANTIZED_COSINE:g})"
+            )
+    return None
+
+
+def _renamed(specs: Sequence[TensorSpec], result: StepResult) -> tuple[TensorSpec, ...]:
+    return tuple(replace(spec, name=result.tensor_names.get(spec.name, spec.name)) for spec in specs)
+
+
+def _unstacked(path: Path) -> list[dict[str, Array]]:
+    """Read outputs stacked along the first axis back into one mapping a sample."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError) as error:
+        raise ConversionError(f"the source's outputs cannot be read back from {path}: {error}") from error
+    count = min((len(array) for array in arrays.values()), default=0)
+    return [{name: array[index : index + 1] for name, array in arrays.items()} for index in range(count)]
+
+
+def _version(kind: str, name: str) -> str:
+    if kind == "worker":
+        from edgeml_converters.workers import catalogue
+
+        try:
+            return f"{catalogue.interpreter(name)}\n{catalogue.pins(name)}"
+        except (EdgemlError, OSError) as error:
+            raise EngineMissingError(f"worker {name} cannot be used: {error}") from error
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "present"
+
+
+@cache
+def _own_code() -> str:
+    """Hash this package's steps, quantizers and worker scripts: a cache must not outlive a mended bug."""
+    root = Path(__file__).parent
+    files = (one for name in ("steps", "quantize", "workers") for one in sorted((root / name).rglob("*.py")))
+    return content_key({file.relative_to(root).as_posix(): hash_tree(file) for file in files})

@@ -1,0 +1,82 @@
+"""Golden samples: inputs, what each variant gave for them, and how far another machine may be off."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from edgeml.manifest import Tolerance
+from edgeml.tensors import Array
+from edgeml.words import Scheme
+from edgeml_converters.compare import ModelTally
+
+FLOAT_SHARE: Final[Mapping[Scheme, float]] = {"float32": 1e-3, "float16": 1e-2}
+"""Difference between float kernels of two CPUs, as a share of the output's largest value."""
+STEP_MULTIPLE: Final = 3.0
+"""Requantization that rounds the other way moves an int8 output by a step or two."""
+ERROR_MULTIPLE: Final = 1.0
+"""Another CPU's int8 kernels may err as much as this one's did against float, in another direction."""
+
+
+def save_golden(path: Path, samples: Sequence[Mapping[str, Array]]) -> Path:
+    """Write samples or outputs stacked along the first axis."""
+    stacked = {name: np.concatenate([one[name] for one in samples]) for name in samples[0]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, allow_pickle=False, **stacked)
+    return path
+
+
+def tolerance(
+    scheme: Scheme,
+    source: Sequence[Mapping[str, Array]],
+    made: Sequence[Mapping[str, Array]],
+    output_step: float | None,
+) -> Tolerance:
+    """Derive how far the golden outputs of a variant may be off on another machine.
+
+    For float: a share of the largest output. For integers: as much as the variant already differs from
+    its float source, and at least three steps of the output's own quantization. Top-1 is only asked to hold
+    where the lead of the largest value is more than twice that.
+
+    Args:
+        scheme: the variant's.
+        source: the source's outputs for the golden samples; may be empty.
+        made: the variant's own.
+        output_step: scale of a quantized output.
+    """
+    largest = max(float(np.abs(array).max(initial=0.0)) for one in made for array in one.values())
+    allowed = FLOAT_SHARE.get(scheme, FLOAT_SHARE["float16"]) * largest
+    cosine = 0.999
+    if scheme not in FLOAT_SHARE:
+        if source:
+            tally = ModelTally([(name, name) for name in made[0]])
+            for left, right in zip(source, made, strict=True):
+                tally.add(left, right)
+            compared = tally.result()
+            worst = max(output.max_abs for output in compared)
+            allowed = max(allowed, ERROR_MULTIPLE * worst if math.isfinite(worst) else 0.0)
+            cosine = min(0.99, *(2 * output.cosine_min - 1 for output in compared))
+        allowed = max(allowed, STEP_MULTIPLE * (output_step or largest / 255))
+    return Tolerance(
+        max_abs=float(f"{max(allowed, 1e-6):.4g}"),
+        cosine_min=float(f"{max(cosine, 0.0):.4g}"),
+        top1_agreement_min=_sure_share(made, allowed),
+    )
+
+
+def _sure_share(made: Sequence[Mapping[str, Array]], allowed: float) -> float:
+    """Give the share of samples, rounded down, whose top-1 no tolerated difference can change."""
+    worst = 1.0
+    for name in made[0]:
+        leads = []
+        for one in made:
+            flat = np.sort(one[name].reshape(-1).astype(np.float64))
+            if flat.size > 1:
+                leads.append(flat[-1] - flat[-2])
+        if leads:
+            worst = min(worst, sum(lead > 2 * allowed for lead in leads) / len(leads))
+    return math.floor(100 * worst) / 100

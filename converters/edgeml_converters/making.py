@@ -1,0 +1,197 @@
+"""Makes one row: runs its steps, evaluates the artifact, takes its golden outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from edgeml.converter import ConversionStep
+from edgeml.errors import (
+    EdgemlError,
+    EngineMissingError,
+    EngineVersionError,
+    PlanError,
+    UsageError,
+    WorkerMissingError,
+)
+from edgeml.findings import Finding
+from edgeml.manifest import Measured
+from edgeml.tensors import Array
+from edgeml_converters.artifacts import OPTIONS, Artifact, runs_here
+from edgeml_converters.compare import ModelTally, OutputComparison, worst_sqnr_db
+from edgeml_converters.evaluate import Evaluation, evaluate
+from edgeml_converters.execute import Executor
+from edgeml_converters.golden import save_golden, tolerance
+from edgeml_converters.lints import check_labels
+from edgeml_converters.metrics import Metric, open_metric
+from edgeml_converters.request import Request
+from edgeml_converters.rows import Row
+from edgeml_converters.samples import Samples
+from edgeml_converters.spool import Spool
+
+LACKING = (EngineMissingError, EngineVersionError, WorkerMissingError, PlanError)
+"""Errors that say what this machine lacks, not that the model cannot be converted."""
+
+
+@dataclass(slots=True)
+class Evaluator:
+    """Makes rows from one source and judges them by the same data."""
+
+    request: Request
+    executor: Executor
+    calibration: Samples | None
+    evaluation: Samples | None
+    findings: tuple[Finding, ...]
+    metric: Metric | None = None
+    reference: Evaluation | None = None
+    """The source's own accuracy, or that of the first float artifact where nothing here runs the source."""
+    reference_by: str = ""
+    _outputs: Spool | None = None
+    _judged: dict[str, tuple[Evaluation, list[dict[str, Array]]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.evaluation is None:
+            return
+        post = self.request.postprocess
+        name = self.request.metric or self._default_metric(self.evaluation)
+        if name is not None:
+            self.metric = open_metric(name.replace("top-", "top"), post.output, post.label_offset)
+        if self.metric is not None and self.metric.needs_labels and self.evaluation.labels is None:
+            raise UsageError(
+                f"metric {self.metric.name} needs labels, and {self.evaluation.source} has none; "
+                "name them in the declaration (labels = …)"
+            )
+
+    def golden_inputs(self) -> list[dict[str, Array]]:
+        """Give the golden samples: the first of what the model will see."""
+        known = self.evaluation or self.calibration
+        samples = self.executor.samples if known is None else known.spool.first(self.request.golden)
+        return samples[: self.request.golden]
+
+    def judge_source(self) -> None:
+        """Evaluate the source itself, where it can be run here."""
+        source = self.executor.source
+        if source.inputs and runs_here(source.state.format):
+            self._judge(source)
+
+    def make(self, row: Row, steps: Sequence[ConversionStep]) -> Row:
+        """Make, evaluate and describe one row; a failure becomes its status and reason."""
+        calibration = self.calibration.spool if self.calibration is not None else None
+        try:
+            artifact = self.executor.make(steps, row.settings, calibration)
+            return self._described(row, artifact)
+        except LACKING as error:
+            return row.without("unavailable", str(error))
+        except UsageError:
+            raise
+        except EdgemlError as error:
+            return row.without("failed", str(error))
+
+    def _described(self, row: Row, artifact: Artifact) -> Row:
+        evaluation, golden = self._judge(artifact)
+        reference = self.reference.value if self.reference is not None else None
+        compared = evaluation.compared or self._against_source(artifact)
+        drop = None
+        if self.metric is not None and reference is not None and evaluation.value is not None:
+            drop = self.metric.drop_points(reference, evaluation.value)
+        lineage = artifact.lineage()
+        steps = tuple(one.trace for one in lineage if one.trace is not None)
+        findings = tuple(dict.fromkeys(finding for one in lineage for finding in one.findings))
+        session = artifact.session()
+        described = replace(
+            row,
+            artifact=artifact.path,
+            size_bytes=_size(artifact.path),
+            measured=Measured(
+                accuracy=evaluation.value,
+                float_accuracy=reference,
+                metric=self.metric.name if self.metric is not None else None,
+                sqnr_db=worst_sqnr_db(compared),
+            ),
+            drop_points=drop,
+            outputs_compared=compared,
+            steps=steps,
+            findings=findings,
+            inputs=session.inputs,
+            outputs=session.outputs,
+            options=OPTIONS.get(row.runtime, {}),
+        )
+        artifact.release()
+        return self._with_golden(described, golden)
+
+    def _judge(self, artifact: Artifact) -> tuple[Evaluation, list[dict[str, Array]]]:
+        """Evaluate an artifact once; the first that is judged becomes the reference."""
+        if artifact.key in self._judged:
+            return self._judged[artifact.key]
+        if self.evaluation is None:
+            found = Evaluation(0, None, ())
+        else:
+            self.executor.progress(f"evaluate {artifact.state}")
+            first = self._outputs is None and artifact.state.scheme == self.executor.source.state.scheme
+            keep = Spool(self.executor.scratch / "reference.outputs") if first else None
+            if artifact is self.executor.source:
+                self._check_labels(artifact)
+            found = evaluate(
+                artifact.run,
+                self.evaluation.spool,
+                labels=self.evaluation.labels,
+                metric=self.metric,
+                reference=self._outputs,
+                keep=keep,
+            )
+            if keep is not None:
+                keep.close()
+                self._outputs, self.reference = keep, found
+                self.reference_by = str(artifact.state)
+        golden = [artifact.run(sample) for sample in self.golden_inputs()]
+        self._judged[artifact.key] = (found, golden)
+        return found, golden
+
+    def _against_source(self, artifact: Artifact) -> tuple[OutputComparison, ...]:
+        """Compare with the source on the parity samples, where there are no evaluation data."""
+        source = self.executor.source
+        if not artifact.parity or not source.parity or artifact is source:
+            return ()
+        tally = ModelTally([(name, name) for name in artifact.parity[0]])
+        for left, right in zip(source.parity, artifact.parity, strict=True):
+            tally.add(left, right)
+        return tally.result()
+
+    def _with_golden(self, row: Row, golden: list[dict[str, Array]]) -> Row:
+        if not golden:
+            return row
+        path = save_golden(self.executor.scratch / "golden" / f"{row.name}.npz", golden)
+        known = self._judged.get(self.executor.source.key)
+        quantized = [spec.quantization for spec in row.outputs if spec.quantization is not None]
+        step = max((max(one.scale) for one in quantized), default=None)
+        return replace(
+            row, golden=path, tolerance=tolerance(row.scheme, known[1] if known else (), golden, step)
+        )
+
+    def _check_labels(self, artifact: Artifact) -> None:
+        if self.evaluation is None or self.metric is None or not self.metric.is_share:
+            return
+        name = self.request.postprocess.output
+        judged = [spec for spec in artifact.outputs if name in (None, spec.name)]
+        classes = judged[0].shape[-1] if judged and judged[0].shape else None
+        if classes is not None:
+            check_labels(self.evaluation.summary, classes, self.request.postprocess.label_offset)
+
+    @staticmethod
+    def _default_metric(evaluation: Samples) -> str | None:
+        labels = evaluation.labels
+        if labels is None:
+            return None
+        return "mse" if labels.dtype.kind == "f" else "top1"
+
+
+def _size(path: Path) -> int:
+    """Bytes that a variant takes: ``model.bin`` beside an IR's ``model.xml`` included."""
+    return sum(file.stat().st_size for file in artifact_files(path))
+
+
+def artifact_files(path: Path) -> tuple[Path, ...]:
+    """List the files of an artifact, the one that the runtime loads first."""
+    weights = path.with_suffix(".bin")
+    return (path, weights) if path.suffix == ".xml" and weights.is_file() else (path,)

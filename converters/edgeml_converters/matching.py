@@ -1,0 +1,228 @@
+"""Pairs the intermediate tensors of two models and finds the first that diverges.
+
+Tensors pair by name; the rest by shape up to a transposition and by the correlation of their values, each
+searched only between its neighbours, since both models hold them in graph order.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from edgeml import plugins
+from edgeml.errors import EdgemlError
+from edgeml.runtime import TensorTap
+from edgeml.tensors import Array
+from edgeml.words import RuntimeName
+from edgeml_converters.compare import OutputTally
+from edgeml_converters.evaluate import Naming
+
+SAME_CORRELATION: Final = 0.9
+"""Two tensors of one shape whose values correlate less are taken for different ones."""
+MAX_RANK: Final = 5
+"""Transpositions are tried up to this rank (120 of them)."""
+MIN_VALUES: Final = 2
+"""A single value resembles every other."""
+WINDOW: Final = 40
+"""How many of the other model's tensors are looked at for one without a namesake."""
+
+_ADDED = re.compile(
+    r"(_DequantizeLinear_Output|_QuantizeLinear_Output|/fq_output_0|/fq_weights_\d+|_dequantized|_quantized)$"
+)
+"""What quantizers append to the names of the tensors that they wrap."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorMatch:
+    """One tensor of the reference and its like in the other model."""
+
+    name: str
+    other: str
+    permutation: tuple[int, ...] | None
+    """Axes of the reference's tensor in the other's order; ``None`` where the layout is the same."""
+    sqnr_db: float
+    cosine: float
+    max_abs: float
+    relative: float
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """What a tensor must hold not to count as diverging."""
+
+    sqnr_db: float
+    cosine: float
+
+
+FLOAT_THRESHOLDS: Final = Thresholds(sqnr_db=40.0, cosine=0.999)
+"""Two float engines agree to 100 dB and more on real models; bf16 or TF32 alone keep above 30."""
+QUANTIZED_THRESHOLDS: Final = Thresholds(sqnr_db=6.0, cosine=0.9)
+"""int8 layers of sound models keep 15–30 dB."""
+
+
+def tapped_values(
+    runtime: RuntimeName, artifact: Path, naming: Naming | None, samples: Sequence[Mapping[str, Array]]
+) -> list[dict[str, Array]] | None:
+    """Run an artifact with all readable tensors as outputs.
+
+    Returns:
+        One mapping of tensor name to values per sample, in graph order; ``None`` if the runtime cannot show
+        intermediate tensors or refuses to for this artifact.
+    """
+    driver = plugins.runtime(runtime)
+    if not isinstance(driver, TensorTap):
+        return None
+    try:
+        with driver.load_tapped(artifact) as session:
+            names = naming.inputs if naming is not None else {}
+            return [
+                session.run({names.get(name, name): array for name, array in sample.items()})
+                for sample in samples
+            ]
+    except EdgemlError:
+        return None
+
+
+def match_tensors(
+    reference: Sequence[Mapping[str, Array]], other: Sequence[Mapping[str, Array]]
+) -> tuple[TensorMatch, ...]:
+    """Pair tensors of two models run on the same samples, in the reference's graph order."""
+    if not reference or not other:
+        return ()
+    left, right = reference[0], other[0]
+    bare = {_bare(name): name for name in reversed(list(right))}
+    pairs: dict[str, tuple[str, tuple[int, ...] | None]] = {}
+    for name, values in left.items():
+        candidate = name if name in right else bare.get(_bare(name))
+        if candidate is None or values.size < MIN_VALUES:
+            continue
+        permutation = _permutation(values, right[candidate])
+        if permutation is not None:
+            pairs[name] = (candidate, permutation)
+    _pair_by_value(left, right, pairs)
+    return tuple(_measured(name, *pairs[name], reference, other) for name in left if name in pairs)
+
+
+def first_divergence(matches: Sequence[TensorMatch], limits: Thresholds) -> TensorMatch | None:
+    """Give the first tensor, in graph order, that does not hold the thresholds."""
+    for match in matches:
+        if match.sqnr_db < limits.sqnr_db or match.cosine < limits.cosine:
+            return match
+    return None
+
+
+def _bare(name: str) -> str:
+    """Strip the port number and what quantizers append."""
+    previous = None
+    while previous != name:
+        previous, name = name, _ADDED.sub("", name)
+    return re.sub(r"(:0|\.0)$", "", name)
+
+
+def _pair_by_value(
+    left: Mapping[str, Array],
+    right: Mapping[str, Array],
+    pairs: dict[str, tuple[str, tuple[int, ...] | None]],
+) -> None:
+    """Add pairs for the tensors that have no namesake.
+
+    A tensor before and one after its activation may both resemble the other model's fused one: the closer
+    takes it.
+    """
+    names = list(right)
+    places = {name: place for place, name in enumerate(names)}
+    named = {candidate for candidate, _ in pairs.values()}
+    owners: dict[str, tuple[str, float]] = {}
+    below = 0
+    for name, values in left.items():
+        if name in pairs:
+            below = max(below, places[pairs[name][0]] + 1)
+            continue
+        candidates = [one for one in names[below : below + WINDOW] if one not in named]
+        best = _most_alike(values, right, candidates, {one: score for one, (_, score) in owners.items()})
+        if best is None:
+            continue
+        candidate, permutation, score = best
+        if candidate in owners:
+            del pairs[owners[candidate][0]]
+        owners[candidate] = (name, score)
+        pairs[name] = (candidate, permutation)
+        below = places[candidate]
+
+
+def _most_alike(
+    values: Array, right: Mapping[str, Array], candidates: Sequence[str], to_beat: Mapping[str, float]
+) -> tuple[str, tuple[int, ...], float] | None:
+    if values.size < MIN_VALUES or not np.issubdtype(values.dtype, np.number):
+        return None
+    best: tuple[str, tuple[int, ...], float] | None = None
+    for name in candidates:
+        permutation = _permutation(values, right[name])
+        if permutation is None:
+            continue
+        score = _correlation(values.transpose(permutation), right[name])
+        enough = score >= SAME_CORRELATION and score > to_beat.get(name, 0.0) + 1e-9
+        if enough and (best is None or score > best[2] + 1e-6):
+            best = (name, permutation, score)
+    return best
+
+
+def _permutation(left: Array, right: Array) -> tuple[int, ...] | None:
+    """Give the axes that bring ``left`` to the shape of ``right`` with the best correlation of values."""
+    if left.size != right.size:
+        return None
+    identity = tuple(range(left.ndim))
+    if left.ndim != right.ndim or left.ndim > MAX_RANK:
+        return identity if left.shape == right.shape else None
+    fitting = [
+        axes
+        for axes in itertools.permutations(range(left.ndim))
+        if tuple(left.shape[axis] for axis in axes) == right.shape
+    ]
+    if not fitting:
+        return None
+    if len(fitting) == 1:
+        return fitting[0]
+    scores = [_correlation(left.transpose(axes), right) for axes in fitting]
+    best = int(np.argmax(scores))
+    return (
+        identity if identity in fitting and scores[fitting.index(identity)] >= scores[best] else fitting[best]
+    )
+
+
+def _correlation(left: Array, right: Array) -> float:
+    a = np.nan_to_num(left.reshape(-1).astype(np.float64))
+    b = np.nan_to_num(right.reshape(-1).astype(np.float64))
+    a, b = a - a.mean(), b - b.mean()
+    power = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / power if power else float(np.array_equal(left.reshape(-1), right.reshape(-1)))
+
+
+def _measured(
+    name: str,
+    other_name: str,
+    permutation: tuple[int, ...] | None,
+    reference: Sequence[Mapping[str, Array]],
+    other: Sequence[Mapping[str, Array]],
+) -> TensorMatch:
+    tally = OutputTally(name, other_name)
+    for left, right in zip(reference, other, strict=True):
+        values = left[name] if permutation is None else left[name].transpose(permutation)
+        tally.add(values, right[other_name])
+    result = tally.result()
+    identity = permutation is None or permutation == tuple(range(len(permutation)))
+    return TensorMatch(
+        name=name,
+        other=other_name,
+        permutation=None if identity else permutation,
+        sqnr_db=result.sqnr_db,
+        cosine=result.cosine,
+        max_abs=result.max_abs,
+        relative=result.relative,
+    )

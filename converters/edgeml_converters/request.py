@@ -1,0 +1,97 @@
+"""What convert is asked for, and the rows that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from edgeml.converter import CalibrationMethod, QuantizerSettings
+from edgeml.data import DataDeclaration
+from edgeml.preprocess import Postprocess, Preprocess
+from edgeml.targets import Target
+from edgeml.targets.quantizer import quantizer_settings
+from edgeml.tensors import Shape
+from edgeml.words import SCHEMES, IoDtype, RuntimeName, Scheme
+from edgeml_converters.choose import Gates
+from edgeml_converters.rows import Row, row_name
+
+WITH_SETTINGS: Final[frozenset[Scheme]] = frozenset({"int8_static", "int8_dynamic", "int16x8"})
+"""Schemes whose numbers depend on the CPU that they are made for."""
+ALL: Final = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One conversion, fully spelled out."""
+
+    source: Path
+    targets: tuple[Target, ...]
+    schemes: tuple[Scheme, ...] = ()
+    """Empty: float32, and int8_static where there are calibration data."""
+    runtimes: tuple[RuntimeName, ...] = ()
+    """Empty: all that the targets have."""
+    calibration: DataDeclaration | None = None
+    evaluation: DataDeclaration | None = None
+    metric: str | None = None
+    """Empty: top-1 for class labels, MSE for values."""
+    golden: int = 8
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    postprocess: Postprocess = field(default_factory=Postprocess)
+    label_names: tuple[str, ...] = ()
+    name: str = ""
+    release: int = 1
+    gates: Gates = field(default_factory=Gates)
+    measure: bool = True
+    io_dtype: IoDtype = "float32"
+    method: CalibrationMethod = "default"
+    input_shapes: Mapping[str, Shape] = field(default_factory=dict)
+    trust_code: bool = False
+
+    @property
+    def wanted_schemes(self) -> tuple[Scheme, ...]:
+        """The schemes to make, in the order of ``words.SCHEMES``."""
+        if self.schemes:
+            return tuple(scheme for scheme in SCHEMES if scheme in self.schemes)
+        return ("float32", "int8_static") if self.calibration is not None else ("float32",)
+
+
+def wanted_rows(request: Request) -> tuple[Row, ...]:
+    """List a row for each runtime and scheme, one more where targets need other quantizer settings.
+
+    A runtime that was asked for and that no target has is a row too, with the status ``unavailable``.
+    """
+    rows: dict[str, Row] = {}
+    for target in request.targets:
+        runtimes = [name for name in target.runtimes if not request.runtimes or name in request.runtimes]
+        for runtime in runtimes:
+            for scheme in request.wanted_schemes:
+                settings = _settings(request, target, runtime, scheme)
+                name = row_name(runtime, scheme, settings)
+                if name in rows:
+                    rows[name] = replace(rows[name], targets=(*rows[name].targets, target.name))
+                else:
+                    rows[name] = Row(name, runtime, scheme, (target.name,), settings)
+    for runtime in request.runtimes:
+        if not any(row.runtime == runtime for row in rows.values()):
+            rows |= {row.name: row for row in _without_target(request, runtime)}
+    order = {runtime: place for place, runtime in enumerate(request.runtimes)}
+    return tuple(sorted(rows.values(), key=lambda row: (order.get(row.runtime, 0), row.runtime)))
+
+
+def _settings(request: Request, target: Target, runtime: RuntimeName, scheme: Scheme) -> QuantizerSettings:
+    if scheme not in WITH_SETTINGS:
+        return QuantizerSettings(method=request.method)
+    settings = quantizer_settings(target, runtime)
+    static = scheme == "int8_static"
+    return replace(settings, method=request.method, io_dtype=request.io_dtype if static else "float32")
+
+
+def _without_target(request: Request, runtime: RuntimeName) -> Sequence[Row]:
+    names = ", ".join(target.name for target in request.targets)
+    reason = f"no target has {runtime} ({names})"
+    return [
+        Row(f"{runtime}-{scheme}", runtime, scheme, (), QuantizerSettings()).without("unavailable", reason)
+        for scheme in request.wanted_schemes
+    ]

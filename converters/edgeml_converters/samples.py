@@ -1,0 +1,97 @@
+"""Calibration and evaluation data of one conversion: read once, linted on the way, kept for many passes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeml.data import DataDeclaration, Dataset, open_declared
+from edgeml.errors import DataError
+from edgeml.findings import Finding
+from edgeml.preprocess import Preprocess
+from edgeml.tensors import Array, TensorSpec
+from edgeml_converters.lints import (
+    DataSummary,
+    DataWatch,
+    Role,
+    lint_calibration,
+    lint_evaluation,
+    lint_pair,
+)
+from edgeml_converters.spool import Spool
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Data as the model takes them."""
+
+    role: Role
+    source: str
+    spool: Spool
+    summary: DataSummary
+    labels: Array | None
+    """[N] or [N,…]."""
+    label_names: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        """How many samples there are."""
+        return self.summary.count
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the data and of how they are read."""
+        return self.spool.sha256
+
+
+def read_samples(
+    role: Role,
+    declaration: DataDeclaration,
+    inputs: tuple[TensorSpec, ...],
+    preprocess: Preprocess,
+    label_names: tuple[str, ...],
+    scratch: Path,
+) -> Samples:
+    """Read declared data through the pre-processing.
+
+    Raises:
+        DataError: missing, unreadable, empty, NaN, or not fitting the model's inputs.
+    """
+    data: Dataset = open_declared(declaration, inputs=inputs, preprocess=preprocess, label_names=label_names)
+    spool = Spool(scratch / f"{role}.samples", data.sha256)
+    watch = DataWatch(role, _as_fed(data, inputs))
+    labels = data.labels
+    for place, sample in enumerate(data):
+        watch.see(sample, None if labels is None else labels[place])
+        spool.append(sample)
+    spool.close()
+    return Samples(role, data.source, spool, watch.summary(), labels, data.label_names)
+
+
+def lint(calibration: Samples | None, evaluation: Samples | None) -> tuple[Finding, ...]:
+    """Judge the data of one conversion.
+
+    Raises:
+        DataError: there are data, and they hold no samples.
+    """
+    findings: list[Finding] = []
+    if calibration is not None:
+        findings += lint_calibration(calibration.summary, calibration.source)
+    if evaluation is not None:
+        findings += lint_evaluation(evaluation.summary, evaluation.source)
+    if calibration is not None and evaluation is not None:
+        findings += lint_pair(calibration.summary, evaluation.summary)
+    return tuple(findings)
+
+
+def _as_fed(data: Dataset, inputs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """Give the inputs with the dtype that the first sample has: a quantized input takes float32 as well."""
+    first = next(iter(data), None)
+    if first is None:
+        raise DataError(f"{data.source}: holds no samples")
+    return tuple(
+        TensorSpec(spec.name, spec.shape, first[spec.name].dtype.name)
+        if spec.quantization is not None and spec.name in first
+        else spec
+        for spec in inputs
+    )

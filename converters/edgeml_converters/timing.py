@@ -1,0 +1,71 @@
+"""Latency, load time and memory of artifacts: `edgeml bench` in fresh processes, through a transport."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from edgeml import plugins
+from edgeml.errors import MeasureError, TransportError
+from edgeml.measure import Measurement, measurement_from_json
+from edgeml.words import RuntimeName
+
+TIMEOUT_S: Final = 600.0
+"""For one file; models that take a second an inference still finish."""
+
+SECONDS: Final = 0.3
+"""Time that each file runs for: 50 inferences of the slowest usual models, thousands of the fast ones."""
+
+Result = Measurement | MeasureError
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A file to measure."""
+
+    name: str
+    runtime: RuntimeName
+    artifact: Path
+    options: Mapping[str, str]
+
+
+def measure(jobs: Sequence[Job], progress: Callable[[str], None], url: str = "local:") -> dict[str, Result]:
+    """Measure files one after the other, each in a fresh process; one that fails does not stop the others."""
+    results: dict[str, Result] = {}
+    with plugins.transport(url) as transport:
+        transport.connect()
+        for runtime in dict.fromkeys(job.runtime for job in jobs):
+            batch = [job for job in jobs if job.runtime == runtime]
+            progress(f"measure {', '.join(job.name for job in batch)}")
+            argv = [sys.executable, "-m", "edgeml", "bench", *(str(job.artifact) for job in batch)]
+            argv += ["--runtime", runtime, "--threads", "1", "--seconds", f"{SECONDS:g}", "--json"]
+            argv += [word for pair in batch[0].options.items() for word in ("--option", "=".join(pair))]
+            try:
+                done = transport.run(argv, TIMEOUT_S * len(batch))
+            except TransportError as error:
+                results |= {job.name: MeasureError(f"{job.name}: {error}") for job in batch}
+                continue
+            results |= _read(batch, done.exit_code, done.stdout, done.stderr)
+    return results
+
+
+def _read(batch: Sequence[Job], exit_code: int, stdout: bytes, stderr: bytes) -> dict[str, Result]:
+    try:
+        document: Any = json.loads(stdout)
+        entries = document["results"]
+        return {job.name: _entry(entry) for job, entry in zip(batch, entries, strict=True)}
+    except (ValueError, KeyError, TypeError):
+        lines = stderr.decode(errors="replace").strip().splitlines()
+        why = lines[-1] if lines else f"exit code {exit_code}"
+        return {job.name: MeasureError(f"{job.name} could not be measured: {why}") for job in batch}
+
+
+def _entry(entry: Mapping[str, Any]) -> Result:
+    try:
+        return measurement_from_json(entry)
+    except MeasureError as error:
+        return error
