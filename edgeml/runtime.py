@@ -24,7 +24,7 @@ class OperatorTime:
 
     name: str
     kind: str
-    """The operator's type, and where the engine tells it the kernel and precision, as ``Conv · brgconv_int8``."""
+    """The operator's type, with kernel and precision where the engine tells: ``Conv · brgconv_int8``."""
     mean_us: float
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from edgeml.errors import InputDtypeError, InputNameError, InputShapeError
 
 Array = NDArray[Any]
 Shape = tuple[int | None, ...]
+IMAGE_BATCH_RANK: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ def reject_array(spec: TensorSpec, given: object) -> NoReturn:
 
 
 def shape_only_mismatch(spec: TensorSpec, given: Array) -> bool:
-    """Say whether the dtype is acceptable (a float caller of a quantized input is) and only the shape is not."""
+    """Say whether only the shape is wrong; a float caller of a quantized input has a right dtype."""
     if given.dtype == np.dtype(spec.dtype):
         return True
     return spec.quantization is not None and given.dtype == np.float32
@@ -128,7 +129,7 @@ def _shape_message(spec: TensorSpec, got: tuple[int, ...]) -> str:
     text = f"input {spec.name!r}: got {got}, needs {needs}"
     if len(got) == len(spec.shape) - 1 and shape_fits(spec, (1, *got)):
         return f"{text}: add the batch dimension, x[None]"
-    if len(got) == len(spec.shape) == 4:
+    if len(got) == len(spec.shape) == IMAGE_BATCH_RANK:
         if shape_fits(spec, (got[0], got[2], got[3], got[1])):
             return f"{text}: looks like NCHW, this model takes NHWC: x.transpose(0, 2, 3, 1)"
         if shape_fits(spec, (got[0], got[3], got[1], got[2])):
