@@ -118,10 +118,9 @@ def bind_checked(
         for place, (spec, dtype, array) in enumerate(zip(inputs, dtypes, arrays, strict=True)):
             if not isinstance(array, np.ndarray) or not shape_fits(spec, array.shape):
                 reject_array(spec, array)
-            if array.dtype == dtype:
+            if array.dtype.newbyteorder("=") == dtype:
                 stored = stored or spec.quantization is not None
-                if not array.dtype.isnative:
-                    arrays[place] = array.astype(dtype)
+                arrays[place] = array.astype(dtype, copy=False)  # native byte order
             elif spec.quantization is not None and array.dtype == np.float32:
                 arrays[place] = quantize(array, spec.quantization, spec.dtype)
             else:

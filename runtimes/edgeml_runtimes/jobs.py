@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from edgeml.bundle import SUFFIX, open_bundle
+from edgeml.bundle import MANIFEST, SUFFIX, open_bundle
 from edgeml.errors import UsageError
-from edgeml.words import ARTIFACT_FILE, FORMAT_OF_RUNTIME
+from edgeml.formats import TITLE, identify
+from edgeml.words import FORMAT_OF_RUNTIME
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,27 +18,24 @@ if TYPE_CHECKING:
     from edgeml.manifest import Variant
     from edgeml_runtimes.benchmark import Job
 
-_RUNTIME_OF_SUFFIX: Final = {
-    "." + ARTIFACT_FILE[kind].rpartition(".")[2]: runtime for runtime, kind in FORMAT_OF_RUNTIME.items()
-}
-
 
 def is_bundle(path: Path) -> bool:
-    """Say whether a path is meant as a bundle: by its name, or because it is a folder."""
-    return path.suffix == SUFFIX or path.is_dir()
+    """Say whether a path is meant as a bundle: by its name, or as an extracted one."""
+    return path.suffix == SUFFIX or (path / MANIFEST).is_file()
 
 
 def runtime_of(path: Path) -> str:
-    """Give the runtime that reads a model file, by its name.
+    """Give the runtime that reads a model file, by its content.
 
     Raises:
-        UsageError: no runtime reads files of that name.
+        ModelFileError: no model file, or a damaged one.
+        UsageError: no runtime reads its format.
     """
-    found = _RUNTIME_OF_SUFFIX.get(path.suffix.lower())
-    if found is None:
-        known = ", ".join(_RUNTIME_OF_SUFFIX)
-        raise UsageError(f"{path}: no runtime reads *{path.suffix}; known: {known}. Or give --runtime")
-    return found
+    found = identify(path)
+    for runtime, kind in FORMAT_OF_RUNTIME.items():
+        if kind == found:
+            return runtime
+    raise UsageError(f"{path}: no runtime reads {TITLE[found]}; convert it first, or give --runtime")
 
 
 def chosen_variants(bundle: Bundle, names: Sequence[str], runtime: str | None = None) -> tuple[Variant, ...]:
@@ -63,6 +61,8 @@ def chosen_variants(bundle: Bundle, names: Sequence[str], runtime: str | None = 
 def jobs_of(path: Path, common: Job, names: Sequence[str], folder: Path) -> tuple[Job, ...]:
     """Give the jobs for a model file or a bundle, whose files are extracted into ``folder``."""
     if not is_bundle(path):
+        if names:
+            raise UsageError(f"{path} is a model file and has no variants; leave --variant out")
         return (replace(common, artifact=str(path), runtime=common.runtime or runtime_of(path)),)
     bundle = open_bundle(path)
     jobs = []

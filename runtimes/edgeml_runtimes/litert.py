@@ -15,9 +15,9 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from edgeml.errors import InferenceError, ModelFileError
+from edgeml.formats import check_file
 from edgeml.runtime import RuntimeOptions
 from edgeml.tensors import Array, Quantization, TensorSpec
-from edgeml_runtimes.artifact import check_artifact
 from edgeml_runtimes.binding import (
     BoundSession,
     bind,
@@ -83,7 +83,7 @@ class _Tensor:
 
 def _open(artifact: Path, options: LiteRTOptions, *, preserve: bool = False) -> Any:
     """Give an interpreter that is ready to run."""
-    check_artifact(artifact, "tflite")
+    check_file(artifact, "tflite")
     resolver = OpResolverType.AUTO if options.xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     try:
         with warnings.catch_warnings(action="ignore"):  # about memory, of preserved tensors

@@ -12,9 +12,9 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as binding
 
 from edgeml.errors import InferenceError, ModelFileError, UsageError
+from edgeml.formats import check_file
 from edgeml.runtime import OperatorTime, RuntimeOptions
 from edgeml.tensors import Array, Quantization, TensorSpec
-from edgeml_runtimes.artifact import check_artifact
 from edgeml_runtimes.binding import (
     BoundSession,
     bind,
@@ -86,12 +86,12 @@ class OnnxRuntime:
         return parse_options(OnnxRuntimeOptions, _NAME, values)
 
     def load(self, artifact: Path, options: RuntimeOptions | None = None) -> BoundSession:
-        check_artifact(artifact, "onnx")
+        check_file(artifact, "onnx")
         engine = _open(artifact, artifact, _session_options(options), _providers(options))
         return _bind(engine, artifact)
 
     def load_tapped(self, artifact: Path, options: RuntimeOptions | None = None) -> BoundSession:
-        check_artifact(artifact, "onnx")
+        check_file(artifact, "onnx")
         model, taps = tapped_model(artifact)
         engine = _open(artifact, model, _session_options(options), _providers(options))
         return _bind_tapped(engine, artifact, taps)
@@ -103,7 +103,7 @@ class OnnxRuntime:
         options: RuntimeOptions | None = None,
         runs: int = 50,
     ) -> tuple[OperatorTime, ...]:
-        check_artifact(artifact, "onnx")
+        check_file(artifact, "onnx")
         settings = _session_options(options)
         settings.enable_profiling = True
         with tempfile.TemporaryDirectory(prefix="edgeml-profile-") as folder:

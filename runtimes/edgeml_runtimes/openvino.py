@@ -10,9 +10,9 @@ import numpy as np
 import openvino as ov
 
 from edgeml.errors import InferenceError, ModelFileError, UsageError
+from edgeml.formats import check_file
 from edgeml.runtime import OperatorTime, RuntimeOptions
 from edgeml.tensors import Array, Quantization, TensorSpec
-from edgeml_runtimes.artifact import check_artifact
 from edgeml_runtimes.binding import (
     BoundSession,
     EngineCall,
@@ -146,12 +146,10 @@ def _add_taps(model: Any, outputs: set[str]) -> list[str]:
 
 
 def _read(core: Any, artifact: Path) -> Any:
-    check_artifact(artifact, "openvino")
+    check_file(artifact, "openvino")
     weights = artifact.with_suffix(".bin")
-    if not weights.exists():
-        raise ModelFileError(f"{artifact}: {weights.name} is missing beside it; copy both files")
     try:
-        return core.read_model(str(artifact), str(weights))
+        return core.read_model(str(artifact), str(weights) if weights.exists() else "")
     except _REFUSALS as error:
         raise ModelFileError(f"{artifact}: OpenVINO cannot read it: {engine_text(error)}") from error
 
