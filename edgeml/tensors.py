@@ -79,8 +79,7 @@ def reject_names(specs: tuple[TensorSpec, ...], given: object) -> NoReturn:
     names = ", ".join(spec.name for spec in specs)
     if not isinstance(given, dict):
         raise InputNameError(
-            f"run() takes a mapping of input name to array, got {type(given).__name__}; "
-            f"inputs are: {names}"
+            f"run() takes a mapping of input name to array, got {type(given).__name__}; inputs are: {names}"
         )
     known = {spec.name for spec in specs}
     unknown = [str(name) for name in given if name not in known]
