@@ -1,7 +1,64 @@
-"""Steps from keras."""
+"""From Keras: to OpenVINO IR in the worker ``keras``, to TFLite and ONNX in the worker ``tensorflow``."""
 
 from __future__ import annotations
 
-from edgeml.converter import ConversionStep
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 
-STEPS: tuple[ConversionStep, ...] = ()
+from edgeml.converter import ConversionStep, Requirement, StepRequest, StepResult
+from edgeml.words import ARTIFACT_FILE, Format
+from edgeml_converters.steps import openvino_ir
+from edgeml_converters.steps.step import FormatStep, distributions, state
+from edgeml_converters.steps.worker_step import SOURCE_OUTPUTS, convert_in_worker
+
+_TENSORFLOW = Requirement("worker", "tensorflow")
+_KERAS = Requirement("worker", "keras")
+
+
+def _to_openvino(request: StepRequest) -> StepResult:
+    with tempfile.TemporaryDirectory(prefix="edgeml-keras-") as scratch:
+        inner = replace(request, output_dir=Path(scratch))
+        made = convert_in_worker("keras", inner, ("keras", "openvino"))
+        done = openvino_ir.convert(
+            request,
+            "keras-to-openvino",
+            source=Path(scratch) / ARTIFACT_FILE["openvino"],
+            inputs=made.inputs,
+            outputs=made.outputs,
+            notes=made.notes,
+        )
+        outputs = None
+        if made.source_outputs:
+            outputs = request.output_dir / SOURCE_OUTPUTS
+            outputs.write_bytes(made.source_outputs.read_bytes())
+    return replace(done, source_outputs=outputs, versions={**made.versions, **done.versions})
+
+
+def _convert(request: StepRequest, target: Format) -> StepResult:
+    made = convert_in_worker("tensorflow", request, ("keras", target))
+    return StepResult(
+        made.artifact, source_outputs=made.source_outputs, notes=made.notes, versions=made.versions
+    )
+
+
+def _to_tflite(request: StepRequest) -> StepResult:
+    return _convert(request, "tflite")
+
+
+def _to_onnx(request: StepRequest) -> StepResult:
+    return _convert(request, "onnx")
+
+
+STEPS: tuple[ConversionStep, ...] = (
+    FormatStep(
+        "keras-to-openvino",
+        state("keras"),
+        state("openvino"),
+        (_KERAS, *distributions("openvino")),
+        3.0,
+        _to_openvino,
+    ),
+    FormatStep("keras-to-tflite", state("keras"), state("tflite"), (_TENSORFLOW,), 8.0, _to_tflite),
+    FormatStep("keras-to-onnx", state("keras"), state("onnx"), (_TENSORFLOW,), 8.0, _to_onnx),
+)

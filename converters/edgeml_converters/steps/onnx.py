@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
-from edgeml.converter import ConversionStep, StepRequest, StepResult
+from edgeml.converter import ConversionStep, Requirement, StepRequest, StepResult
 from edgeml.words import Scheme
-from edgeml_converters.steps import openvino_ir
-from edgeml_converters.steps.step import FormatStep, distributions, state
+from edgeml_converters.steps import onnx_file, openvino_ir, tflite_file
+from edgeml_converters.steps.step import FormatStep, distributions, state, tool_errors
+from edgeml_converters.steps.worker_step import convert_in_worker
 
 TRANSLATION_COST: Final = 30.0
 """An artifact quantized for another engine comes after one that was quantized for this one."""
@@ -15,6 +19,23 @@ TRANSLATION_COST: Final = 30.0
 
 def _to_openvino(request: StepRequest) -> StepResult:
     return openvino_ir.convert(request, "onnx-to-openvino")
+
+
+def _to_tflite(request: StepRequest) -> StepResult:
+    step = "onnx-to-tflite"
+    with tempfile.TemporaryDirectory(prefix="edgeml-onnx-") as scratch, tool_errors(step, request.source):
+        static = Path(scratch) / "model.onnx"
+        notes = onnx_file.prepare(request.source, static, request.input_shapes)
+        ports = onnx_file.simplify(static)
+        made = convert_in_worker(
+            "onnx2tf",
+            replace(request, samples=None),
+            ("onnx", "tflite"),
+            source=static,
+            extra={"inputs": [port.name for port in ports.inputs]},
+        )
+        tflite_file.require_signature(made.artifact, ports.inputs, ports.outputs, step)
+    return StepResult(made.artifact, notes=notes, versions=made.versions)
 
 
 def _translation(scheme: Scheme) -> FormatStep:
@@ -31,6 +52,14 @@ def _translation(scheme: Scheme) -> FormatStep:
 STEPS: tuple[ConversionStep, ...] = (
     FormatStep(
         "onnx-to-openvino", state("onnx"), state("openvino"), distributions("openvino"), 1.0, _to_openvino
+    ),
+    FormatStep(
+        "onnx-to-tflite",
+        state("onnx"),
+        state("tflite"),
+        (Requirement("worker", "onnx2tf"), *distributions("onnx", "onnxslim", "ai-edge-litert")),
+        9.0,
+        _to_tflite,
     ),
     _translation("int8_static"),
 )

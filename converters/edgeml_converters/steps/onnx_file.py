@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,6 +54,62 @@ def read(path: Path) -> Any:
     return model
 
 
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output: its name and its shape."""
+
+    name: str
+    shape: Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """A model's signature."""
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+
+def simplify(path: Path) -> Ports:
+    """Fold what is constant once the shapes are static, in place; gives the signature.
+
+    Graphs that compute their shapes at run time lose them in other formats otherwise.
+    """
+    import onnx
+    import onnxslim
+
+    model = onnxslim.slim(onnx.load_model(str(path)))
+    onnx.save_model(model, str(path))
+    return Ports(
+        tuple(Port(item.name, shape_of(item)) for item in input_ports(model)),
+        tuple(Port(item.name, shape_of(item)) for item in model.graph.output),
+    )
+
+
+def rename(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Give a model's inputs and outputs, in order, these names; in place.
+
+    Raises:
+        ConversionError: the model has another number of inputs or outputs.
+    """
+    import onnx
+
+    model = onnx.load_model(str(path))
+    ports = [item.name for item in input_ports(model)], [item.name for item in model.graph.output]
+    if (len(ports[0]), len(ports[1])) != (len(inputs), len(outputs)):
+        raise ConversionError(
+            f"{path.name} has {len(ports[0])} inputs and {len(ports[1])} outputs, "
+            f"its source has {len(inputs)} and {len(outputs)}"
+        )
+    new = dict(zip(ports[0] + ports[1], [*inputs, *outputs], strict=True))
+    for item in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        item.name = new.get(item.name, item.name)
+    for node in model.graph.node:
+        for side in (node.input, node.output):
+            side[:] = [new.get(name, name) for name in side]
+    onnx.save_model(model, str(path))
+
+
 def input_ports(model: Any) -> list[Any]:
     """Give the real inputs: old files list their weights among them."""
     weights = {item.name for item in model.graph.initializer}
@@ -78,7 +135,8 @@ def _raise_opset(model: Any, source: Path) -> tuple[Any, list[str]]:
         )
     except Exception as error:
         raise ConversionError(
-            f"{source.name} has opset {opset}, which cannot be raised to {OPSET_RAISED}: {first_line(error)}; "
+            f"{source.name} has opset {opset}, which cannot be raised to {OPSET_RAISED}: "
+            f"{first_line(error)}; "
             f"export the model again with opset {OPSET_MIN} or newer"
         ) from error
 
@@ -87,6 +145,12 @@ def _freeze(model: Any, input_shapes: Mapping[str, Shape]) -> list[str]:
     import onnx
 
     ports = input_ports(model)
+    if len(ports) < len(model.graph.input):
+        # weights listed as inputs could be replaced by a caller, so engines do not fold them
+        kept = [type(port).FromString(port.SerializeToString()) for port in ports]
+        del model.graph.input[:]
+        model.graph.input.extend(kept)
+        ports = list(model.graph.input)
     check_shape_names(dict(input_shapes), [port.name for port in ports])
     notes: list[str] = []
     for port in ports:

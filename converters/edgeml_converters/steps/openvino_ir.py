@@ -1,14 +1,14 @@
-"""Everything that ends in OpenVINO IR: OpenVINO's own readers, static shapes, the source's names, float32 kept."""
+"""All that ends in OpenVINO IR: its own readers, static shapes, the source's names, float32 weights kept."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgeml.converter import StepRequest, StepResult
 from edgeml.errors import ConversionError
-from edgeml.tensors import Shape
+from edgeml.tensors import Quantization, Shape
 from edgeml.words import ARTIFACT_FILE
 from edgeml_converters.steps.step import check_shape_names, fixed_shape, tool_errors
 
@@ -21,18 +21,24 @@ def convert(
     inputs: Sequence[str] = (),
     outputs: Sequence[str] = (),
     notes: tuple[str, ...] = (),
+    stored: Mapping[str, Quantization] | None = None,
 ) -> StepResult:
     """Read ``source`` (default: the request's) with OpenVINO and write IR with float32 weights kept.
 
     ``inputs`` and ``outputs`` name the tensors in the model's order where the reader's names differ
-    from what the source's runtime calls them.
+    from what the source's runtime calls them. ``stored`` are the integer tensors among them: IR
+    keeps no scale for its inputs and outputs, so that they become float32.
     """
     with tool_errors(step, request.source):
         import openvino
 
-        model = openvino.convert_model(str(source or request.source))
+        path = source or request.source
+        read = openvino.Core().read_model if path.suffix == ".xml" else openvino.convert_model
+        model = read(str(path))
         _rename(model.inputs, inputs, step)
         _rename(model.outputs, outputs, step)
+        if stored:
+            model = _float_io(model, stored)
         notes = (*notes, *freeze(model, request.input_shapes))
         artifact = request.output_dir / ARTIFACT_FILE["openvino"]
         openvino.save_model(model, str(artifact), compress_to_fp16=False)
@@ -63,6 +69,50 @@ def freeze(model: Any, input_shapes: Mapping[str, Shape]) -> tuple[str, ...]:
     if notes:
         model.reshape(shapes)
     return tuple(notes)
+
+
+def _float_io(model: Any, stored: Mapping[str, Quantization]) -> Any:
+    """Put the quantization of integer inputs and the dequantization of integer outputs into the graph."""
+    from openvino import Type
+    from openvino.preprocess import PrePostProcessor
+
+    processor = PrePostProcessor(model)
+    for port in model.inputs:
+        name = port.get_any_name()
+        if name in stored:
+            side = processor.input(name)
+            side.tensor().set_element_type(Type.f32)
+            side.preprocess().custom(_quantize(stored[name], port.get_element_type().to_string()))
+    for port in model.outputs:
+        name = port.get_any_name()
+        if name in stored:
+            processor.output(name).postprocess().custom(_dequantize(stored[name]))
+    return processor.build()
+
+
+def _quantize(given: Quantization, dtype: str) -> Callable[[Any], Any]:
+    import numpy as np
+    from openvino import opset13
+
+    low, high = (-128.0, 127.0) if dtype == "i8" else (0.0, 255.0)
+
+    def node(value: Any) -> Any:
+        scaled = opset13.round(opset13.divide(value, np.float32(given.scale[0])), "half_to_even")
+        shifted = opset13.add(scaled, np.float32(given.zero_point[0]))
+        return opset13.convert(opset13.clamp(shifted, low, high), dtype).output(0)
+
+    return node
+
+
+def _dequantize(given: Quantization) -> Callable[[Any], Any]:
+    import numpy as np
+    from openvino import opset13
+
+    def node(value: Any) -> Any:
+        shifted = opset13.subtract(opset13.convert(value, "f32"), np.float32(given.zero_point[0]))
+        return opset13.multiply(shifted, np.float32(given.scale[0])).output(0)
+
+    return node
 
 
 def version() -> str:

@@ -1,4 +1,4 @@
-"""What every step of this package has in common: its edge, and the guard around the tool that does the work."""
+"""What the steps have in common: their edge, and the guard around the tool that does the work."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeml.converter import Requirement, State, StepRequest, StepResult
-from edgeml.errors import ConversionError, EdgemlError, EngineMissingError, ModelFileError
+from edgeml.errors import ConversionError, EdgemlError, EngineMissingError
 from edgeml.tensors import Shape
 from edgeml.words import Format, Scheme
+from edgeml_converters.formats_safety import check
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +29,7 @@ class FormatStep:
 
     def run(self, request: StepRequest) -> StepResult:
         """Do the step; the source is verified to be the same afterwards."""
-        if not request.source.exists():
-            raise ModelFileError(f"no such file: {request.source}")
+        check(request.source, self.source.format, trust_code=request.trust_code)
         before = tree_hash(request.source)
         result = self.action(request)
         if tree_hash(request.source) != before:

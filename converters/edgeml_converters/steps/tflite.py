@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
-from edgeml.converter import ConversionStep, StepRequest, StepResult
+from edgeml.converter import ConversionStep, Requirement, StepRequest, StepResult
 from edgeml.words import Scheme
-from edgeml_converters.steps import openvino_ir, tflite_file
+from edgeml_converters.steps import onnx_file, openvino_ir, tflite_file
 from edgeml_converters.steps.step import FormatStep, distributions, state, tool_errors
+from edgeml_converters.steps.worker_step import convert_in_worker
 
 TRANSLATION_COST: Final = 40.0
 """An artifact quantized for another engine comes after one that was quantized for this one."""
@@ -16,7 +20,28 @@ TRANSLATION_COST: Final = 40.0
 def _to_openvino(request: StepRequest) -> StepResult:
     with tool_errors("tflite-to-openvino", request.source):
         names = tflite_file.names(request.source)
-    return openvino_ir.convert(request, "tflite-to-openvino", inputs=names.inputs, outputs=names.outputs)
+        stored = tflite_file.stored(request.source)
+    return openvino_ir.convert(
+        request,
+        "tflite-to-openvino",
+        inputs=names.inputs,
+        outputs=names.outputs,
+        notes=tuple(f"{name}: made float32, IR keeps no scale" for name in stored),
+        stored=stored,
+    )
+
+
+def _to_onnx(request: StepRequest) -> StepResult:
+    step = "tflite-to-onnx"
+    with tempfile.TemporaryDirectory(prefix="edgeml-tflite-") as scratch, tool_errors(step, request.source):
+        static = Path(scratch) / "model.tflite"
+        notes = tflite_file.prepare(request.source, static, request.input_shapes)
+        names = tflite_file.names(static)
+        made = convert_in_worker(
+            "tensorflow", replace(request, samples=None), ("tflite", "onnx"), source=static
+        )
+        onnx_file.rename(made.artifact, names.inputs, names.outputs)
+    return StepResult(made.artifact, notes=notes, versions=made.versions)
 
 
 def _translation(scheme: Scheme) -> FormatStep:
@@ -38,6 +63,14 @@ STEPS: tuple[ConversionStep, ...] = (
         distributions("openvino", "ai-edge-litert"),
         1.0,
         _to_openvino,
+    ),
+    FormatStep(
+        "tflite-to-onnx",
+        state("tflite"),
+        state("onnx"),
+        (Requirement("worker", "tensorflow"), *distributions("ai-edge-litert", "onnx")),
+        7.0,
+        _to_onnx,
     ),
     _translation("int8_static"),
 )

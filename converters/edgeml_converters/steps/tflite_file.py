@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from edgeml.errors import ConversionError, ModelFileError
-from edgeml.tensors import Shape
+from edgeml.tensors import Quantization, Shape
 from edgeml_converters.steps.step import check_shape_names, fixed_shape
 
 SIGNATURE_KEY: Final = "serving_default"
 """The key a model without a signature gets; what TensorFlow calls its only signature."""
+
+
+class HasShape(Protocol):
+    """A named tensor of the source."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def shape(self) -> Shape: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +36,23 @@ class Names:
 def names(path: Path) -> Names:
     """Give the names that callers use: the only signature's if it covers the model, else the tensors'."""
     return _names(_read(path))
+
+
+def stored(path: Path) -> dict[str, Quantization]:
+    """Give the 8-bit inputs and outputs by name, with what their integers stand for."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = _read(path)
+    graph, found = model.subgraphs[0], _names(model)
+    result: dict[str, Quantization] = {}
+    for side, indices in ((found.inputs, graph.inputs), (found.outputs, graph.outputs)):
+        for name, index in zip(side, indices, strict=True):
+            tensor = graph.tensors[index]
+            given = tensor.quantization
+            eight_bits = tensor.type in {schema.TensorType.INT8, schema.TensorType.UINT8}
+            if eight_bits and given is not None and given.scale is not None and len(given.scale) == 1:
+                result[name] = Quantization((float(given.scale[0]),), (int(given.zeroPoint[0]),))
+    return result
 
 
 def prepare(source: Path, target: Path, input_shapes: Mapping[str, Shape]) -> tuple[str, ...]:
@@ -42,6 +69,56 @@ def prepare(source: Path, target: Path, input_shapes: Mapping[str, Shape]) -> tu
 
     flatbuffer_utils.write_model(model, str(target))
     return tuple(notes)
+
+
+def rename(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Give a file's inputs and outputs, in the order of its tensors, these names; in place.
+
+    Raises:
+        ConversionError: the model has another number of inputs or outputs.
+    """
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = _read(path)
+    graph = model.subgraphs[0]
+    sides = ((inputs, graph.inputs), (outputs, graph.outputs))
+    if any(len(new) != len(indices) for new, indices in sides):
+        raise ConversionError(
+            f"{path.name} has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs, "
+            f"its source has {len(inputs)} and {len(outputs)}"
+        )
+    for new, indices in sides:
+        for name, index in zip(new, indices, strict=True):
+            graph.tensors[index].name = name.encode()
+    model.signatureDefs = []
+    _add_signature(model)
+    flatbuffer_utils.write_model(model, str(path))
+
+
+def require_signature(path: Path, inputs: Sequence[HasShape], outputs: Sequence[HasShape], step: str) -> None:
+    """Refuse a file whose inputs or outputs are not, by name, shaped as the source's.
+
+    Raises:
+        ConversionError: a name is missing, or a layout was changed.
+    """
+    model = _read(path)
+    graph, found = model.subgraphs[0], _names(model)
+    for ports, own, indices in (
+        (inputs, found.inputs, graph.inputs),
+        (outputs, found.outputs, graph.outputs),
+    ):
+        shapes = {
+            name: tuple(int(side) for side in graph.tensors[index].shape)
+            for name, index in zip(own, indices, strict=True)
+        }
+        for port in ports:
+            if port.name not in shapes:
+                raise ConversionError(f"{step}: {port.name!r} is lost; the result has {', '.join(shapes)}")
+            if None not in port.shape and shapes[port.name] != tuple(port.shape):
+                raise ConversionError(
+                    f"{step}: {port.name!r} has the shape {tuple(port.shape)} in the source and "
+                    f"{shapes[port.name]} in the result: its layout was changed"
+                )
 
 
 def _read(path: Path) -> Any:

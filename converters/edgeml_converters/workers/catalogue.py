@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from edgeml.errors import UsageError, WorkerMissingError
+from edgeml.settings import settings
 
 State = Literal["installed", "importable", "configured", "outdated", "missing"]
 
@@ -49,7 +50,12 @@ WORKERS: Final = {
         ),
         Worker("torch", "PyTorch .pt2 to ONNX, TFLite and OpenVINO", ("torch", "onnxscript", "litert_torch")),
         Worker("keras", "Keras to OpenVINO, without TensorFlow", ("keras", "openvino", "h5py")),
-        Worker("onnx2tf", "ONNX to TFLite, without TensorFlow", ("onnx2tf",)),
+        Worker(
+            "onnx2tf",
+            "ONNX to TFLite, without TensorFlow",
+            ("onnx2tf", "sng4onnx", "ai_edge_litert"),
+            ("--no-deps", "--ignore-requires-python"),
+        ),
     )
 }
 
@@ -66,12 +72,8 @@ def worker_named(name: str) -> Worker:
 
 
 def workers_dir() -> Path:
-    """Give the folder that holds the workers' environments (EDGEML_WORKERS_DIR)."""
-    given = os.environ.get("EDGEML_WORKERS_DIR")
-    if given:
-        return Path(given).expanduser().absolute()
-    data_home = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(data_home).expanduser() / "edgeml" / "workers"
+    """Give the folder that holds the workers' environments (setting ``workers_dir``)."""
+    return settings().workers_dir
 
 
 def folder(name: str) -> Path:

@@ -1,0 +1,129 @@
+"""Workers put up and taken down; an interrupted installation leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from edgeml.errors import WorkerError
+from edgeml_converters.workers.catalogue import (
+    environment_python,
+    folder,
+    pins,
+    status,
+    worker_named,
+    workers_dir,
+)
+
+Progress = Callable[[str], None]
+
+
+def install(name: str, *, python: Path | None = None, progress: Progress = lambda _: None) -> Path:
+    """Install a worker with the user's own pip configuration; gives its environment.
+
+    The environment is built in its final folder's neighbour and renamed when everything is in it.
+    Nothing is done if it is installed already with these pins.
+
+    Args:
+        name: the worker.
+        python: the interpreter to build the environment with; the running one by default.
+        progress: called with one line per package.
+
+    Raises:
+        UsageError: there is no worker of that name.
+        WorkerError: pip failed; holds its last lines.
+    """
+    worker = worker_named(name)
+    target = workers_dir() / name
+    if (target / "pins.txt").is_file() and status(name).state == "installed":
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=target.parent))
+    try:
+        progress("creating the environment")
+        _run([str(python or sys.executable), "-m", "venv", str(scratch)], name, progress)
+        requirements = folder(name) / "requirements.txt"
+        progress("installing the packages")
+        _run(
+            [
+                *(str(environment_python(scratch)), "-m", "pip", "install", "--no-input"),
+                *("--progress-bar=off", *worker.options, "-r", str(requirements)),
+            ],
+            name,
+            progress,
+        )
+        (scratch / "pins.txt").write_text(pins(name), encoding="utf-8")
+        _put_in_place(scratch, target)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    return target
+
+
+def remove(name: str) -> bool:
+    """Remove an installed worker; gives whether there was one.
+
+    Raises:
+        UsageError: there is no worker of that name.
+        WorkerError: its folder cannot be removed.
+    """
+    worker_named(name)
+    target = workers_dir() / name
+    if not target.exists():
+        return False
+    grave = Path(tempfile.mkdtemp(prefix=f".{name}.old.", dir=target.parent))
+    try:
+        target.rename(grave / name)
+        shutil.rmtree(grave)
+    except OSError as error:
+        raise WorkerError(f"worker {name} cannot be removed from {target}: {error}") from error
+    return True
+
+
+def size_bytes(name: str) -> int:
+    """Give the bytes that an installed worker takes on the disk; 0 if it is not installed."""
+    target = workers_dir() / name
+    return sum(item.lstat().st_size for item in target.rglob("*") if not item.is_dir())
+
+
+def _put_in_place(scratch: Path, target: Path) -> None:
+    if target.exists():
+        grave = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+        target.rename(grave / target.name)
+        shutil.rmtree(grave, ignore_errors=True)
+    scratch.rename(target)
+
+
+def _run(argv: list[str], name: str, progress: Progress) -> None:
+    """Run a command, line by line; its group is ended with us."""
+    environment = {key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "PYTHONHOME"}}
+    lines: list[str] = []
+    process = subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+    try:
+        for line in process.stdout or ():
+            lines.append(line.rstrip())
+            if line.startswith(("Collecting ", "Installing ", "Processing ")):
+                progress(line.strip()[:100])
+        code = process.wait()
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    if code != 0:
+        tail = "\n".join(f"  {line}" for line in lines[-10:])
+        command = " ".join(argv[1:4])
+        raise WorkerError(
+            f"worker {name} could not be installed: {command} ended with exit code {code}.\n{tail}"
+        )
