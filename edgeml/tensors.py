@@ -47,7 +47,8 @@ def quantize(values: Array, quantization: Quantization, dtype: str) -> Array:
     info = np.iinfo(dtype)
     scale, zero_point = _broadcast(quantization, values.ndim)
     stored = np.rint(np.asarray(values, np.float32) / scale) + zero_point
-    return np.clip(stored, info.min, info.max).astype(dtype)
+    clipped: Array = np.clip(stored, info.min, info.max)
+    return clipped.astype(dtype)
 
 
 def dequantize(stored: Array, quantization: Quantization) -> NDArray[np.float32]:
