@@ -10,9 +10,9 @@ from edgeml.words import RuntimeName
 def saturates(target: Target) -> bool:
     """Say whether u8×s8 products can overflow their 16-bit sums on the target's CPU.
 
-    x86 before VNNI multiplies by ``pmaddubsw``, which adds two products into 16 bits and clips. One
-    ONNX file lost 5.8 (ResNet50) and 7.3 (MobileNetV2) points of top-1 on such a CPU. ARM's
-    instructions widen to 32 bits.
+    x86 before VNNI multiplies by ``pmaddubsw``, which adds two products into 16 bits and clips.
+    Published figures of one and the same ONNX file are 5.8 (ResNet50) and 7.3 (MobileNetV2) points of
+    top-1 lower on such a CPU. ARM's instructions widen to 32 bits.
     """
     return target.architecture == "x86_64" and not target.cpu_features & {"vnni", "amx_int8"}
 
@@ -20,11 +20,11 @@ def saturates(target: Target) -> bool:
 def quantizer_settings(target: Target, runtime: RuntimeName) -> QuantizerSettings:
     """Choose how to quantize for a runtime on a target.
 
-    - ``per_channel`` always: one scale for all of a depthwise convolution's channels leaves 8 % of
-      MobileNetV2's 89 % top-1.
-    - activations: TFLite's int8 kernels take s8 only. ONNX takes both; u8 is 1.4 to 1.7 times as fast
-      as s8 in ONNX Runtime on x86, and OpenVINO runs s8 activations in float. There are no
-      measurements on ARM that would say otherwise, so it is u8 there too.
+    - ``per_channel`` always: one scale for all channels of a convolution leaves MobileNetV2 at 8 %
+      top-1, of 89 % in float.
+    - activations: TFLite's int8 kernels take s8 only. ONNX takes both; measured on x86 with VNNI, u8
+      is 1.7 to 2.3 times as fast as s8 in ONNX Runtime, and OpenVINO runs convolutions of s8
+      activations in float. There are no measurements on ARM that would say otherwise.
     - ``reduce_range`` where products can saturate, except for LiteRT, whose kernels widen s8 to 16
       bits before they multiply.
     """
