@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 import numpy as np
 
@@ -65,6 +65,11 @@ class BoundSession:
         self._release()
 
 
+_FLOAT: Final = np.dtype(np.float32)
+_EXACT_BYTES: Final = 2
+"""Integers of this size and below are all exact in float32."""
+
+
 def closed(*_: object) -> NoReturn:
     """Stand in for the engine's calls once a session is closed."""
     raise InferenceError("this session is closed; load the model again")
@@ -77,10 +82,13 @@ def bind(
     run_any = bind_checked(inputs, outputs, call)
     if len(inputs) != 1 or len(outputs) != 1:
         return run_any
-    if outputs[0].quantization is not None and inputs[0].quantization is None:
+    source, result = inputs[0], outputs[0]
+    if source.quantization is not None:
+        return _bind_quantized(source, result, call_one, run_any)
+    if result.quantization is not None:
         return run_any
-    name, dtype, result_name = inputs[0].name, np.dtype(inputs[0].dtype), outputs[0].name
-    shape: tuple[int | None, ...] = inputs[0].shape
+    name, dtype, result_name = source.name, np.dtype(source.dtype), result.name
+    shape: tuple[int | None, ...] = source.shape
 
     def run(given: Mapping[str, Array]) -> dict[str, Array]:
         nonlocal shape
@@ -98,12 +106,85 @@ def bind(
     return run
 
 
+def _bind_quantized(
+    source: TensorSpec, result: TensorSpec, call_one: SingleCall, run_any: RunCall
+) -> RunCall:
+    """Bind a model of one quantized input and one output: stored integers go through, floats both ways."""
+    name, dtype, result_name = source.name, np.dtype(source.dtype), result.name
+    store, restore = storing(source), restoring(result)
+    shape: tuple[int | None, ...] = source.shape
+
+    def run(given: Mapping[str, Array]) -> dict[str, Array]:
+        nonlocal shape
+        try:
+            array = given[name]
+            if array.shape == shape and len(given) == 1:
+                if array.dtype is dtype:
+                    return {result_name: call_one(array)}
+                if array.dtype is _FLOAT:
+                    return {result_name: restore(call_one(store(array)))}
+        except (KeyError, AttributeError, TypeError, IndexError):
+            return run_any(given)
+        results = run_any(given)
+        shape = array.shape
+        return results
+
+    return run
+
+
+def storing(spec: TensorSpec) -> SingleCall:
+    """Give ``edgeml.tensors.quantize`` for one tensor, its constants worked out beforehand."""
+    quantization = spec.quantization
+    if quantization is None:
+        return _unchanged
+    if len(quantization.scale) != 1:
+        return lambda values: quantize(values, quantization, spec.dtype)
+    dtype, info = np.dtype(spec.dtype), np.iinfo(spec.dtype)
+    scale, zero_point = np.float32(quantization.scale[0]), np.float32(quantization.zero_point[0])
+    low, high = np.float32(info.min), np.float32(info.max)
+
+    def store(values: Array) -> Array:
+        stored = np.asarray(values / scale)
+        np.rint(stored, stored)
+        np.add(stored, zero_point, stored)
+        np.maximum(stored, low, stored)
+        np.minimum(stored, high, stored)
+        return stored.astype(dtype)
+
+    return (
+        store if dtype.itemsize <= _EXACT_BYTES else lambda values: quantize(values, quantization, spec.dtype)
+    )
+
+
+def restoring(spec: TensorSpec) -> SingleCall:
+    """Give ``edgeml.tensors.dequantize`` for one tensor, its constants worked out beforehand."""
+    quantization = spec.quantization
+    if quantization is None:
+        return _unchanged
+    if len(quantization.scale) != 1:
+        return lambda stored: dequantize(stored, quantization)
+    scale, zero_point = np.float32(quantization.scale[0]), np.float32(quantization.zero_point[0])
+
+    def restore(stored: Array) -> Array:
+        values = stored.astype(_FLOAT)
+        np.subtract(values, zero_point, values)
+        np.multiply(values, scale, values)
+        return values
+
+    return restore
+
+
+def _unchanged(array: Array) -> Array:
+    return array
+
+
 def bind_checked(
     inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], call: EngineCall
 ) -> RunCall:
     """Give the ``run`` that serves every caller: any input dtype that is allowed, any number of tensors."""
     dtypes = tuple(np.dtype(spec.dtype) for spec in inputs)
-    plain = all(spec.quantization is None for spec in inputs)
+    store = [storing(spec) for spec in inputs]
+    restore = [restoring(spec) for spec in outputs]
     count = len(inputs)
 
     def run(given: Mapping[str, Array]) -> dict[str, Array]:
@@ -122,15 +203,15 @@ def bind_checked(
                 stored = stored or spec.quantization is not None
                 arrays[place] = array.astype(dtype, copy=False)  # native byte order
             elif spec.quantization is not None and array.dtype == np.float32:
-                arrays[place] = quantize(array, spec.quantization, spec.dtype)
+                arrays[place] = store[place](array)
             else:
                 reject_array(spec, array)
         results = call(arrays)
-        if stored and not plain:
+        if stored:
             return {spec.name: result for spec, result in zip(outputs, results, strict=True)}
         return {
-            spec.name: result if spec.quantization is None else dequantize(result, spec.quantization)
-            for spec, result in zip(outputs, results, strict=True)
+            spec.name: convert(result)
+            for spec, convert, result in zip(outputs, restore, results, strict=True)
         }
 
     return run
@@ -148,11 +229,10 @@ def bind_tapped(
         for spec in tensors
     )
 
+    restore = [restoring(spec) for spec in tensors]
+
     def call_dequantized(arrays: list[Array]) -> list[Array]:
-        return [
-            result if spec.quantization is None else dequantize(result, spec.quantization)
-            for spec, result in zip(tensors, call(arrays), strict=True)
-        ]
+        return [convert(result) for convert, result in zip(restore, call(arrays), strict=True)]
 
     return BoundSession(inputs, outputs, bind_checked(inputs, outputs, call_dequantized), release)
 
