@@ -291,9 +291,7 @@ def hdf5_end(path: Path, data: Bytes) -> int:
     offset_bytes = head[13] if version < 2 else head[9]  # noqa: PLR2004 - where the layout changed
     end_place = (24, 28, 12, 12)[version] + 2 * offset_bytes
     if not offset_bytes or len(data) < end_place + offset_bytes:
-        raise ModelFileError(
-            f"{path}: truncated: {len(data)} of at least {end_place + 8} bytes, not even a superblock; {_AGAIN}"
-        )
+        raise ModelFileError(f"{path}: truncated: {len(data)} of at least {end_place + 8} bytes; {_AGAIN}")
     return int.from_bytes(data[end_place : end_place + offset_bytes], "little")
 
 

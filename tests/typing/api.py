@@ -1,46 +1,44 @@
-"""The public API as a user types it: mypy strict reads this file, nothing runs it."""
+"""What a user's type checker sees; mypy checks this file, nothing runs it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import assert_type
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, assert_type
 
 import edgeml
-from edgeml.tensors import Array
+from edgeml.bundle import Bundle, open_bundle, write_bundle
+from edgeml.formats import identify
+from edgeml.manifest import Manifest
+from edgeml.pipeline import Prediction
+from edgeml.settings import Settings, settings
+from edgeml.words import Format
+
+if TYPE_CHECKING:
+    from edgeml.tensors import Array
 
 
-def three_lines(picture: Array) -> Array:
-    model = edgeml.load("digits-1.edgeml")
-    assert_type(model, edgeml.Model)
-    return np.asarray(model(picture))
+def use(x: Array, path: Path, manifest: Manifest) -> None:
+    """Use the public names as a caller would."""
+    with edgeml.load("kws", threads=2) as model:
+        assert_type(model, edgeml.Model)
+        assert_type(model(x), Any)
+        assert_type(model.run({"x": x}), "dict[str, Array]")
+        assert_type(model.predict(x), Prediction)
+        assert_type(model.predict(x).label, str | None)
+        assert_type(model.spec.inputs, tuple[edgeml.TensorSpec, ...])
+        assert_type(model.spec.inputs[0].quantization, edgeml.Quantization | None)
+        assert_type(model.release, int | None)
+        assert_type(model.variant, str | None)
+    edgeml.load(path, runtime="litert", variant="litert-float32")
+    edgeml.load(path, thread=2)  # type: ignore[call-arg] # a misspelt option is an error
+    model.release = "3"  # type: ignore[assignment] # a release is a number
 
-
-def named_inputs(model: edgeml.Model, picture: Array) -> Array:
-    outputs = model.run({"image": picture})
-    assert_type(outputs, dict[str, Array])
-    return outputs["scores"]
-
-
-def from_a_path(path: Path) -> str:
-    with edgeml.load(path) as model:
-        return f"{model.name} takes {model.spec.inputs[0]}"
-
-
-def release(model: edgeml.Model) -> int:
-    assert_type(model.release, int | None)
-    return model.release or 0
-
-
-def answer(model: edgeml.Model, picture: Array) -> str:
-    prediction = model.predict(picture)
-    return prediction.best.label or str(prediction.best.index)
-
-
-def refused(model: edgeml.Model, picture: Array) -> str:
+    assert_type(open_bundle(path), Bundle)
+    assert_type(open_bundle(path).read("labels.txt"), bytes)
+    assert_type(write_bundle(path, manifest, {"labels.txt": path}), Manifest)
+    assert_type(identify(path), Format)
+    assert_type(settings(), Settings)
     try:
-        model(picture)
+        edgeml.load("kws")
     except edgeml.EdgemlError as error:
-        return str(error)
-    return ""
+        assert_type(error.exit_code, int)

@@ -1,0 +1,130 @@
+"""Which variant of a bundle this machine runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edgeml.errors import BundleError, EngineMissingError, EngineVersionError, UsageError
+from edgeml.manifest import Manifest, Variant
+from edgeml.targets import HOST, Target, target
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A variant, and why one should be careful with it."""
+
+    variant: Variant
+    warning: str | None = None
+    """Set when nothing in the bundle was made for this kind of machine."""
+
+
+def choose(
+    manifest: Manifest,
+    machine: Target,
+    lacking: Callable[[Variant], str | None],
+    *,
+    runtime: str | None = None,
+    variant: str | None = None,
+) -> Sequence[Choice]:
+    """Order the variants that this machine can run, best first.
+
+    Variants made for this very class of machine come first, then those made for a class whose features
+    this machine has (the more features, the earlier), then the rest with a warning; among equals the
+    lowest measured latency wins, then the order of the manifest.
+
+    Args:
+        manifest: of the bundle.
+        machine: ``targets.host()``.
+        lacking: says why a variant's engine cannot be used here, ``None`` if it can.
+        runtime: take only this runtime's.
+        variant: take only this one, whatever it was made for.
+
+    Raises:
+        UsageError: the bundle has no such variant or runtime.
+        EngineMissingError: no engine that the bundle has a variant for is installed; lists the commands.
+        BundleError: this machine has not got what any variant needs (memory, accelerator).
+    """
+    asked = _asked(manifest, runtime, variant)
+    missing = {one.name: reason for one in asked if (reason := lacking(one)) is not None}
+    here = [one for one in asked if one.name not in missing]
+    if not here:
+        reasons = "; ".join(dict.fromkeys(missing.values()))
+        kind = EngineMissingError if "not installed" in reasons else EngineVersionError
+        raise kind(f"no variant of {manifest.name} can run here: {reasons}")
+    unfit = {one.name: reason for one in here if (reason := _unfit(one, machine)) is not None}
+    fit = here if variant is not None else [one for one in here if one.name not in unfit]
+    if not fit:
+        reasons = "; ".join(f"{name} {reason}" for name, reason in unfit.items())
+        raise BundleError(f"no variant of {manifest.name} suits this machine: {reasons}")
+    ranked = sorted(fit, key=lambda one: (_rank(one, machine), _latency(one)))
+    return [Choice(one, _warning(manifest, one, machine)) for one in ranked]
+
+
+def _asked(manifest: Manifest, runtime: str | None, variant: str | None) -> list[Variant]:
+    asked = [
+        one for one in manifest.variants if runtime in {None, one.runtime} and variant in {None, one.name}
+    ]
+    if not asked:
+        wanted = " and ".join(
+            text for text in (variant and f"variant {variant!r}", runtime and f"runtime {runtime!r}") if text
+        )
+        known = ", ".join(one.name for one in manifest.variants) or "none"
+        raise UsageError(f"{manifest.name} has no {wanted or 'variants'}; its variants are: {known}")
+    return asked
+
+
+def _unfit(variant: Variant, machine: Target) -> str | None:
+    needs = variant.needs
+    if needs.accelerator is not None and needs.accelerator not in machine.accelerators:
+        return f"needs the accelerator {needs.accelerator}"
+    if needs.memory_bytes is not None and 0 < machine.memory_bytes < needs.memory_bytes:
+        return f"needs {needs.memory_bytes >> 20} MiB of memory, here are {machine.memory_bytes >> 20}"
+    return None
+
+
+def _rank(variant: Variant, machine: Target) -> tuple[int, int]:
+    """Give 0 for this class of machine, 1 for one whose features are all here, 2 for the rest."""
+    if not set(variant.needs.cpu_features) <= machine.cpu_features:
+        return 2, 0
+    if machine.name in _classes(variant):
+        return 0, 0
+    features = [len(one.cpu_features) for one in _targets(variant) if one.runs_on(machine)]
+    return (1, -max(features)) if features else (2, 0)
+
+
+def _classes(variant: Variant) -> tuple[str, ...]:
+    """Give the targets by name, ``host`` as the class of the machine that measured."""
+    measured = (variant.measured.machine or "").split()
+    return tuple(
+        name if name != HOST else measured[0] for name in variant.targets if name != HOST or measured
+    )
+
+
+def _targets(variant: Variant) -> list[Target]:
+    found: list[Target] = []
+    for name in _classes(variant):
+        try:
+            found.append(target(name))
+        except UsageError:  # a target of the user who made the bundle
+            continue
+    return found
+
+
+def _latency(variant: Variant) -> float:
+    latency = variant.measured.latency_ms
+    return math.inf if latency is None else latency.p50
+
+
+def _warning(manifest: Manifest, variant: Variant, machine: Target) -> str | None:
+    if _rank(variant, machine)[0] < 2 or not variant.targets:  # noqa: PLR2004 - the rank of the rest
+        return None
+    made = ", ".join(_classes(variant)) or "another machine"
+    lacks = sorted(set(variant.needs.cpu_features) - machine.cpu_features)
+    why = f"; this CPU lacks {', '.join(lacks)}" if lacks else ""
+    return (
+        f"{manifest.name}: nothing in the bundle was made for this class of machine ({machine.name}); "
+        f"taking {variant.name}, made for {made}{why}. Its results and latency may differ: "
+        f"convert for {machine.name}"
+    )
