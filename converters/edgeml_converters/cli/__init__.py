@@ -1,0 +1,1 @@
+"""The converters' commands: light to import, engines and tables are loaded when a command runs."""
