@@ -93,7 +93,12 @@ def prepare(raw: Array, preprocess: Preprocess, spec: TensorSpec) -> Array:
         UsageError: the declaration does not fit the sample (two means for three channels, say).
         EngineMissingError: Pillow is needed and not installed.
     """
-    array = np.asarray(raw)
+    # what overflows becomes infinite, which the lints of data report
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _prepare(np.asarray(raw), preprocess, spec)
+
+
+def _prepare(array: Array, preprocess: Preprocess, spec: TensorSpec) -> Array:
     fitted = None if _is_image(array, spec) else _fit(array, spec, preprocess.layout)
     if fitted is None:
         image = _as_image(array, preprocess, spec)

@@ -6,6 +6,7 @@ A ``.npy`` is read, not mapped: mapped pages would count as the process's memory
 from __future__ import annotations
 
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -186,9 +187,9 @@ def _opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
 def _reading(what: object) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise DataError(f"{what}: damaged, or not an npz: {error}") from error
-    except ValueError as error:
+    except (ValueError, TypeError, OverflowError, SyntaxError, tokenize.TokenError) as error:
         raise DataError(f"{what}: not a plain numpy array: {error}") from error
     except OSError as error:
         raise DataError(f"{what}: cannot be read: {error.strerror or error}") from error

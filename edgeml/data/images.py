@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -89,14 +90,24 @@ def decode(file: Path) -> Array:
     """
     pillow = import_pillow(f"reading {file.name}")
     try:
-        with pillow.open(file) as image:
-            if image.mode in WIDE_MODES:
-                raise DataError(f"{file}: has more than 8 bits a channel; save it as .npy")
-            # palettes with transparency go by way of RGBA, or Pillow warns
-            whole = image.convert("RGBA") if "transparency" in image.info else image
-            return np.asarray(whole.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
+        # tags that Pillow cannot read do not matter here; a picture that may exhaust memory does
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            warnings.simplefilter("error", pillow.DecompressionBombWarning)
+            return _decode(pillow, file)
+    except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
+        raise DataError(f"{file}: too large to be decoded safely: {error}") from error
+    except (OSError, SyntaxError, ValueError, OverflowError) as error:
         raise DataError(f"{file}: not a readable image: {error}") from error
+
+
+def _decode(pillow: Any, file: Path) -> Array:
+    with pillow.open(file) as image:
+        if image.mode in WIDE_MODES:
+            raise DataError(f"{file}: has more than 8 bits a channel; save it as .npy")
+        # palettes with transparency go by way of RGBA, as Pillow asks for
+        whole = image.convert("RGBA") if "transparency" in image.info else image
+        return np.asarray(whole.convert("RGB"))
 
 
 def _list(root: Path) -> tuple[list[Path], list[str]]:

@@ -192,3 +192,13 @@ class TestOptions:
             parse_preprocess([option])
 
         assert says in str(caught.value)
+
+
+def test_the_file_in_the_guide_is_a_declaration(repository: Path, folder: Path) -> None:
+    text = (repository / "docs" / "how-to" / "prepare-data.md").read_text()
+
+    made = read_data_config(written(folder, text.split("```toml\n")[1].split("```")[0]))
+
+    assert made.preprocess.crop == (224, 224)
+    assert made.evaluation is not None
+    assert made.evaluation.metric == "top-1"

@@ -253,3 +253,11 @@ def test_the_module_needs_neither_numpy_nor_an_engine() -> None:
 
     assert done.stdout.strip() == "False"
     assert module.HOST == "host"
+
+
+def test_the_file_in_the_reference_is_a_target(repository: Path, tmp_path: Path) -> None:
+    text = (repository / "docs" / "reference" / "targets.md").read_text()
+    path = tmp_path / "gateway.toml"
+    path.write_text(text.split("```toml\n")[1].split("```")[0])
+
+    assert target(str(path)).title == "Gateway in the hall"
