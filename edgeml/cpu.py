@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,6 +140,8 @@ def _model(blocks: list[dict[str, str]]) -> str:
 
 
 def _sysctl() -> dict[str, str]:
+    import subprocess
+
     try:
         done = subprocess.run(
             ["/usr/sbin/sysctl", "hw.optional", "machdep.cpu"],
