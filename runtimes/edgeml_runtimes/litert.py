@@ -25,6 +25,7 @@ from edgeml_runtimes.binding import (
     closed,
     engine_text,
 )
+from edgeml_runtimes.chatter import without_chatter
 from edgeml_runtimes.options import as_options, parse_options
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _NAME: Final = "litert"
+_CHATTER: Final = b"INFO: Created TensorFlow Lite XNNPACK delegate"
 _REFUSALS: Final = (RuntimeError, ValueError, TypeError, SystemError, MemoryError)
 """What the interpreter raises; SystemError stands for a null pointer inside it."""
 
@@ -86,7 +88,8 @@ def _open(artifact: Path, options: LiteRTOptions, *, preserve: bool = False) -> 
     check_file(artifact, "tflite")
     resolver = OpResolverType.AUTO if options.xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     try:
-        with warnings.catch_warnings(action="ignore"):  # about memory, of preserved tensors
+        # The warning is about the memory of preserved tensors.
+        with warnings.catch_warnings(action="ignore"), without_chatter(_CHATTER):
             interpreter = Interpreter(
                 model_path=str(artifact),
                 num_threads=options.threads,
@@ -96,7 +99,8 @@ def _open(artifact: Path, options: LiteRTOptions, *, preserve: bool = False) -> 
     except _REFUSALS as error:
         raise ModelFileError(f"{artifact}: LiteRT cannot read it: {engine_text(error)}") from error
     try:
-        interpreter.allocate_tensors()
+        with without_chatter(_CHATTER):
+            interpreter.allocate_tensors()
     except _REFUSALS as error:
         raise InferenceError(_refusal(artifact, engine_text(error))) from error
     return interpreter

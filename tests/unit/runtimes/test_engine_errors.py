@@ -97,7 +97,7 @@ def test_a_model_that_fails_while_it_runs_is_an_inference_error(tmp_path: Path) 
         assert session.run({"index": np.array([1])})["y"] == 0
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("name", SMALL_MODELS)
 def test_an_engine_prints_nothing_of_its_own(name: str, tmp_path: Path) -> None:
     program = (
         "import sys, numpy; from pathlib import Path; from edgeml import plugins\n"
@@ -110,3 +110,13 @@ def test_an_engine_prints_nothing_of_its_own(name: str, tmp_path: Path) -> None:
     argv = [sys.executable, "-c", program, name, str(make_double(tmp_path, name))]
     done = subprocess.run(argv, capture_output=True, check=True)
     assert (done.stdout, done.stderr) == (b"", b"")
+
+
+def test_what_others_print_while_chatter_is_dropped_is_kept() -> None:
+    program = (
+        "import os; from edgeml_runtimes.chatter import without_chatter\n"
+        "with without_chatter(b'INFO'): os.write(2, b'INFO: noise\\nreal trouble\\n')\n"
+        "os.write(2, b'INFO: after\\n')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stderr == b"real trouble\nINFO: after\n"
