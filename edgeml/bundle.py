@@ -314,13 +314,18 @@ class Bundle:
                     if size_bytes > entry.size_bytes:
                         break
                     yield chunk
-        except (OSError, EOFError, KeyError, zipfile.BadZipFile, ModelFileError) as error:
+        except (EOFError, KeyError, zipfile.BadZipFile, ModelFileError) as error:
+            raise BundleError(self._damage(entry)) from error
+        except OSError as error:
             raise BundleError(f"{self.path}: {entry.path} cannot be read: {error}") from error
         if size_bytes != entry.size_bytes or digest.hexdigest() != entry.sha256:
-            raise BundleError(
-                f"{self.path}: {entry.path} is damaged (its size or sha256 is not the manifest's); "
-                "copy the bundle again from its source"
-            )
+            raise BundleError(self._damage(entry))
+
+    def _damage(self, entry: FileEntry) -> str:
+        return (
+            f"{self.path}: {entry.path} is damaged (its size or sha256 is not the manifest's); "
+            "copy the bundle again from its source"
+        )
 
 
 def open_bundle(path: Path) -> Bundle:

@@ -1,0 +1,222 @@
+"""``edgeml bundle``: look into a bundle, check it, take it apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from edgeml.bundle import Bundle
+    from edgeml.manifest import Manifest, Variant
+
+_PATH = click.Path(path_type=Path)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+@click.group()
+def bundle() -> None:
+    """Look into a bundle, check it, or take it apart.
+
+    BUNDLE is a .edgeml file or the folder that one was extracted to.
+
+    \b
+    Examples:
+      edgeml bundle inspect kws-1.edgeml
+      edgeml bundle verify kws-1.edgeml
+      edgeml bundle extract kws-1.edgeml --output kws
+    """  # noqa: D301 - \b is click's mark for text that keeps its lines
+
+
+@bundle.command()
+@click.argument("path", metavar="BUNDLE", type=_PATH)
+@_JSON
+def inspect(path: Path, as_json: bool) -> None:
+    """Show what a bundle takes and gives, its variants with their figures, and its files.
+
+    \b
+    Example:
+      edgeml bundle inspect kws-1.edgeml --json | jq '.manifest.variants[].name'
+    """  # noqa: D301 - as above
+    from edgeml.bundle import open_bundle
+    from edgeml.manifest_json import to_json
+
+    opened = open_bundle(path)
+    if as_json:
+        _print_json({"bundle": str(path), "size_bytes": _size(opened), "manifest": to_json(opened.manifest)})
+    else:
+        _show(opened)
+
+
+@bundle.command()
+@click.argument("path", metavar="BUNDLE", type=_PATH)
+@_JSON
+@click.pass_context
+def verify(ctx: click.Context, path: Path, as_json: bool) -> None:
+    """Check size and sha256 of every file in a bundle; exit code 1 if one is damaged.
+
+    \b
+    Example:
+      edgeml bundle verify kws-1.edgeml
+    """  # noqa: D301 - as above
+    from edgeml.bundle import manifest_entries, open_bundle
+
+    opened = open_bundle(path)
+    damaged = opened.damaged()
+    if as_json:
+        files = [
+            {
+                "path": entry.path,
+                "size_bytes": entry.size_bytes,
+                "sha256": entry.sha256,
+                "status": "damaged" if entry.path in damaged else "ok",
+                "reason": damaged.get(entry.path),
+            }
+            for entry in manifest_entries(opened.manifest)
+        ]
+        _print_json({"bundle": str(path), "status": "damaged" if damaged else "ok", "files": files})
+    else:
+        for reason in damaged.values():
+            click.echo(f"{click.style('damaged:', fg='red', bold=True)} {reason}", err=True)
+        if not damaged:
+            click.echo(f"{path}: {len(opened.names)} files, all as the manifest lists them")
+    if damaged:
+        ctx.exit(1)
+
+
+@bundle.command()
+@click.argument("path", metavar="BUNDLE", type=_PATH)
+@click.argument("names", metavar="[FILE]...", nargs=-1)
+@click.option(
+    "-o",
+    "--output",
+    metavar="FOLDER",
+    type=_PATH,
+    help="Where to; by default NAME-RELEASE in the working folder.",
+)
+@click.option("--variant", metavar="NAME", help="Take this variant's files only.")
+@_JSON
+def extract(
+    path: Path, names: tuple[str, ...], output: Path | None, variant: str | None, as_json: bool
+) -> None:
+    """Write a bundle's files to a new folder, each checked; or only those named.
+
+    Without names the folder is an extracted bundle, which `edgeml.load` takes, too.
+
+    \b
+    Examples:
+      edgeml bundle extract kws-1.edgeml
+      edgeml bundle extract kws-1.edgeml --variant litert-int8_static --output model
+      edgeml bundle extract kws-1.edgeml labels.txt --output words
+    """  # noqa: D301 - as above
+    from edgeml.bundle import open_bundle
+
+    opened = open_bundle(path)
+    manifest = opened.manifest
+    chosen = [*names, *(() if variant is None else _files_of(manifest, variant))]
+    folder = output or Path(f"{manifest.name}-{manifest.release}")
+    opened.extract(folder, list(dict.fromkeys(chosen)) or None)
+    written = list(dict.fromkeys(chosen)) or ["manifest.json", *opened.names]
+    if as_json:
+        _print_json({"bundle": str(path), "folder": str(folder), "files": written})
+    else:
+        click.echo(f"{folder}: {len(written)} files")
+
+
+def _files_of(manifest: Manifest, name: str) -> list[str]:
+    from edgeml.errors import UsageError
+
+    for variant in manifest.variants:
+        if variant.name == name:
+            return [entry.path for entry in variant.files]
+    known = ", ".join(variant.name for variant in manifest.variants)
+    raise UsageError(f"{manifest.name} has no variant {name!r}; its variants are: {known}")
+
+
+def _print_json(shape: dict[str, Any]) -> None:
+    import json
+
+    click.echo(json.dumps({"schema": 1} | shape, indent=2, ensure_ascii=False))
+
+
+def _size(opened: Bundle) -> int:
+    from edgeml.bundle import manifest_entries
+
+    if not opened.is_folder:
+        return opened.path.stat().st_size
+    return sum(entry.size_bytes for entry in manifest_entries(opened.manifest))
+
+
+def _show(opened: Bundle) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from edgeml.bundle import manifest_entries
+
+    manifest = opened.manifest
+    console = Console(highlight=False)
+    console.print(Text(f"{manifest.name}, release {manifest.release}", "bold"))
+    rows = [
+        ("inputs", "\n".join(map(str, manifest.inputs))),
+        ("outputs", "\n".join(map(str, manifest.outputs))),
+        ("before", _declared(manifest.preprocess)),
+        ("after", _declared(manifest.postprocess)),
+        ("labels", manifest.labels or ""),
+        ("data", "\n".join(f"{one.role}: {one.count} samples, {one.sha256[:12]}" for one in manifest.data)),
+        ("size", _bytes(_size(opened))),
+    ]
+    about = Table(box=None, show_header=False, pad_edge=False)
+    for key, value in rows:
+        if value:
+            about.add_row(f"{key}:", Text(value))
+    console.print(about)
+    table = Table(box=None, pad_edge=False, title="\nvariants", title_justify="left")
+    for title in ("name", "size", "accuracy", "p50 ms", "load ms", "memory", "targets"):
+        table.add_column(title, justify="left" if title in {"name", "targets"} else "right", overflow="fold")
+    for variant in manifest.variants:
+        table.add_row(*map(Text, _variant_row(variant)))
+    console.print(table)
+    files = Table(box=None, pad_edge=False, title="\nfiles", title_justify="left")
+    for title in ("path", "size", "sha256"):
+        files.add_column(title, justify="right" if title == "size" else "left", overflow="fold")
+    for entry in manifest_entries(manifest):
+        files.add_row(Text(entry.path), _bytes(entry.size_bytes), entry.sha256[:16])
+    console.print(files)
+
+
+def _variant_row(variant: Variant) -> tuple[str, ...]:
+    measured = variant.measured
+    accuracy = "–" if measured.accuracy is None else f"{measured.accuracy:.4g}"
+    if measured.accuracy is not None and measured.float_accuracy is not None:
+        accuracy += f" ({measured.accuracy - measured.float_accuracy:+.4f})"
+    return (
+        variant.name,
+        _bytes(sum(entry.size_bytes for entry in variant.files)),
+        accuracy,
+        "–" if measured.latency_ms is None else f"{measured.latency_ms.p50:.3f}",
+        "–" if measured.load_ms is None else f"{measured.load_ms:.1f}",
+        "–" if measured.peak_memory_bytes is None else _bytes(measured.peak_memory_bytes),
+        " ".join(variant.targets) or "any",
+    )
+
+
+def _declared(declaration: Any) -> str:
+    """Give what differs from the default, as it would be declared."""
+    from dataclasses import fields
+
+    return ", ".join(
+        f"{field.name}={getattr(declaration, field.name)}"
+        for field in fields(declaration)
+        if getattr(declaration, field.name) != field.default
+    )
+
+
+def _bytes(size_bytes: int) -> str:
+    size = float(size_bytes)
+    for unit in ("B", "kB"):
+        if size < 1000:  # noqa: PLR2004 - decimal units
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} MB"
