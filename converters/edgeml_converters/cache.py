@@ -23,26 +23,20 @@ KEPT_ENTRIES: Final = 200
 
 
 def hash_tree(path: Path) -> str:
-    """Hash a file, or a folder's relative paths and contents, as hex.
-
-    Files that belong to the model beside it count: ``model.bin`` of an ``.xml``; external data of ONNX
-    are the caller's to add.
-    """
-    digest = hashlib.sha256()
-    if path.is_file():
-        files = [path]
-        weights = path.with_suffix(".bin")
-        if path.suffix == ".xml" and weights.is_file():
-            files.append(weights)
-        root = path.parent
+    """Hash a file as sha256 does; a folder, or an IR and its weights, by names, sizes and contents."""
+    weights = path.with_suffix(".bin")
+    if path.is_dir():
+        root, files = path, sorted(one for one in path.rglob("*") if one.is_file())
+    elif path.suffix == ".xml" and weights.is_file():
+        root, files = path.parent, [path, weights]
     else:
-        files, root = sorted(one for one in path.rglob("*") if one.is_file()), path
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = hashlib.sha256()
     for file in files:
-        name = file.relative_to(root).as_posix() if len(files) > 1 or path.is_dir() else ""
-        digest.update(f"{name}\0{file.stat().st_size}\0".encode())
+        digest.update(f"{file.relative_to(root).as_posix()}\0{file.stat().st_size}\0".encode())
         with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
 
 

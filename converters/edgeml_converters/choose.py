@@ -2,9 +2,9 @@
 
 A variant is a candidate if it was made, suits the target and holds every gate. Of the candidates that
 lose at most the allowed points of accuracy (``max_drop``, 1.0 unless given) the one with the lowest median
-latency is taken; latencies within 5 % of the lowest count as equal, and then the smaller file wins. Without
-measured latencies the smallest file wins. Where nothing holds an allowance that nobody asked for, the most
-accurate candidate is taken and the reason says so.
+latency is taken, as ``edgeml.load`` does on the device. Without measured latencies the smallest file wins.
+Where nothing holds an allowance that nobody asked for, the most accurate candidate is taken and the reason
+says so.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from edgeml_converters.rows import Row
 
 DEFAULT_MAX_DROP: Final = 1.0
 """Points of accuracy that a faster variant may cost when no ``max_drop`` is given."""
-EQUAL_LATENCY: Final = 1.05
-"""Run to run the medians of one file differ by this much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +52,8 @@ class Choice:
     """Latencies come from a machine of another class than the target."""
     gated: bool = False
     """Nothing was chosen because of a gate."""
+    suiting: tuple[str, ...] = ()
+    """Variants within the allowed drop; the device takes the fastest of them that its engines can run."""
 
 
 def choose(target: str, rows: Sequence[Row], gates: Gates, measured_on: str | None) -> Choice:
@@ -83,20 +83,19 @@ def choose(target: str, rows: Sequence[Row], gates: Gates, measured_on: str | No
             f"{best.name} loses {best.drop_points:.2f} points of accuracy, the least of "
             f"{_count(candidates)}; none stays within {allowed:g} points"
         )
-        return Choice(target, best.name, reason, foreign)
+        return Choice(target, best.name, reason, foreign, suiting=(best.name,))
     best = _fastest(within)
     reason = _reason(best, within, candidates, allowed)
     if foreign:
         reason += f"; latency was measured on {measured_on}, not on a {target}"
-    return Choice(target, best.name, reason, foreign)
+    return Choice(target, best.name, reason, foreign, suiting=tuple(row.name for row in within))
 
 
 def _fastest(rows: Sequence[Row]) -> Row:
     timed = [row for row in rows if row.measured.latency_ms is not None]
     if not timed:
         return min(rows, key=lambda row: row.size_bytes or 0)
-    limit = min(_p50(row) for row in timed) * EQUAL_LATENCY
-    return min((row for row in timed if _p50(row) <= limit), key=lambda row: (row.size_bytes or 0, _p50(row)))
+    return min(timed, key=lambda row: (_p50(row), row.size_bytes or 0))
 
 
 def _reason(best: Row, within: Sequence[Row], candidates: Sequence[Row], allowed: float) -> str:

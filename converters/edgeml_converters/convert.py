@@ -1,246 +1,231 @@
-"""From one model to measured variants for several targets: plans, makes, compares, evaluates, chooses."""
+"""``convert``: from a trained model to a bundle and a report, as one call."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import numpy as np
-
-from edgeml import plugins
-from edgeml.converter import ConversionStep, State
-from edgeml.errors import ConversionError, MeasureError, PlanError
-from edgeml.findings import Finding
-from edgeml.targets import host
-from edgeml.tensors import TensorSpec, dequantize
-from edgeml.words import FORMAT_OF_RUNTIME
-from edgeml_converters import timing
-from edgeml_converters.artifacts import Artifact, random_samples, runs_here, with_shapes
-from edgeml_converters.cache import StepCache, hash_tree
-from edgeml_converters.choose import Choice, choose
-from edgeml_converters.evaluate import Naming
-from edgeml_converters.execute import CALIBRATED, Executor
-from edgeml_converters.graph import Plan, plan, this_machine
-from edgeml_converters.lints import lint_seen_ranges
-from edgeml_converters.making import Evaluator
-from edgeml_converters.request import Request, wanted_rows
+from edgeml.converter import CalibrationMethod
+from edgeml.data import DataDeclaration
+from edgeml.errors import ConversionError, GateError, UsageError
+from edgeml.preprocess import Postprocess, Preprocess
+from edgeml.settings import settings
+from edgeml.targets import HOST, Target, target
+from edgeml.tensors import Shape
+from edgeml.words import RUNTIMES, SCHEMES, IoDtype
+from edgeml_converters.cache import StepCache
+from edgeml_converters.choose import Choice, Gates
+from edgeml_converters.conversion import Outcome, run
+from edgeml_converters.record import document
+from edgeml_converters.report import render
+from edgeml_converters.request import ALL, Request
 from edgeml_converters.rows import Row
-from edgeml_converters.samples import Samples, lint, read_samples
-from edgeml_converters.schemes import state_of
+from edgeml_converters.writing import bundle_name, places, write, write_text
 
-PARITY_SAMPLES: Final = 8
-"""Samples on which each step is compared with its source."""
-
-NO_DATA: Final = Finding(
-    "no-data",
-    "warning",
-    "data",
-    "no calibration or evaluation data: steps were compared on random samples, accuracy was not evaluated",
-    "give --evaluate (labelled samples) to have variants judged by what matters",
-)
-
-Progress = Callable[[str], None]
+NO_SHAPES: Final[Mapping[str, Shape]] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class SourceModel:
-    """The model that was converted."""
+class ConvertResult:
+    """What ``convert`` gives."""
 
-    path: Path
-    state: State
-    sha256: str
-    size_bytes: int
-    artifact: Artifact
+    outcome: Outcome
+    bundle: Path | None
+    """``None``: no variant was usable, or no output was asked for."""
+    report: Path | None
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Every variant that was asked for, with its status."""
+        return self.outcome.rows
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """The best variant of each target, and why."""
+        return self.outcome.choices
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the document that ``edgeml convert --json`` prints."""
+        return document(
+            self.outcome,
+            str(self.bundle) if self.bundle is not None else None,
+            str(self.report) if self.report is not None else None,
+        )
+
+    def require_variants(self) -> None:
+        """Raise if a target is without a variant.
+
+        Raises:
+            ConversionError: no variant could be made for a target; names each reason.
+            GateError: variants were made, and none holds the gates.
+        """
+        empty = [choice for choice in self.choices if choice.variant is None]
+        broken = [f"{choice.target}: {choice.reason}" for choice in empty if not choice.gated]
+        if broken:
+            raise ConversionError("\n".join(broken))
+        if empty:
+            raise GateError("\n".join(f"{choice.target}: {choice.reason}" for choice in empty))
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a conversion came to, before it is written down."""
+def convert(
+    source: Path | str | object,
+    *,
+    targets: Sequence[str | Target] = (HOST,),
+    schemes: Sequence[str] = (),
+    runtimes: Sequence[str] | None = None,
+    calibration: DataDeclaration | str | Path | None = None,
+    evaluation: DataDeclaration | str | Path | None = None,
+    metric: str | None = None,
+    golden: int = 8,
+    preprocess: Preprocess | None = None,
+    postprocess: Postprocess | None = None,
+    label_names: Sequence[str] = (),
+    output: Path | str | None = None,
+    name: str = "",
+    release: int = 1,
+    max_drop: float | None = None,
+    max_latency_ms: float | None = None,
+    max_size_bytes: int | None = None,
+    measure: bool = True,
+    io_dtype: IoDtype = "float32",
+    method: CalibrationMethod = "default",
+    input_shapes: Mapping[str, Shape] = NO_SHAPES,
+    example_inputs: object = (),
+    trust_code: bool = False,
+    use_cache: bool = True,
+    progress: Callable[[str], None] = lambda _: None,
+) -> ConvertResult:
+    """Convert a model for targets, measure every variant, and write the bundle and its report.
 
-    request: Request
-    source: SourceModel
-    rows: tuple[Row, ...]
-    choices: tuple[Choice, ...]
-    data: Evaluator
-    findings: tuple[Finding, ...]
-    """About the data and the conversion as a whole; each row has its own besides."""
-    machine: str
-    """Class of the machine that measured."""
-
-
-def run(request: Request, scratch: Path, cache: StepCache, progress: Progress) -> Outcome:
-    """Do a conversion; everything it makes stands in ``scratch``.
+    Args:
+        source: a model file or folder; a ``torch.nn.Module`` (with ``example_inputs``); a fitted
+            scikit-learn estimator (with ``example_inputs``).
+        targets: names, paths of TOML files, or profiles; this machine by default.
+        schemes: of ``words.SCHEMES``, or ``all``; by default float32, and int8_static with calibration data.
+        runtimes: by default all that the targets have.
+        calibration: data for static quantization, as ``edgeml.data.open_data`` takes them.
+        evaluation: labelled data that accuracy is measured on.
+        metric: ``top1``, ``top5``, ``auc``, ``mse``, ``mae`` or ``module:function``.
+        golden: how many golden samples go into the bundle.
+        preprocess: how a raw sample becomes an input.
+        postprocess: how the outputs become a prediction.
+        label_names: class names by index.
+        output: a folder, or ``NAME.edgeml``; nothing is written without it.
+        name: the bundle's; made from the source's by default.
+        release: the bundle's counter.
+        max_drop: gate: points of accuracy that a variant may lose.
+        max_latency_ms: gate: median latency.
+        max_size_bytes: gate: size of a variant.
+        measure: take latency, load time and memory, in a fresh process each.
+        io_dtype: dtype of inputs and outputs of int8_static variants.
+        method: how static quantization finds its ranges.
+        input_shapes: sizes of free dimensions, by input name.
+        example_inputs: for objects: one array or tensor, or a sequence, each with its batch dimension.
+        trust_code: let a file run the code that it carries (Keras Lambda layers).
+        use_cache: take steps that were done before from the cache.
+        progress: is called with what is being done.
 
     Raises:
+        UsageError: an unknown target, scheme, runtime or metric.
         ModelFileError: the source is damaged or foreign.
-        DataError: calibration or evaluation data that cannot be used.
-        UsageError: a metric that does not exist.
-        ConversionError: the source was changed while it was converted.
+        DataError: data that cannot be used.
+        BundleError: the output cannot be written.
     """
-    source = _open_source(request, progress)
-    executor = Executor(source.artifact, scratch, cache, request.input_shapes, request.trust_code, progress)
-    rows, plans = _planned(request, source.state)
+    with _scratch() as scratch:
+        path = _as_file(source, scratch, example_inputs)
+        request = Request(
+            source=path,
+            targets=_targets(targets),
+            schemes=_known("scheme", schemes, SCHEMES),
+            runtimes=_known("runtime", runtimes or (), RUNTIMES),
+            calibration=_declared(calibration),
+            evaluation=_declared(evaluation),
+            metric=metric,
+            golden=golden,
+            preprocess=preprocess or Preprocess(),
+            postprocess=postprocess or Postprocess(),
+            label_names=tuple(label_names),
+            name=bundle_name(name, path),
+            release=release,
+            gates=Gates(max_drop, max_latency_ms, max_size_bytes),
+            measure=measure,
+            io_dtype=io_dtype,
+            method=method,
+            input_shapes=input_shapes,
+            trust_code=trust_code,
+        )
+        place = places(Path(output), request.name, release) if output is not None else None
+        cache = StepCache(settings().cache_dir / "steps" if use_cache else None)
+        outcome = run(request, scratch, cache, progress)
+        if place is None:
+            return ConvertResult(outcome, None, None)
+        progress("write the bundle and the report")
+        page = render(outcome, place.bundle.name)
+        manifest = write(outcome, request.name, release, place.bundle, scratch)
+        write_text(place.report, page)
+        return ConvertResult(outcome, place.bundle if manifest is not None else None, place.report)
+
+
+def _as_file(source: object, scratch: Path, example_inputs: object) -> Path:
+    if isinstance(source, (str, Path)):
+        return Path(source)
+    from edgeml_converters.objects import export_object
+
+    return export_object(source, example_inputs, scratch)
+
+
+def _targets(given: Sequence[str | Target]) -> tuple[Target, ...]:
+    found = [one if isinstance(one, Target) else target(one) for one in given]
+    return tuple({one.name: one for one in found}.values())
+
+
+def _known(what: str, given: Sequence[str], known: Sequence[str]) -> tuple[Any, ...]:
+    if ALL in given:
+        return tuple(known)
+    for one in given:
+        if one not in known:
+            raise UsageError(f"no {what} {one!r}; known: {', '.join(known)}, {ALL}")
+    return tuple(dict.fromkeys(given))
+
+
+def _declared(given: DataDeclaration | str | Path | None) -> DataDeclaration | None:
+    return DataDeclaration(str(given)) if isinstance(given, (str, Path)) else given
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """Give a scratch folder; those that a killed run left are removed first."""
+    root = settings().cache_dir / "scratch"
     try:
-        data = _prepare(request, executor, rows, plans)
-        made = [row if row.status != "ok" else data.make(row, plans[row.name].steps) for row in rows]
+        root.mkdir(parents=True, exist_ok=True)
+        _sweep(root)
+        folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=root))
+    except OSError:
+        folder = Path(tempfile.mkdtemp(prefix="edgeml-convert-"))
+    try:
+        yield folder
     finally:
-        source.artifact.release()
-    if request.measure:
-        made = _measured(made, progress)
-    made = [_gated(request, row) for row in made]
-    _check_unchanged(source)
-    machine = host()
-    choices = [
-        choose(one.name, made, request.gates, None if one.is_like(machine) else machine.name)
-        for one in request.targets
-    ]
-    return Outcome(
-        request=request,
-        source=source,
-        rows=tuple(made),
-        choices=tuple(choices),
-        data=data,
-        findings=(*data.findings, *executor.findings),
-        machine=machine.name,
-    )
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _open_source(request: Request, progress: Progress) -> SourceModel:
-    progress("read the source")
-    state = state_of(request.source)
-    sha256 = hash_tree(request.source)
-    artifact = Artifact(request.source, state, sha256)
-    if runs_here(state.format):
-        session = artifact.session()
-        artifact.outputs = session.outputs
-        _set_inputs(artifact, with_shapes(session.inputs, request.input_shapes))
-    files = [request.source] if request.source.is_file() else list(request.source.rglob("*"))
-    size = sum(file.stat().st_size for file in files if file.is_file())
-    return SourceModel(request.source, state, sha256, size, artifact)
+def _sweep(root: Path) -> None:
+    for folder in root.iterdir():
+        owner = folder.name.partition("-")[0]
+        if owner.isdigit() and not _alive(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _set_inputs(artifact: Artifact, inputs: tuple[TensorSpec, ...]) -> None:
-    artifact.inputs = inputs
-    artifact.naming = Naming(
-        {spec.name: spec.name for spec in inputs}, {spec.name: spec.name for spec in artifact.outputs}
-    )
-
-
-def _planned(request: Request, state: State) -> tuple[tuple[Row, ...], dict[str, Plan]]:
-    """Plan each row; what cannot be planned is a row with its reason."""
-    steps, available = plugins.conversion_steps(), this_machine()
-    plans: dict[str, Plan] = {}
-    rows = []
-    for row in wanted_rows(request):
-        if row.status != "ok":
-            rows.append(row)
-            continue
-        try:
-            goal = State(FORMAT_OF_RUNTIME[row.runtime], row.scheme)
-            planned = plan(state, goal, steps, available).require_runnable()
-        except PlanError as error:
-            rows.append(row.without("unavailable", str(error)))
-            continue
-        if request.calibration is None and any(_calibrates(step) for step in planned.steps):
-            rows.append(row.without("unavailable", f"{row.scheme} needs calibration data (--calibration)"))
-            continue
-        plans[row.name] = planned
-        rows.append(row)
-    return tuple(rows), plans
-
-
-def _calibrates(step: ConversionStep) -> bool:
-    return step.target.scheme in CALIBRATED and step.source.scheme != step.target.scheme
-
-
-def _prepare(
-    request: Request, executor: Executor, rows: Sequence[Row], plans: Mapping[str, Plan]
-) -> Evaluator:
-    """Learn the source's signature, read the data, and set the parity samples."""
-    source = executor.source
-    wanted = [row for row in rows if row.status == "ok"]
-    if not source.inputs and wanted:
-        first = min((plans[row.name].steps[0] for row in wanted), key=lambda step: step.cost)
-        inputs, source.outputs = executor.probe(first)
-        _set_inputs(source, with_shapes(inputs, request.input_shapes))
-    findings: tuple[Finding, ...] = ()
-    calibration = evaluation = None
-    if source.inputs:
-        given = (source.inputs, request.preprocess, request.label_names, executor.scratch)
-        if request.calibration is not None and any(
-            _calibrates(step) for row in wanted for step in plans[row.name].steps
-        ):
-            calibration = read_samples("calibration", request.calibration, *given)
-        if request.evaluation is not None:
-            evaluation = read_samples("evaluation", request.evaluation, *given)
-        findings = lint(calibration, evaluation) + _lint_source(source, calibration, evaluation)
-    known = evaluation or calibration
-    if known is not None:
-        executor.use_samples(known.spool.first(PARITY_SAMPLES))
-    elif source.inputs:
-        executor.use_samples(random_samples(source.inputs, PARITY_SAMPLES))
-        findings += (NO_DATA,)
-    evaluator = Evaluator(request, executor, calibration, evaluation, findings)
-    evaluator.judge_source()
-    return evaluator
-
-
-def _lint_source(
-    source: Artifact, calibration: Samples | None, evaluation: Samples | None
-) -> tuple[Finding, ...]:
-    """Compare the data with what a quantized source says that it saw."""
-    seen = {}
-    for spec in source.inputs:
-        if spec.quantization is not None:
-            info = np.iinfo(spec.dtype)
-            low, high = dequantize(np.array([info.min, info.max]), spec.quantization)
-            seen[spec.name] = (float(low), float(high))
-    findings: tuple[Finding, ...] = ()
-    for data in (calibration, evaluation):
-        if data is not None and seen:
-            findings += lint_seen_ranges(data.summary, seen, "the quantized source")
-    return findings
-
-
-def _measured(rows: Sequence[Row], progress: Progress) -> list[Row]:
-    jobs = [
-        timing.Job(row.name, row.runtime, row.artifact, row.options)
-        for row in rows
-        if row.status == "ok" and row.artifact is not None
-    ]
-    results = timing.measure(jobs, progress) if jobs else {}
-    return [_with_measurement(row, results.get(row.name)) for row in rows]
-
-
-def _with_measurement(row: Row, result: timing.Result | None) -> Row:
-    if result is None:
-        return row
-    if isinstance(result, MeasureError):
-        finding = Finding(
-            "not-measured", "warning", row.name, str(result), "run edgeml bench on the file to see more"
-        )
-        return replace(row, findings=(*row.findings, finding))
-    measured = replace(
-        row.measured,
-        latency_ms=result.latency_ms,
-        load_ms=result.load_ms,
-        peak_memory_bytes=result.peak_memory_bytes,
-        machine=result.machine,
-        threads=result.threads,
-    )
-    return replace(row, measured=measured, runtime_version=result.runtime_version)
-
-
-def _gated(request: Request, row: Row) -> Row:
-    broken = request.gates.broken_by(row) if row.status == "ok" else None
-    return row if broken is None else row.without("gate", broken)
-
-
-def _check_unchanged(source: SourceModel) -> None:
-    if hash_tree(source.path) != source.sha256:
-        raise ConversionError(
-            f"{source.path} was changed while it was converted; restore it, keep other programs from "
-            "writing to it, and convert again"
-        )
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,4 +1,4 @@
-"""What can be wrong with calibration and evaluation data: errors where nothing good can follow, or findings."""
+"""What can be wrong with calibration and evaluation data: errors where nothing good follows, or findings."""
 
 from __future__ import annotations
 

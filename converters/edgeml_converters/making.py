@@ -19,7 +19,7 @@ from edgeml.findings import Finding
 from edgeml.manifest import Measured
 from edgeml.tensors import Array
 from edgeml_converters.artifacts import OPTIONS, Artifact, runs_here
-from edgeml_converters.compare import ModelTally, OutputComparison, worst_sqnr_db
+from edgeml_converters.compare import SQNR_OF_EQUAL_DB, ModelTally, OutputComparison, worst_sqnr_db
 from edgeml_converters.evaluate import Evaluation, evaluate
 from edgeml_converters.execute import Executor
 from edgeml_converters.golden import save_golden, tolerance
@@ -94,7 +94,7 @@ class Evaluator:
         compared = evaluation.compared or self._against_source(artifact)
         drop = None
         if self.metric is not None and reference is not None and evaluation.value is not None:
-            drop = self.metric.drop_points(reference, evaluation.value)
+            drop = round(self.metric.drop_points(reference, evaluation.value), 6)
         lineage = artifact.lineage()
         steps = tuple(one.trace for one in lineage if one.trace is not None)
         findings = tuple(dict.fromkeys(finding for one in lineage for finding in one.findings))
@@ -107,7 +107,7 @@ class Evaluator:
                 accuracy=evaluation.value,
                 float_accuracy=reference,
                 metric=self.metric.name if self.metric is not None else None,
-                sqnr_db=worst_sqnr_db(compared),
+                sqnr_db=SQNR_OF_EQUAL_DB if artifact is self.executor.source else worst_sqnr_db(compared),
             ),
             drop_points=drop,
             outputs_compared=compared,

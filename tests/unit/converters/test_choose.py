@@ -45,9 +45,9 @@ def test_faster_int8_that_loses_too_much_is_left():
     assert "loses too much: 3.00 points below float" in choice.reason
 
 
-def test_latencies_within_five_per_cent_are_equal_and_the_smaller_file_wins():
-    rows = [row("litert-float32", 1.0, 0.0, 400), row("litert-int8_static", 1.04, 0.0, 100)]
-    assert chosen(rows).variant == "litert-int8_static"
+def test_what_loses_too_much_does_not_suit_the_target():
+    rows = [row("litert-float32", 2.0, 0.0), row("litert-int8_static", 1.0, 3.0)]
+    assert chosen(rows).suiting == ("litert-float32",)
 
 
 def test_without_latency_the_smallest_wins_and_without_data_the_reason_says_so():

@@ -1,0 +1,215 @@
+"""``edgeml convert``. Light to import: every command line imports this."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeml.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from edgeml.data import DataDeclaration
+    from edgeml.tensors import Shape
+
+PATH = click.Path(path_type=Path)
+EXISTING = click.Path(exists=True, path_type=Path)
+
+
+@click.command()
+@click.argument("model", type=EXISTING)
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="NAME|FILE",
+    help="Make variants for this kind of machine (repeat). Default: host, this machine.",
+)
+@click.option(
+    "--scheme",
+    "schemes",
+    multiple=True,
+    metavar="NAME|all",
+    help="Make this scheme (repeat). Default: float32, and int8_static with --calibration.",
+)
+@click.option(
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    metavar="NAME",
+    help="Make variants for this runtime (repeat). Default: all that the targets have.",
+)
+@click.option(
+    "--calibration",
+    metavar="DATA",
+    help="Data to calibrate with: .npz[:key], .npy, .csv, a folder of images, module:function.",
+)
+@click.option(
+    "--evaluate",
+    "evaluation",
+    metavar="DATA",
+    help="Labelled data to measure accuracy on: .npz:x,y, a folder of class folders, …",
+)
+@click.option(
+    "--metric",
+    metavar="NAME",
+    help="top1, top5, auc, mse, mae or module:function. Default: top1 for class labels.",
+)
+@click.option("--config", type=EXISTING, help="TOML file that declares data, pre- and post-processing.")
+@click.option("--preprocess", multiple=True, metavar="KEY=VALUE", help="Pre-processing, over the file's.")
+@click.option("--postprocess", multiple=True, metavar="KEY=VALUE", help="Post-processing, the same way.")
+@click.option(
+    "--golden", type=click.IntRange(min=0), default=8, show_default=True, help="Golden samples in the bundle."
+)
+@click.option(
+    "--output",
+    "-o",
+    type=PATH,
+    default=Path(),
+    show_default="this folder",
+    metavar="DIR|FILE",
+    help="A folder, or the bundle as NAME.edgeml.",
+)
+@click.option("--name", default="", help="The bundle's name. Default: the model file's.")
+@click.option(
+    "--release",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="The bundle's release counter.",
+)
+@click.option("--max-drop", type=float, metavar="POINTS", help="Gate: points of accuracy a variant may lose.")
+@click.option("--max-latency-ms", type=float, metavar="MS", help="Gate: median latency.")
+@click.option("--max-size", metavar="BYTES", help="Gate: size of a variant, such as 500k or 4M.")
+@click.option(
+    "--io-dtype",
+    type=click.Choice(["float32", "int8", "uint8"]),
+    default="float32",
+    show_default=True,
+    help="Inputs and outputs of int8_static variants.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["default", "minmax", "percentile"]),
+    default="default",
+    show_default=True,
+    help="How static quantization finds its ranges.",
+)
+@click.option(
+    "--input-shape",
+    "shapes",
+    multiple=True,
+    metavar="[INPUT=]N,N,…",
+    help="Size of an input with free dimensions.",
+)
+@click.option("--trust-code", is_flag=True, help="Let the file run the code that it carries.")
+@click.option("--no-measure", is_flag=True, help="Do not take latency, load time and memory.")
+@click.option("--no-cache", is_flag=True, help="Do every step again.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def convert(model: Path, output: Path, as_json: bool, **options: Any) -> None:
+    """Convert MODEL for targets: a bundle of measured variants, and a report that says why.
+
+    \b
+    Examples:
+      edgeml convert model.onnx --calibration data/ --evaluate test.npz:x,y
+      edgeml convert model.onnx --config data.toml --target raspberry-pi-5 --target x86-64-v3
+      edgeml convert model.tflite --scheme all --calibration c.npz --evaluate t.npz --max-drop 0.5 -o out/
+    """  # noqa: D301 - \b is click's mark for text that keeps its lines
+    import json
+
+    from edgeml_converters.convert import convert as convert_model
+
+    arguments = _arguments(options)
+    with _progress() as progress:
+        result = convert_model(model, output=output, progress=progress, **arguments)
+    if as_json:
+        click.echo(json.dumps(result.to_json(), indent=2))
+    else:
+        from edgeml_converters.cli.tables import print_result
+
+        print_result(result)
+    result.require_variants()
+
+
+def _arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """Make the command's options the function's arguments."""
+    from edgeml.data import DataConfig, parse_postprocess, parse_preprocess, read_data_config
+
+    config = read_data_config(options["config"]) if options["config"] else DataConfig()
+    return {
+        "targets": options["targets"] or ("host",),
+        "schemes": options["schemes"],
+        "runtimes": options["runtimes"] or None,
+        "calibration": _data(options["calibration"], config.calibration),
+        "evaluation": _data(options["evaluation"], config.evaluation),
+        "metric": options["metric"] or (config.evaluation.metric if config.evaluation else None),
+        "preprocess": parse_preprocess(options["preprocess"], config.preprocess),
+        "postprocess": parse_postprocess(options["postprocess"], config.postprocess),
+        "label_names": config.label_names,
+        "golden": options["golden"],
+        "name": options["name"],
+        "release": options["release"],
+        "max_drop": options["max_drop"],
+        "max_latency_ms": options["max_latency_ms"],
+        "max_size_bytes": _bytes(options["max_size"]),
+        "io_dtype": options["io_dtype"],
+        "method": options["method"],
+        "input_shapes": input_shapes(options["shapes"]),
+        "trust_code": options["trust_code"],
+        "measure": not options["no_measure"],
+        "use_cache": not options["no_cache"],
+    }
+
+
+def _data(given: str | None, declared: DataDeclaration | None) -> DataDeclaration | str | None:
+    """Take the option's source; what the file declares besides (keys, labels) stays where it does not say."""
+    if given is None or declared is None:
+        return given or declared
+    from dataclasses import replace
+
+    return replace(declared, source=given)
+
+
+def _bytes(text: str | None) -> int | None:
+    """Read a size such as ``500k`` or ``4M``: powers of 1000, as files are listed."""
+    if text is None:
+        return None
+    factor = {"k": 1_000, "m": 1_000_000, "g": 1_000_000_000}.get(text[-1:].lower())
+    try:
+        return int(float(text[:-1]) * factor) if factor else int(text)
+    except ValueError:
+        raise UsageError(f"--max-size {text!r}: give bytes, or a number with k, M or G") from None
+
+
+def input_shapes(texts: Sequence[str]) -> dict[str, Shape]:
+    """Read ``name=1,3,224,224`` or, for the only input, ``1,3,224,224``."""
+    shapes: dict[str, Shape] = {}
+    for text in texts:
+        name, _, sides = text.rpartition("=")
+        try:
+            shapes[name] = tuple(int(side) for side in sides.replace("x", ",").split(","))
+        except ValueError:
+            raise UsageError(f"--input-shape {text!r}: give it as INPUT=1,3,224,224") from None
+    return shapes
+
+
+def _progress() -> AbstractContextManager[Callable[[str], None]]:
+    """Show what is being done on stderr, if a person looks at it."""
+    from contextlib import contextmanager
+
+    from rich.console import Console
+
+    @contextmanager
+    def shown() -> Iterator[Callable[[str], None]]:
+        console = Console(stderr=True)
+        if not console.is_terminal:
+            yield lambda _: None
+            return
+        with console.status("convert", spinner="dots") as status:
+            yield status.update
+
+    return shown()

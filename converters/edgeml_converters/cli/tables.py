@@ -1,0 +1,62 @@
+"""What a person sees of conversions, comparisons and models on the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from edgeml_converters.record import all_findings
+
+if TYPE_CHECKING:
+    from edgeml_converters.convert import ConvertResult
+    from edgeml_converters.metrics import Metric
+    from edgeml_converters.rows import Row
+
+STYLE = {"ok": "green", "gate": "yellow", "failed": "red", "unavailable": "dim"}
+
+
+def print_result(result: ConvertResult) -> None:
+    """Print the table of variants, what was chosen and why, the findings, and where the files are."""
+    console = Console()
+    outcome = result.outcome
+    metric = outcome.data.metric
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("variant", no_wrap=True)
+    for name in (metric.name if metric else "accuracy", "drop", "SQNR dB", "p50 ms", "p99 ms", "MB", "kB"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    chosen = {choice.variant for choice in result.choices}
+    for row in result.rows:
+        table.add_row(*_cells(row, metric), style="bold" if row.name in chosen else None)
+    console.print(table)
+    for choice in result.choices:
+        console.print(f"\n[bold]{escape(choice.target)}[/]: {escape(choice.reason)}", highlight=False)
+    for row in result.rows:
+        if row.status != "ok":
+            style = STYLE[row.status]
+            console.print(f"\n[{style}]{row.name}[/]: {escape(row.reason)}", highlight=False)
+    for one in all_findings(outcome):
+        if one.severity == "warning":
+            text = f"{one.code}: {one.subject}: {one.message}; {one.remedy}"
+            console.print(f"[yellow]warning[/] {escape(text)}", highlight=False)
+    for what, path in (("bundle", result.bundle), ("report", result.report)):
+        if path is not None:
+            console.print(f"{what}  {escape(str(path))}", highlight=False, soft_wrap=True)
+
+
+def _cells(row: Row, metric: Metric | None) -> list[str]:
+    measured, latency = row.measured, row.measured.latency_ms
+    return [
+        row.name,
+        metric.show(measured.accuracy) if metric is not None else "–",
+        "–" if row.drop_points is None else f"{row.drop_points:+.2f}",
+        "–" if measured.sqnr_db is None else f"{measured.sqnr_db:.1f}",
+        "–" if latency is None else f"{latency.p50:.3f}",
+        "–" if latency is None else f"{latency.p99:.3f}",
+        "–" if measured.peak_memory_bytes is None else f"{measured.peak_memory_bytes / 1e6:.0f}",
+        "–" if row.size_bytes is None else f"{row.size_bytes / 1000:,.0f}",
+        f"[{STYLE[row.status]}]{row.status}[/]",
+    ]

@@ -1,0 +1,246 @@
+"""From one model to measured variants for several targets: plans, makes, compares, evaluates, chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from edgeml import plugins
+from edgeml.converter import ConversionStep, State
+from edgeml.errors import ConversionError, MeasureError, PlanError
+from edgeml.findings import Finding
+from edgeml.targets import host
+from edgeml.tensors import TensorSpec, dequantize
+from edgeml.words import FORMAT_OF_RUNTIME
+from edgeml_converters import timing
+from edgeml_converters.artifacts import Artifact, random_samples, runs_here, with_shapes
+from edgeml_converters.cache import StepCache, hash_tree
+from edgeml_converters.choose import Choice, choose
+from edgeml_converters.evaluate import Naming
+from edgeml_converters.execute import CALIBRATED, Executor
+from edgeml_converters.graph import Plan, plan, this_machine
+from edgeml_converters.lints import lint_seen_ranges
+from edgeml_converters.making import Evaluator
+from edgeml_converters.request import Request, wanted_rows
+from edgeml_converters.rows import Row
+from edgeml_converters.samples import Samples, lint, read_samples
+from edgeml_converters.schemes import state_of
+
+PARITY_SAMPLES: Final = 8
+"""Samples on which each step is compared with its source."""
+
+NO_DATA: Final = Finding(
+    "no-data",
+    "warning",
+    "data",
+    "no calibration or evaluation data: steps were compared on random samples, accuracy was not evaluated",
+    "give --evaluate (labelled samples) to have variants judged by what matters",
+)
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceModel:
+    """The model that was converted."""
+
+    path: Path
+    state: State
+    sha256: str
+    size_bytes: int
+    artifact: Artifact
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a conversion came to, before it is written down."""
+
+    request: Request
+    source: SourceModel
+    rows: tuple[Row, ...]
+    choices: tuple[Choice, ...]
+    data: Evaluator
+    findings: tuple[Finding, ...]
+    """About the data and the conversion as a whole; each row has its own besides."""
+    machine: str
+    """Class of the machine that measured."""
+
+
+def run(request: Request, scratch: Path, cache: StepCache, progress: Progress) -> Outcome:
+    """Do a conversion; everything it makes stands in ``scratch``.
+
+    Raises:
+        ModelFileError: the source is damaged or foreign.
+        DataError: calibration or evaluation data that cannot be used.
+        UsageError: a metric that does not exist.
+        ConversionError: the source was changed while it was converted.
+    """
+    source = _open_source(request, progress)
+    executor = Executor(source.artifact, scratch, cache, request.input_shapes, request.trust_code, progress)
+    rows, plans = _planned(request, source.state)
+    try:
+        data = _prepare(request, executor, rows, plans)
+        made = [row if row.status != "ok" else data.make(row, plans[row.name].steps) for row in rows]
+    finally:
+        source.artifact.release()
+    if request.measure:
+        made = _measured(made, progress)
+    made = [_gated(request, row) for row in made]
+    _check_unchanged(source)
+    machine = host()
+    choices = [
+        choose(one.name, made, request.gates, None if one.is_like(machine) else machine.name)
+        for one in request.targets
+    ]
+    return Outcome(
+        request=request,
+        source=source,
+        rows=tuple(made),
+        choices=tuple(choices),
+        data=data,
+        findings=(*data.findings, *executor.findings),
+        machine=machine.name,
+    )
+
+
+def _open_source(request: Request, progress: Progress) -> SourceModel:
+    progress("read the source")
+    state = state_of(request.source)
+    sha256 = hash_tree(request.source)
+    artifact = Artifact(request.source, state, sha256)
+    if runs_here(state.format):
+        session = artifact.session()
+        artifact.outputs = session.outputs
+        _set_inputs(artifact, with_shapes(session.inputs, request.input_shapes))
+    files = [request.source] if request.source.is_file() else list(request.source.rglob("*"))
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    return SourceModel(request.source, state, sha256, size, artifact)
+
+
+def _set_inputs(artifact: Artifact, inputs: tuple[TensorSpec, ...]) -> None:
+    artifact.inputs = inputs
+    artifact.naming = Naming(
+        {spec.name: spec.name for spec in inputs}, {spec.name: spec.name for spec in artifact.outputs}
+    )
+
+
+def _planned(request: Request, state: State) -> tuple[tuple[Row, ...], dict[str, Plan]]:
+    """Plan each row; what cannot be planned is a row with its reason."""
+    steps, available = plugins.conversion_steps(), this_machine()
+    plans: dict[str, Plan] = {}
+    rows = []
+    for row in wanted_rows(request):
+        if row.status != "ok":
+            rows.append(row)
+            continue
+        try:
+            goal = State(FORMAT_OF_RUNTIME[row.runtime], row.scheme)
+            planned = plan(state, goal, steps, available).require_runnable()
+        except PlanError as error:
+            rows.append(row.without("unavailable", str(error)))
+            continue
+        if request.calibration is None and any(_calibrates(step) for step in planned.steps):
+            rows.append(row.without("unavailable", f"{row.scheme} needs calibration data (--calibration)"))
+            continue
+        plans[row.name] = planned
+        rows.append(row)
+    return tuple(rows), plans
+
+
+def _calibrates(step: ConversionStep) -> bool:
+    return step.target.scheme in CALIBRATED and step.source.scheme != step.target.scheme
+
+
+def _prepare(
+    request: Request, executor: Executor, rows: Sequence[Row], plans: Mapping[str, Plan]
+) -> Evaluator:
+    """Learn the source's signature, read the data, and set the parity samples."""
+    source = executor.source
+    wanted = [row for row in rows if row.status == "ok"]
+    if not source.inputs and wanted:
+        first = min((plans[row.name].steps[0] for row in wanted), key=lambda step: step.cost)
+        inputs, source.outputs = executor.probe(first)
+        _set_inputs(source, with_shapes(inputs, request.input_shapes))
+    findings: tuple[Finding, ...] = ()
+    calibration = evaluation = None
+    if source.inputs:
+        given = (source.inputs, request.preprocess, request.label_names, executor.scratch)
+        if request.calibration is not None and any(
+            _calibrates(step) for row in wanted for step in plans[row.name].steps
+        ):
+            calibration = read_samples("calibration", request.calibration, *given)
+        if request.evaluation is not None:
+            evaluation = read_samples("evaluation", request.evaluation, *given)
+        findings = lint(calibration, evaluation) + _lint_source(source, calibration, evaluation)
+    known = evaluation or calibration
+    if known is not None:
+        executor.use_samples(known.spool.first(PARITY_SAMPLES))
+    elif source.inputs:
+        executor.use_samples(random_samples(source.inputs, PARITY_SAMPLES))
+        findings += (NO_DATA,)
+    evaluator = Evaluator(request, executor, calibration, evaluation, findings)
+    evaluator.judge_source()
+    return evaluator
+
+
+def _lint_source(
+    source: Artifact, calibration: Samples | None, evaluation: Samples | None
+) -> tuple[Finding, ...]:
+    """Compare the data with what a quantized source says that it saw."""
+    seen = {}
+    for spec in source.inputs:
+        if spec.quantization is not None:
+            info = np.iinfo(spec.dtype)
+            low, high = dequantize(np.array([info.min, info.max]), spec.quantization)
+            seen[spec.name] = (float(low), float(high))
+    findings: tuple[Finding, ...] = ()
+    for data in (calibration, evaluation):
+        if data is not None and seen:
+            findings += lint_seen_ranges(data.summary, seen, "the quantized source")
+    return findings
+
+
+def _measured(rows: Sequence[Row], progress: Progress) -> list[Row]:
+    jobs = [
+        timing.Job(row.name, row.runtime, row.artifact, row.options)
+        for row in rows
+        if row.status == "ok" and row.artifact is not None
+    ]
+    results = timing.measure(jobs, progress) if jobs else {}
+    return [_with_measurement(row, results.get(row.name)) for row in rows]
+
+
+def _with_measurement(row: Row, result: timing.Result | None) -> Row:
+    if result is None:
+        return row
+    if isinstance(result, MeasureError):
+        finding = Finding(
+            "not-measured", "warning", row.name, str(result), "run edgeml bench on the file to see more"
+        )
+        return replace(row, findings=(*row.findings, finding))
+    measured = replace(
+        row.measured,
+        latency_ms=result.latency_ms,
+        load_ms=result.load_ms,
+        peak_memory_bytes=result.peak_memory_bytes,
+        machine=result.machine,
+        threads=result.threads,
+    )
+    return replace(row, measured=measured, runtime_version=result.runtime_version)
+
+
+def _gated(request: Request, row: Row) -> Row:
+    broken = request.gates.broken_by(row) if row.status == "ok" else None
+    return row if broken is None else row.without("gate", broken)
+
+
+def _check_unchanged(source: SourceModel) -> None:
+    if hash_tree(source.path) != source.sha256:
+        raise ConversionError(
+            f"{source.path} was changed while it was converted; restore it, keep other programs from "
+            "writing to it, and convert again"
+        )
