@@ -10,7 +10,7 @@ from typing import Final
 
 from edgeml.data.array_reader import ArrayReader
 from edgeml.data.functions import FunctionReader
-from edgeml.data.images import IMAGE_SUFFIXES, ImageReader
+from edgeml.data.images import IMAGE_SUFFIXES, FileReader
 from edgeml.data.reader import RawSample, Reader, combined_sha256
 from edgeml.data.tables import TableReader
 from edgeml.errors import DataError, InputError, UsageError
@@ -19,7 +19,7 @@ from edgeml.preprocess import Preprocess
 from edgeml.tensors import Array, TensorSpec
 
 NO_KEYS: Final[Mapping[str, str]] = {}
-KINDS: Final = ".npz, .npy, .csv, an image, a folder of images, or module:function"
+KINDS: Final = ".npz, .npy, .csv, an image, a folder of images or of .npy, or module:function"
 
 
 class Dataset:
@@ -107,7 +107,8 @@ def open_data(
 
     Args:
         source: ``.npz`` (``data.npz:x_key`` and ``data.npz:x_key,y_key`` name the arrays), ``.npy``,
-            ``.csv``, an image, a folder of images, ``module:function`` or ``file.py:function``.
+            ``.csv``, an image, a folder of images or of ``.npy`` with one sample each, ``module:function`` or
+            ``file.py:function``.
         inputs: the model's inputs.
         preprocess: how a raw sample becomes an input.
         keys: input name to the npz key, the CSV columns (``a,b,c``), or the key of a function's dict,
@@ -149,7 +150,7 @@ def _reader(
     if path is None or (path.suffix == ".py" and selection):
         return FunctionReader(text, inputs, keys, labels, names)
     if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
-        return ImageReader(path, inputs, labels, names)
+        return FileReader(path, inputs, labels, names)
     if path.suffix in {".npz", ".npy"}:
         return ArrayReader(path, selection, inputs, keys, labels, names)
     if path.suffix == ".csv":

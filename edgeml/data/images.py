@@ -1,14 +1,15 @@
-"""Samples from image files: one, a flat folder, or a folder with one sub-folder for each class."""
+"""Samples in files of their own: images or ``.npy``; one, a flat folder, or a sub-folder for each class."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from edgeml.data.arrays import PLAIN_KINDS, read_npy
 from edgeml.data.labels import PATTERN, encode, labels_from_names, read_file_labels, read_label_file
 from edgeml.data.reader import RawSample, combined_sha256, file_sha256
 from edgeml.errors import DataError, UsageError
@@ -16,23 +17,28 @@ from edgeml.pipeline import import_pillow
 from edgeml.tensors import Array, TensorSpec
 
 IMAGE_SUFFIXES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+ARRAY_SUFFIXES: Final = (".npy",)
 WIDE_MODES: Final = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 """Pillow's modes of more than eight bits a channel, which RGB would clip."""
 
 
-class ImageReader:
-    """Images in the order of their paths, decoded one at a time to RGB uint8 [H,W,3]."""
+class FileReader:
+    """One sample a file, in the order of their paths.
+
+    Images are decoded one at a time to RGB uint8 [H,W,3]; in a folder without images each ``.npy`` is
+    a sample.
+    """
 
     def __init__(
         self, path: Path, inputs: tuple[TensorSpec, ...], labels: str | None, names: tuple[str, ...]
     ) -> None:
         if len(inputs) != 1:
             told = ", ".join(spec.name for spec in inputs)
-            raise DataError(f"{path}: images are one input, this model has {len(inputs)}: {told}; use .npz")
+            raise DataError(f"{path}: a file is one input, this model has {len(inputs)}: {told}; use .npz")
         self._input = inputs[0].name
         self._root = path if path.is_dir() else path.parent
         if path.is_dir():
-            self._files, classes = _list(path)
+            self._files, classes = _list(path, None if labels is None else Path(labels))
         else:
             self._files, classes = [path], []
         self._label_path: Path | None = None
@@ -48,7 +54,8 @@ class ImageReader:
 
     def read(self, indices: Sequence[int]) -> Iterator[RawSample]:
         for index in indices:
-            yield {self._input: decode(self._files[index])}
+            file = self._files[index]
+            yield {self._input: _read_array(file) if file.suffix == ".npy" else decode(file)}
 
     def name_of(self, index: int) -> str:
         return self._files[index].relative_to(self._root).as_posix()
@@ -110,27 +117,37 @@ def _decode(pillow: Any, file: Path) -> Array:
         return np.asarray(whole.convert("RGB"))
 
 
-def _list(root: Path) -> tuple[list[Path], list[str]]:
-    """List the images below ``root`` and, where they stand in class folders, each one's class."""
-    flat = _images(root)
-    folders = [(folder, _images(folder)) for folder in sorted(root.iterdir()) if folder.is_dir()]
-    classes = [(folder.name, images) for folder, images in folders if images]
-    if flat and classes:
-        raise DataError(
-            f"{root}: holds images beside folders of images ({classes[0][0]}); have one or the other"
-        )
-    if flat:
-        return flat, []
-    files = [image for _, images in classes for image in images]
-    if not files:
-        known = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise DataError(f"{root}: holds no samples: no file ends in {known}")
-    return files, [name for name, images in classes for _ in images]
+def _read_array(file: Path) -> Array:
+    array = read_npy(file)
+    if array.dtype.kind not in PLAIN_KINDS:
+        raise DataError(f"{file}: holds texts, not numbers")
+    return array
 
 
-def _images(folder: Path) -> list[Path]:
+def _list(root: Path, labels: Path | None) -> tuple[list[Path], list[str]]:
+    """List the samples below ``root`` and, where they stand in class folders, each one's class."""
+    for suffixes in (IMAGE_SUFFIXES, ARRAY_SUFFIXES):
+        flat = _files(root, suffixes, labels)
+        folders = sorted(folder for folder in root.iterdir() if folder.is_dir())
+        found = [(folder.name, _files(folder, suffixes, labels)) for folder in folders]
+        classes = [(name, files) for name, files in found if files]
+        if flat and classes:
+            raise DataError(
+                f"{root}: holds files beside folders of files ({classes[0][0]}); have one or the other"
+            )
+        if flat or classes:
+            files = flat or [file for _, files in classes for file in files]
+            return files, [name for name, files in classes for _ in files]
+    known = ", ".join([*sorted(IMAGE_SUFFIXES), *ARRAY_SUFFIXES])
+    raise DataError(f"{root}: holds no samples: no file ends in {known}")
+
+
+def _files(folder: Path, suffixes: Collection[str], labels: Path | None) -> list[Path]:
     return sorted(
         file
         for file in folder.iterdir()
-        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".") and file.is_file()
+        if file.suffix.lower() in suffixes
+        and not file.name.startswith(".")
+        and file != labels
+        and file.is_file()
     )

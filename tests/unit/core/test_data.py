@@ -449,13 +449,13 @@ class TestImages:
         save_picture(tmp_path / "a.png", 1)
         save_picture(tmp_path / "cat" / "a.png", 1)
 
-        with pytest.raises(DataError, match=r"beside folders of images \(cat\)"):
+        with pytest.raises(DataError, match=r"beside folders of files \(cat\)"):
             open_data(tmp_path, inputs=PICTURE)
 
     def test_a_model_of_several_inputs_takes_no_pictures(self, tmp_path: Path) -> None:
         save_picture(tmp_path / "a.png", 1)
 
-        with pytest.raises(DataError, match="images are one input, this model has 2: a, b"):
+        with pytest.raises(DataError, match="a file is one input, this model has 2: a, b"):
             open_data(tmp_path, inputs=TWO)
 
     def test_without_pillow_it_says_how_to_get_it(
@@ -466,6 +466,41 @@ class TestImages:
 
         with pytest.raises(EngineMissingError, match=r"reading a\.png needs Pillow.*edgeml-core\[images\]"):
             list(open_data(tmp_path, inputs=PICTURE))
+
+
+class TestFoldersOfArrays:
+    def test_each_npy_is_one_sample_and_its_folder_the_class(self, tmp_path: Path, rows: Array) -> None:
+        for index, name in enumerate(("yes", "no")):
+            (tmp_path / name).mkdir()
+            np.save(tmp_path / name / "a.npy", rows[index])
+
+        data = open_data(tmp_path, inputs=VECTOR)
+
+        assert values(data) == rows[[1, 0]].tolist()
+        assert data.label_names == ("no", "yes")
+
+    def test_beside_pictures_they_are_left_alone(self, tmp_path: Path) -> None:
+        save_picture(tmp_path / "a.png", 1)
+        np.save(tmp_path / "labels.npy", np.array([3]))
+
+        data = open_data(tmp_path, inputs=PICTURE, labels=str(tmp_path / "labels.npy"))
+
+        assert len(data) == 1
+        assert data.labels is not None
+        assert data.labels.tolist() == [3]
+
+    def test_the_labels_among_them_are_no_sample(self, tmp_path: Path, rows: Array) -> None:
+        np.save(tmp_path / "a.npy", rows[0])
+        np.save(tmp_path / "labels.npy", np.array([3]))
+
+        assert len(open_data(tmp_path, inputs=VECTOR, labels=str(tmp_path / "labels.npy"))) == 1
+
+    def test_a_damaged_one_is_named(self, tmp_path: Path, rows: Array) -> None:
+        np.save(tmp_path / "a.npy", rows[0])
+        (tmp_path / "b.npy").write_bytes(b"nothing")
+
+        with pytest.raises(DataError, match=r"b\.npy: not a plain numpy array"):
+            list(open_data(tmp_path, inputs=VECTOR))
 
 
 class TestTables:
