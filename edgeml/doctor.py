@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -106,11 +107,33 @@ def package_check(group: str, package: Package) -> Check:
     except metadata.PackageNotFoundError:
         detail = f"{package.distribution} is not installed: no {package.serves}"
         return Check(group, package.name, "missing", detail, install)
+    least = minimum(package)
+    if least and _numbers(version) < _numbers(least):
+        return Check(
+            group, package.name, "broken", f"{version} is older than the {least} that serves", install
+        )
     reason = import_failure(package.module) if package.module else None
     if reason is not None:
         again = f"pip install --force-reinstall '{package.distribution}=={version}'"
         return Check(group, package.name, "broken", f"{version}, cannot be imported: {reason}", again)
     return Check(group, package.name, "ok", version)
+
+
+def minimum(package: Package) -> str:
+    """Give the oldest version that serves, by what edgeml's own distributions ask for; empty for any."""
+    try:
+        wanted = metadata.requires(package.install.partition("[")[0]) or []
+    except metadata.PackageNotFoundError:
+        return ""
+    for line in wanted:
+        found = re.match(rf"{re.escape(package.distribution)}\s*[>=]=\s*([\d.]+)", line)
+        if found:
+            return found.group(1)
+    return ""
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:3])
 
 
 def import_failure(module: str, timeout_s: float = IMPORT_TIMEOUT_S) -> str | None:

@@ -41,6 +41,23 @@ def test_a_package_that_cannot_be_imported_is_broken_and_says_why() -> None:
     assert found.remedy == f"pip install --force-reinstall 'numpy=={metadata.version('numpy')}'"
 
 
+def test_an_engine_older_than_the_runtimes_ask_for_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = Package("numpy", "numpy", "numpy", "arrays", "edgeml-runtimes[numpy]")
+    monkeypatch.setattr(
+        metadata, "requires", lambda _: ["click>=8", "numpy-financial>=1", "numpy>=999.1; extra == 'numpy'"]
+    )
+
+    found = package_check("runtime", package)
+
+    assert found.status == "broken"
+    assert found.detail == f"{metadata.version('numpy')} is older than the 999.1 that serves"
+    assert found.remedy == "pip install 'edgeml-runtimes[numpy]'"
+
+
+def test_each_runtime_of_ours_says_what_it_needs_at_least() -> None:
+    assert all(doctor.minimum(package) for package in doctor.RUNTIMES)
+
+
 def test_an_engine_that_kills_its_interpreter_does_not_kill_the_doctor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
