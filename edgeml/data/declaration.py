@@ -17,7 +17,7 @@
 
     [evaluation]
     source = "test.npz:x,y"
-    metric = "top-1"
+    metric = "top1"
 
 Paths are relative to the TOML file.
 """
@@ -53,7 +53,7 @@ class DataDeclaration:
     labels: str | None = None
     """As for ``open_data``."""
     metric: str | None = None
-    """For evaluation: ``top-1``, ``top-5``, ``auc``, ``mse``, ``mae`` or ``module:function``."""
+    """For evaluation: ``top1``, ``top5``, ``auc``, ``mse``, ``mae`` or ``module:function``."""
     limit: int | None = None
 
 

@@ -45,7 +45,7 @@ limit = 100
 
 [evaluation]
 source = "test.npz:x,y"
-metric = "top-1"
+metric = "top1"
 inputs = { image = "x" }
 """
 
@@ -79,7 +79,7 @@ class TestFile:
             postprocess=Postprocess(softmax=True, argmax=True, top=5, label_offset=1),
             calibration=DataDeclaration(source=f"{folder}/calibration", limit=100),
             evaluation=DataDeclaration(
-                source=f"{folder}/test.npz:x,y", metric="top-1", inputs={"image": "x"}
+                source=f"{folder}/test.npz:x,y", metric="top1", inputs={"image": "x"}
             ),
             label_names=("cat", "big dog"),
         )
@@ -201,4 +201,4 @@ def test_the_file_in_the_guide_is_a_declaration(repository: Path, folder: Path) 
 
     assert made.preprocess.crop == (224, 224)
     assert made.evaluation is not None
-    assert made.evaluation.metric == "top-1"
+    assert made.evaluation.metric == "top1"
