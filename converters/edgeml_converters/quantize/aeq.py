@@ -89,7 +89,7 @@ def activation_ranges(
         for index, histogram in found.items():
             histogram.add(engine.get_tensor(index))
     return {
-        names[index]: item.percentile(PERCENTILE) if binned else (item.lowest, item.highest)
+        names[index]: item.percentile(PERCENTILE)
         for index, item in found.items()
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +17,9 @@ QUANTIZED: Final = frozenset({
     "MatMulIntegerToFloat", "QLinearAdd",
 })  # fmt: skip
 """Operators that only a quantized model has."""
+_CONVERSIONS: Final = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+_FOLLOWING: Final = frozenset({"Add", "Mul", "Cast", "QuantizeLinear", "DequantizeLinear", "Relu", "Clip"})
+"""What may stand between a quantized operator and the tensor that its float form made."""
 WEIGHTED: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Operators that hold the weights of a network, as their input 1."""
 
@@ -85,17 +87,32 @@ def weighted(model: Any) -> dict[str, Any]:
 
 
 def coverage(float_model: Any, model: Any) -> Coverage:
-    """Count the operators with weights of the float model whose weights the other holds as integers."""
-    made: Mapping[str, Any] = {name: node for node in model.graph.node for name in node.output}
-    stored = {node.name for node in model.graph.node if node.op_type == "MatMulNBits"}
-    left = []
+    """Count the operators with weights of the float model whose weights the other holds in fewer bits."""
+    small = stored_small(model)
     total = weighted(float_model)
-    kept = {node.name: node for node in model.graph.node if node.op_type in WEIGHTED}
-    for node in total.values():
-        now = kept.get(node.name)
-        producer = made.get(now.input[1]) if now is not None else None
-        if node.name in stored or f"{node.name}_Q4" in stored:
-            continue
-        if producer is None or producer.op_type != "DequantizeLinear":
-            left.append(node.name or node.output[0])
-    return Coverage(len(total), len(total) - len(left), tuple(left))
+    left = tuple(node.name or node.output[0] for node in total.values() if node.output[0] not in small)
+    return Coverage(len(total), len(total) - len(left), left)
+
+
+def stored_small(model: Any) -> set[str]:
+    """Give the tensors made by operators whose weights are int8, float16 or in 4 bits.
+
+    A bias that became an Add of its own, and a scale or a cast behind an integer product, count as part
+    of the operator: the tensor behind them is given too.
+    """
+    import onnx
+
+    constants = {item.name: item.data_type for item in model.graph.initializer}
+    small_types = {onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT16}
+    held = {name for name, kind in constants.items() if kind in small_types}
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in held:
+            held.update(node.output)
+    found: set[str] = set()
+    for node in model.graph.node:
+        uses = node.op_type in WEIGHTED | QUANTIZED - _CONVERSIONS and len(node.input) > 1
+        if uses and node.input[1] in held:
+            found.update(node.output)
+        elif node.op_type in _FOLLOWING and any(name in found for name in node.input):
+            found.update(node.output)
+    return found

@@ -5,30 +5,82 @@ from __future__ import annotations
 from importlib import metadata
 from typing import Any, Final
 
-from edgeml.converter import ConversionStep, StepRequest, StepResult
+from edgeml.converter import ConversionStep, QuantizerSettings, StepRequest, StepResult
 from edgeml.findings import Finding
 from edgeml.words import ARTIFACT_FILE
-from edgeml_converters.quantize import calibration, onnx_model, qdq
+from edgeml_converters.quantize import calibration, onnx_model, onnx_weights, qdq
+from edgeml_converters.quantize.ranges import CANDIDATES, PERCENTILE, Range
 from edgeml_converters.quantize.step import CheckedSamples, judge_coverage, quantization_step
 
 _TOOLS: Final = ("onnx", "onnxruntime")
 
 
 def _int8_static(request: StepRequest, step: str) -> StepResult:
-    import onnx
-
     model, notes = onnx_model.prepared(request)
     samples = CheckedSamples(step, request.calibration, onnx_model.inputs(model))
-    ranges = calibration.activation_ranges(model, samples, request.settings.method)
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    made = qdq.insert(made, ranges, request.settings)
+    made, ranges, chosen = _quantized(model, samples, request.settings)
     covered = onnx_model.coverage(model, made)
     findings = judge_coverage(step, request.source, covered)
     if request.settings.io_dtype != "float32":
         qdq.integer_ports(made, request.settings.io_dtype)
-    notes = (*notes, f"{covered.quantized} of {covered.total} operators with weights quantized")
+    notes = (*notes, chosen, f"{covered.quantized} of {covered.total} operators with weights quantized")
     return _result(request, made, notes, findings, ranges)
+
+
+def _int8_dynamic(request: StepRequest, step: str) -> StepResult:
+    model, notes = onnx_model.prepared(request)
+    return _weights_result(request, step, onnx_weights.dynamic_int8(_copy(model), step), model, notes)
+
+
+def _int8_weights(request: StepRequest, step: str) -> StepResult:
+    model, notes = onnx_model.prepared(request)
+    return _weights_result(request, step, onnx_weights.int8(_copy(model)), model, notes)
+
+
+def _int4_weights(request: StepRequest, step: str) -> StepResult:
+    model, notes = onnx_model.prepared(request)
+    return _weights_result(request, step, onnx_weights.int4(_copy(model), step), model, notes)
+
+
+def _float16(request: StepRequest, step: str) -> StepResult:
+    model, notes = onnx_model.prepared(request)
+    return _weights_result(request, step, onnx_weights.float16(_copy(model)), model, notes)
+
+
+def _copy(model: Any) -> Any:
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def _weights_result(
+    request: StepRequest, step: str, made: Any, model: Any, notes: tuple[str, ...]
+) -> StepResult:
+    covered = onnx_model.coverage(model, made)
+    findings = judge_coverage(step, request.source, covered)
+    notes = (*notes, f"{covered.quantized} of {covered.total} operators with weights made smaller")
+    return _result(request, made, notes, findings, {})
+
+
+def _quantized(
+    model: Any, samples: CheckedSamples, settings: QuantizerSettings
+) -> tuple[Any, dict[str, Range], str]:
+    """Give the QDQ model, the ranges in it, and a sentence on how they were set."""
+    found = calibration.activations(model, samples, binned=settings.method != "minmax")
+    shares = {"minmax": (100.0,), "percentile": (PERCENTILE,), "default": CANDIDATES}[settings.method]
+    sets = [{name: item.percentile(share) for name, item in found.items()} for share in shares]
+    made = [qdq.insert(model, ranges, settings) for ranges in sets]
+    if len(made) == 1:
+        return made[0], sets[0], f"ranges: {_share(shares[0])}"
+    place, decibel = calibration.closest(model, made, samples)
+    text = f"ranges: {_share(shares[place])}, the best of {len(made)} on the calibration data ({decibel:.1f} dB)"
+    return made[place], sets[place], text
+
+
+def _share(share: float) -> str:
+    return "min/max" if share >= 100.0 else f"percentile {share:g}"  # noqa: PLR2004 - all values
 
 
 def _result(
@@ -36,7 +88,7 @@ def _result(
     model: Any,
     notes: tuple[str, ...],
     findings: tuple[Finding, ...],
-    ranges: dict[str, tuple[float, float]],
+    ranges: dict[str, Range],
 ) -> StepResult:
     import onnx
 
@@ -53,4 +105,8 @@ def _result(
 
 STEPS: tuple[ConversionStep, ...] = (
     quantization_step("onnxruntime", "onnx", "int8_static", _TOOLS, 5.0, _int8_static),
+    quantization_step("onnxruntime", "onnx", "int8_dynamic", _TOOLS, 3.0, _int8_dynamic),
+    quantization_step("onnxruntime", "onnx", "int8_weights", _TOOLS, 2.0, _int8_weights),
+    quantization_step("onnxruntime", "onnx", "int4_weights", _TOOLS, 3.0, _int4_weights),
+    quantization_step("onnxruntime", "onnx", "float16", _TOOLS, 2.0, _float16),
 )

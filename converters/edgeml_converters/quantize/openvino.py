@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from importlib import metadata
 from typing import Any, Final
@@ -40,6 +40,32 @@ def _int8_static(request: StepRequest, step: str) -> StepResult:
             advanced_parameters=_parameters(nncf, request.settings.method, request.settings.reduce_range),
         )
     return _result(request, step, made, notes, openvino_model.coverage(made))
+
+
+def _weights(mode: str) -> Callable[[StepRequest, str], StepResult]:
+    def run(request: StepRequest, step: str) -> StepResult:
+        with _nncf() as nncf:
+            model, notes = _prepared(request)
+            options = {} if mode == "INT8_ASYM" else {"ratio": 1.0, "group_size": -1, "all_layers": True}
+            made = nncf.compress_weights(model, mode=getattr(nncf.CompressWeightsMode, mode), **options)
+        return _result(request, step, made, notes, openvino_model.coverage(made))
+
+    return run
+
+
+def _float16(request: StepRequest, step: str) -> StepResult:
+    import openvino
+
+    model, notes = _prepared(request)
+    artifact = request.output_dir / ARTIFACT_FILE["openvino"]
+    openvino.save_model(model, str(artifact), compress_to_fp16=True)
+    covered = openvino_model.coverage(openvino.Core().read_model(str(artifact)), kinds=frozenset({"f16"}))
+    return StepResult(
+        artifact,
+        findings=judge_coverage(step, request.source, covered),
+        notes=(*notes, f"{covered.quantized} of {covered.total} operators with weights made float16"),
+        versions={"openvino": metadata.version("openvino")},
+    )
 
 
 def _parameters(nncf: Any, method: CalibrationMethod, reduce_range: bool) -> Any:
@@ -101,6 +127,7 @@ def _result(
     import openvino
 
     findings: tuple[Finding, ...] = judge_coverage(step, request.source, covered)
+    openvino_model.name_by_place(model)
     artifact = request.output_dir / ARTIFACT_FILE["openvino"]
     openvino.save_model(model, str(artifact), compress_to_fp16=False)
     return StepResult(
@@ -114,4 +141,7 @@ def _result(
 
 STEPS: tuple[ConversionStep, ...] = (
     quantization_step("openvino", "openvino", "int8_static", _TOOLS, 10.0, _int8_static),
+    quantization_step("openvino", "openvino", "int8_weights", _TOOLS, 3.0, _weights("INT8_ASYM")),
+    quantization_step("openvino", "openvino", "int4_weights", _TOOLS, 3.0, _weights("INT4_SYM")),
+    quantization_step("openvino", "openvino", "float16", ("openvino",), 1.0, _float16),
 )

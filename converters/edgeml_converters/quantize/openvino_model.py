@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,6 +73,14 @@ def ranges(model: Any) -> dict[str, tuple[float, float]]:
             name = node.input_value(0).get_node().get_friendly_name()
             found[name] = (float(low.get_data().item()), float(high.get_data().item()))
     return found
+
+
+def name_by_place(model: Any) -> None:
+    """Rename what carries OpenVINO's running number, so that the same numbers give the same file."""
+    for place, node in enumerate(model.get_ordered_ops()):
+        kind = node.get_type_name()
+        if re.fullmatch(rf"{kind}_\d+", node.get_friendly_name()):
+            node.set_friendly_name(f"{kind}_at_{place}")
 
 
 def _weights(node: Any) -> Any | None:

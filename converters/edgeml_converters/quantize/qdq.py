@@ -20,11 +20,12 @@ METADATA_KEY: Final = "edgeml.quantization"
 
 
 def insert(model: Any, ranges: Mapping[str, Range], settings: QuantizerSettings) -> Any:
-    """Give the model with QuantizeLinear and DequantizeLinear at every tensor; the given one is used up.
+    """Give the model with QuantizeLinear and DequantizeLinear at every tensor; the given one stays as it is.
 
     Raises:
         EngineVersionError: an ONNX Runtime that this was not written for.
     """
+    import onnx
     import onnxruntime as ort
 
     version = tuple(int(part) for part in ort.__version__.split(".")[:2])
@@ -38,9 +39,11 @@ def insert(model: Any, ranges: Mapping[str, Range], settings: QuantizerSettings)
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
     data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
     quantizer = QDQQuantizer(
-        model,
+        copy,
         settings.per_channel,
         settings.reduce_range,
         QuantType.QInt8,
