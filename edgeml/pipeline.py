@@ -308,7 +308,7 @@ def _per_channel(what: str, given: tuple[float, ...], values: Array, channel_axi
     if constants.size != channels:
         raise UsageError(
             f"preprocess.{what} has {constants.size} values, the sample has {channels} channels; "
-            "give one value, or one per channel"
+            "give one value, or one per channel (and layout=nchw if the channels come first)"
         )
     shape = [1] * values.ndim
     shape[channel_axis] = channels
