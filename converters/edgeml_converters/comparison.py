@@ -1,0 +1,144 @@
+"""`edgeml compare`: two models on the same data, their outputs and the first tensor that diverges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from edgeml.data import DataDeclaration, open_declared
+from edgeml.errors import ConversionError
+from edgeml.preprocess import Preprocess
+from edgeml.tensors import Array, Shape
+from edgeml_converters.artifacts import Artifact, match_signature, random_samples, runs_here, with_shapes
+from edgeml_converters.cache import hash_tree
+from edgeml_converters.compare import ModelTally, OutputComparison
+from edgeml_converters.evaluate import Naming
+from edgeml_converters.execute import FLOATS, PROBED_SAMPLES
+from edgeml_converters.matching import (
+    FLOAT_THRESHOLDS,
+    QUANTIZED_THRESHOLDS,
+    TensorMatch,
+    first_divergence,
+    match_tensors,
+    tapped_values,
+)
+from edgeml_converters.record import comparison_document
+from edgeml_converters.schemes import state_of
+
+RANDOM_SAMPLES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What the comparison of two models found."""
+
+    reference: Path
+    other: Path
+    samples: int
+    random: bool
+    """No data were given: samples were drawn with a fixed seed."""
+    outputs: tuple[OutputComparison, ...]
+    tensors: tuple[TensorMatch, ...]
+    """Intermediate tensors that could be paired, in graph order; empty if a runtime cannot show them."""
+    diverges: TensorMatch | None
+    """The first that is further off than the schemes explain."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Give what ``edgeml compare --json`` prints; docs/reference/json.md describes it."""
+        return {
+            "schema": 1,
+            "reference": str(self.reference),
+            "other": str(self.other),
+            "samples": self.samples,
+            "random": self.random,
+            "outputs": [
+                {**comparison_document(one), "other": one.other, "relative": one.relative}
+                for one in self.outputs
+            ],
+            "tensors": [asdict(one) for one in self.tensors],
+            "first_divergence": asdict(self.diverges) if self.diverges is not None else None,
+        }
+
+
+def compare_models(
+    reference: Path,
+    other: Path,
+    *,
+    data: DataDeclaration | None = None,
+    preprocess: Preprocess | None = None,
+    input_shapes: Mapping[str, Shape] | None = None,
+) -> Comparison:
+    """Run both models on the same samples, whatever their formats, and compare.
+
+    Raises:
+        ModelFileError: a file is damaged or foreign.
+        ConversionError: no runtime here runs one of them, or their signatures do not pair.
+        DataError: data that do not fit.
+    """
+    left, right = _opened(reference), _opened(other)
+    left.inputs = with_shapes(left.inputs, input_shapes or {})
+    left.naming = Naming(
+        {spec.name: spec.name for spec in left.inputs}, {spec.name: spec.name for spec in left.outputs}
+    )
+    try:
+        right.naming, _ = match_signature(f"compare {other.name}", left, right.inputs, right.outputs, {})
+        if data is None:
+            samples: Sequence[dict[str, Array]] = random_samples(left.inputs, RANDOM_SAMPLES)
+            return _compared(left, right, samples, random=True)
+        opened = open_declared(data, inputs=left.inputs, preprocess=preprocess or Preprocess())
+        return _compared(left, right, opened, random=False)
+    finally:
+        left.release()
+        right.release()
+
+
+def _opened(path: Path) -> Artifact:
+    artifact = Artifact(path, state_of(path), hash_tree(path))
+    if not runs_here(artifact.state.format):
+        raise ConversionError(
+            f"{path}: no runtime here runs {artifact.state.format}; "
+            f"convert it first (edgeml convert {path.name})"
+        )
+    session = artifact.session()
+    artifact.inputs, artifact.outputs = session.inputs, session.outputs
+    return artifact
+
+
+def _compared(left: Artifact, right: Artifact, samples: Any, *, random: bool) -> Comparison:
+    tally = ModelTally([(spec.name, spec.name) for spec in left.outputs])
+    count, probed = 0, []
+    for sample in samples:
+        tally.add(left.run(sample), right.run(sample))
+        if count < PROBED_SAMPLES:
+            probed.append(sample)
+        count += 1
+    left.release()
+    right.release()
+    tensors = _tensors(left, right, probed)
+    exact = left.state.scheme in FLOATS and right.state.scheme in FLOATS
+    limits = FLOAT_THRESHOLDS if exact else QUANTIZED_THRESHOLDS
+    return Comparison(
+        reference=left.path,
+        other=right.path,
+        samples=count,
+        random=random,
+        outputs=tally.result(),
+        tensors=tensors,
+        diverges=first_divergence(tensors, limits),
+    )
+
+
+def _tensors(
+    left: Artifact, right: Artifact, samples: Sequence[Mapping[str, Array]]
+) -> tuple[TensorMatch, ...]:
+    if left.runtime is None or right.runtime is None:
+        return ()
+    shown = [
+        tapped_values(one.runtime, one.path, one.naming, samples) if one.runtime is not None else None
+        for one in (left, right)
+    ]
+    if shown[0] is None or shown[1] is None:
+        return ()
+    return match_tensors(shown[0], shown[1])
