@@ -25,7 +25,7 @@ from edgeml.formats import TITLE, identify
 from edgeml.manifest import Manifest, Variant
 from edgeml.pipeline import Prediction, finish, prepare
 from edgeml.preprocess import Postprocess, Preprocess
-from edgeml.runtime import Runtime, RuntimeOptions, Session
+from edgeml.runtime import Runtime, Session
 from edgeml.settings import settings
 from edgeml.targets import host
 from edgeml.tensors import Array, TensorSpec, dequantize, reject_names
@@ -170,6 +170,7 @@ def load(
     runtime: str | None = None,
     variant: str | None = None,
     threads: int | None = None,
+    options: Mapping[str, str] | None = None,
 ) -> Model:
     """Load a model to run on this machine.
 
@@ -179,6 +180,7 @@ def load(
         runtime: use this one; by default the variant decides, or the file's format.
         variant: use this one of the bundle; by default what suits this machine best.
         threads: engine threads; by default as many as the variant was measured with, else 1.
+        options: engine options as texts, over those that the variant was measured with.
 
     Warns:
         OtherMachineWarning: nothing in the bundle was made for this kind of machine.
@@ -192,14 +194,15 @@ def load(
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads={threads}: use 1 or more")
+    texts = dict(options or {}) | ({} if threads is None else {"threads": str(threads)})
     path = _locate(source)
     if path.is_dir() and (path / MANIFEST).is_file():
-        return _load_bundle(open_bundle(path), runtime, variant, threads)
+        return _load_bundle(open_bundle(path), runtime, variant, texts)
     if path.is_file() and (path.suffix == SUFFIX or _is_bundle(path)):
-        return _load_bundle(open_bundle(path), runtime, variant, threads)
+        return _load_bundle(open_bundle(path), runtime, variant, texts)
     if variant is not None:
         raise UsageError(f"{path} is a model file, not a bundle: it has no variant {variant!r}")
-    return _load_file(path, runtime, threads)
+    return _load_file(path, runtime, texts)
 
 
 def _locate(source: str | Path) -> Path:
@@ -227,7 +230,7 @@ def _is_bundle(path: Path) -> bool:
 # --- model files
 
 
-def _load_file(path: Path, runtime: str | None, threads: int | None) -> Model:
+def _load_file(path: Path, runtime: str | None, texts: Mapping[str, str]) -> Model:
     found = identify(path)
     readers = [name for name in plugins.names(plugins.RUNTIME_GROUP) if _reads(name) in {found, None}]
     if runtime is not None and runtime not in readers and runtime in plugins.names(plugins.RUNTIME_GROUP):
@@ -240,7 +243,7 @@ def _load_file(path: Path, runtime: str | None, threads: int | None) -> Model:
     if not fitting:
         raise ModelFileError(f"{path} is {TITLE[found]}, which no runtime reads: run edgeml convert {path}")
     driver = _driver(fitting[0])
-    session = driver.load(path, RuntimeOptions() if threads is None else RuntimeOptions(threads))
+    session = driver.load(path, driver.options(texts))
     spec = ModelSpec(session.inputs, session.outputs)
     return Model(session, spec, name=path.stem, runtime=fitting[0])
 
@@ -259,7 +262,7 @@ def _driver(runtime: str) -> Runtime:
 # --- bundles
 
 
-def _load_bundle(bundle: Bundle, runtime: str | None, variant: str | None, threads: int | None) -> Model:
+def _load_bundle(bundle: Bundle, runtime: str | None, variant: str | None, texts: Mapping[str, str]) -> Model:
     manifest = bundle.manifest
     chosen, driver = _first_loadable(choose(manifest, host(), _lacking, runtime=runtime, variant=variant))
     if chosen.warning is not None:
@@ -267,9 +270,8 @@ def _load_bundle(bundle: Bundle, runtime: str | None, variant: str | None, threa
     one = chosen.variant
     labels = () if manifest.labels is None else _labels(bundle, manifest.labels)
     artifact = _artifact(bundle, one)
-    count = threads if threads is not None else one.measured.threads
-    options = dict(one.options) | ({} if count is None else {"threads": str(count)})
-    session = driver.load(artifact, driver.options(options))
+    measured = {} if one.measured.threads is None else {"threads": str(one.measured.threads)}
+    session = driver.load(artifact, driver.options({**measured, **one.options, **texts}))
     try:
         spec = _spec(manifest, one, session, labels)
         return Model(

@@ -91,7 +91,7 @@ def bench(
 
 
 @click.command()
-@click.argument("model", type=EXISTING)
+@click.argument("model")
 @click.argument("data", metavar="INPUT")
 @click.option("--variant", help="Of a bundle, use this variant.")
 @click.option("--runtime", help="Runtime to use; by default the one that reads the file's format.")
@@ -111,7 +111,7 @@ def bench(
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def run(
-    model: Path,
+    model: str,
     data: str,
     variant: str | None,
     runtime: str | None,
@@ -123,7 +123,9 @@ def run(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Run a model file or a bundle on INPUT: .npy, .npz, .csv, an image or a folder of images.
+    """Run a model file, a bundle or an installed model on samples.
+
+    INPUT is a .npy, .npz or .csv file, an image, or a folder of them.
 
     \b
     Examples:

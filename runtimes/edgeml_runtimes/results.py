@@ -92,7 +92,7 @@ class Sink:
         """Stack the outputs [N,…] under their names, and the samples' names under ``sample``."""
         dtypes = {
             spec.name: "float32" if spec.quantization is not None else spec.dtype
-            for spec in self._chosen.session.outputs
+            for spec in self._chosen.model.spec.outputs
         }
         arrays: dict[str, Any] = {
             name: np.concatenate([np.asarray(record["outputs"][name], dtype) for record in self._records])
@@ -109,8 +109,8 @@ class Sink:
         return {
             "schema": 1,
             "model": self._chosen.title,
-            "runtime": self._chosen.runtime,
-            "variant": self._chosen.variant,
+            "runtime": self._chosen.model.runtime,
+            "variant": self._chosen.model.variant,
             "samples": len(self._records),
             "resumed_after": self.done,
             "output": None if self.output is None else str(self.output),

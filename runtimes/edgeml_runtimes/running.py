@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgeml import plugins
-from edgeml.bundle import Bundle, open_bundle
+from edgeml.bundle import open_bundle
 from edgeml.data import (
     Dataset,
     open_data,
@@ -19,15 +17,10 @@ from edgeml.data import (
     read_data_config,
 )
 from edgeml.data.reader import combined_sha256, file_sha256
-from edgeml.errors import EngineError, UsageError
+from edgeml.model import Model, load
 from edgeml.pipeline import Prediction, finish
 from edgeml.preprocess import Postprocess, Preprocess
 from edgeml.tensors import Array, TensorSpec, dequantize
-from edgeml_runtimes.jobs import chosen_variants, is_bundle, runtime_of
-
-if TYPE_CHECKING:
-    from edgeml.manifest import Variant
-    from edgeml.runtime import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +28,16 @@ class Chosen:
     """A loaded model with what is done before and after it."""
 
     title: str
-    runtime: str
-    variant: str | None
-    session: Session
+    model: Model
     sha256: str
-    """Of the artifact and the engine's options."""
+    """Of the artifact and the engine with its options."""
     preprocess: Preprocess
     postprocess: Postprocess
     labels: tuple[str, ...]
 
     def data(self, source: str, limit: int | None) -> Dataset:
         """Open samples for the model; raises as ``edgeml.data.open_data``."""
-        return open_data(source, inputs=self.session.inputs, preprocess=self.preprocess, limit=limit)
+        return open_data(source, inputs=self.model.spec.inputs, preprocess=self.preprocess, limit=limit)
 
     def fingerprint(self, dataset: Dataset) -> str:
         """Hash everything that decides the results."""
@@ -55,7 +46,7 @@ class Chosen:
 
 @contextmanager
 def opened(
-    path: Path,
+    source: str,
     *,
     variant: str | None,
     runtime: str | None,
@@ -64,44 +55,40 @@ def opened(
     preprocess: Sequence[str],
     postprocess: Sequence[str],
 ) -> Iterator[Chosen]:
-    """Load a model file or a bundle's variant, with its declared processing and the caller's over it."""
-    before, after = Preprocess(), Postprocess()
-    labels: tuple[str, ...] = ()
-    with tempfile.TemporaryDirectory(prefix="edgeml-run-") as folder:
-        artifact, name, settings = path, None, dict(options)
-        if is_bundle(path):
-            bundle = open_bundle(path)
-            picked = _pick(bundle, variant, runtime)
-            before, after = bundle.manifest.preprocess, bundle.manifest.postprocess
-            labels = _labels(bundle)
-            bundle.extract(Path(folder) / "variant", [entry.path for entry in picked.files])
-            artifact = Path(folder) / "variant" / picked.files[0].path
-            name, runtime, settings = picked.name, picked.runtime, {**picked.options, **options}
-        elif variant is not None:
-            raise UsageError(f"{path} is a model file and has no variants; leave --variant out")
+    """Load what ``edgeml.load`` loads, with its declared processing and the caller's over it."""
+    with load(source, runtime=runtime, variant=variant, options=options) as model:
+        spec = model.spec
+        before, after, labels = spec.preprocess, spec.postprocess, spec.labels
         if config is not None:
             declared = read_data_config(config)
             before, after = declared.preprocess, declared.postprocess
             labels = declared.label_names or labels
-        driver = plugins.runtime(runtime or runtime_of(artifact))
-        with driver.load(artifact, driver.options(settings)) as session:
-            yield Chosen(
-                title=path.name,
-                runtime=driver.name,
-                variant=name,
-                session=session,
-                sha256=combined_sha256([file_sha256(artifact), driver.name, driver.version, settings]),
-                preprocess=parse_preprocess(preprocess, before),
-                postprocess=parse_postprocess(postprocess, after),
-                labels=labels,
-            )
+        engine = [model.runtime, plugins.runtime(model.runtime).version, dict(options)]
+        yield Chosen(
+            title=model.name,
+            model=model,
+            sha256=combined_sha256([_content(Path(source), model), *engine]),
+            preprocess=parse_preprocess(preprocess, before),
+            postprocess=parse_postprocess(postprocess, after),
+            labels=labels,
+        )
+
+
+def _content(path: Path, model: Model) -> list[str]:
+    """Give what tells this artifact from any other: its hash, or which variant of which release it is."""
+    if model.variant is None:
+        return [file_sha256(path)]
+    if not path.exists():
+        return [model.name, str(model.release), model.variant]
+    variants = open_bundle(path).manifest.variants
+    return [entry.sha256 for one in variants if one.name == model.variant for entry in one.files]
 
 
 def predictions(chosen: Chosen, dataset: Dataset, skip: int) -> Iterator[tuple[str, Prediction]]:
     """Give name and prediction of each sample after the first ``skip``."""
     for position, sample in enumerate(dataset):
         if position >= skip:
-            outputs = _floats(chosen.session.outputs, chosen.session.run(sample))
+            outputs = _floats(chosen.model.spec.outputs, chosen.model.run(sample))
             yield dataset.name_of(position), finish(outputs, chosen.postprocess, chosen.labels)
 
 
@@ -113,29 +100,3 @@ def _floats(specs: tuple[TensorSpec, ...], outputs: Mapping[str, Array]) -> dict
         else outputs[spec.name]
         for spec in specs
     }
-
-
-def _pick(bundle: Bundle, name: str | None, runtime: str | None) -> Variant:
-    """Give the variant asked for, else the one measured quickest of those whose engine is installed."""
-    candidates = chosen_variants(bundle, [name] if name else [], runtime)
-    missing: list[str] = []
-    for variant in sorted(candidates, key=_measured_p50):
-        try:
-            plugins.runtime(variant.runtime)
-        except (EngineError, UsageError) as error:
-            missing.append(str(error))
-        else:
-            return variant
-    raise EngineError(f"{bundle.path}: no variant can run here: {'; '.join(sorted(set(missing)))}")
-
-
-def _measured_p50(variant: Variant) -> float:
-    latency = variant.measured.latency_ms
-    return float("inf") if latency is None else latency.p50
-
-
-def _labels(bundle: Bundle) -> tuple[str, ...]:
-    if bundle.manifest.labels is None:
-        return ()
-    text = bundle.read(bundle.manifest.labels).decode(errors="replace")
-    return tuple(line.strip() for line in text.rstrip().splitlines())

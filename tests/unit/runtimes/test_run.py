@@ -148,8 +148,8 @@ def test_other_data_begin_anew(model: Path, samples: Path, tmp_path: Path) -> No
     [
         (["--output", "r.txt"], 2, r"name it *.jsonl or *.npz"),
         (["--option", "threads"], 2, "write it as key=value"),
-        (["--variant", "litert-float32"], 2, "has no variants"),
-        (["--runtime", "litert"], 1, "runtime litert needs a TFLite file"),
+        (["--variant", "litert-float32"], 2, "has no variant 'litert-float32'"),
+        (["--runtime", "litert"], 1, "is an ONNX model, which litert does not read"),
         (["--runtime", "abacus"], 2, "known: litert, onnxruntime, openvino"),
     ],
 )
