@@ -6,6 +6,7 @@ import stat
 import struct
 import unicodedata
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Final
 from zipfile import ZipFile, ZipInfo
@@ -17,6 +18,16 @@ RATIO_LIMIT: Final = 200
 RATIO_FREE_BYTES: Final = 16 * 1024 * 1024
 """Below this an entry may unpack to any multiple: it cannot hurt."""
 MEMBER_LIMIT: Final = 100_000
+READ_ERRORS: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    ValueError,
+    RuntimeError,
+)
+"""What reading a damaged member raises: ValueError for a name or place that cannot be, RuntimeError (of which
+NotImplementedError is one) for encryption and methods that only its own header claims."""
 _ENCRYPTED: Final = 0x1
 _LOCAL: Final = struct.Struct("<4s5H3I2H")
 """Local header: signature, version, flags, method, time, date, CRC, packed and unpacked size, two lengths."""
@@ -34,7 +45,7 @@ def open_zip(path: Path) -> ZipFile:
     """
     try:
         archive = ZipFile(path)
-    except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError, EOFError) as error:
+    except READ_ERRORS as error:
         raise ModelFileError(f"{path}: {_damage(path)}") from error
     try:
         _check(archive, path)

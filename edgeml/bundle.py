@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 import stat
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, Final, NoReturn, Protocol
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
-from edgeml.archive import open_zip, unsafe_name
+from edgeml.archive import READ_ERRORS, open_zip, unsafe_name
 from edgeml.atomic import new_file, replacing_folder
 from edgeml.errors import BundleError, ModelFileError, UnsafeFileError
 from edgeml.manifest import FileEntry, Manifest
@@ -314,7 +313,7 @@ class Bundle:
                     if size_bytes > entry.size_bytes:
                         break
                     yield chunk
-        except (EOFError, KeyError, zipfile.BadZipFile, ModelFileError) as error:
+        except (*READ_ERRORS, KeyError, ModelFileError) as error:
             raise BundleError(self._damage(entry)) from error
         except OSError as error:
             raise BundleError(f"{self.path}: {entry.path} cannot be read: {error}") from error
@@ -364,7 +363,7 @@ def _read_manifest(path: Path, place: _Place, sizes: Mapping[str, int]) -> Manif
     try:
         with place.open(MANIFEST) as file:
             text = file.read(SIZE_LIMIT_BYTES + 1)
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, *READ_ERRORS) as error:
         raise BundleError(f"{path}: {MANIFEST} cannot be read: {error}") from error
     manifest = loads(text, f"{path}: {MANIFEST}")
     check_manifest(manifest, f"{path}: {MANIFEST}")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NoReturn
 
-from edgeml.archive import open_zip
+from edgeml.archive import READ_ERRORS, open_zip
 from edgeml.errors import ModelFileError, UnsafeFileError
 from edgeml.wire import (
     Bytes,
@@ -246,7 +244,7 @@ def _check_zip(path: Path) -> None:
     with open_zip(path) as archive:
         try:
             damaged = archive.testzip()
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error) as error:
+        except READ_ERRORS as error:
             raise ModelFileError(f"{path}: damaged: {error}; copy it again from its source") from error
     if damaged is not None:
         raise ModelFileError(f"{path}: damaged: {damaged} does not have its checksum; copy it again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import stat
 import struct
 import zipfile
@@ -342,3 +343,33 @@ def test_no_offset_in_a_flatbuffer_raises_anything_else(
     path.write_bytes(content)
     with pytest.raises(ModelFileError, match=r"truncated|damaged"):
         check_file(path, "tflite")
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["onnx", "tflite", "h5"])
+@pytest.mark.parametrize("seed", range(40))
+def test_no_changed_bytes_of_a_real_model_raise_anything_else(
+    data_dir: Path, tmp_path: Path, name: str, seed: int
+) -> None:
+    check_changed((data_dir / REAL[name][0]).read_bytes(), tmp_path / "model", seed)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_no_changed_bytes_of_a_zip_raise_anything_else(tmp_path: Path, seed: int) -> None:
+    check_changed(keras_zip(tmp_path / "model.keras").read_bytes(), tmp_path / "model", seed)
+
+
+def check_changed(content: bytes, path: Path, seed: int) -> None:
+    """Change up to twenty bytes; the file is taken, or refused in our words."""
+    source = random.Random(seed)  # noqa: S311 - repeatable, not secret
+    changed = bytearray(content)
+    for _ in range(source.choice([1, 3, 20])):
+        reach = len(content) if source.random() < 0.5 else min(len(content), 300)
+        changed[source.randrange(reach)] = source.randrange(256)
+    path.write_bytes(changed)
+    said = str(path)
+    try:
+        check_file(path, identify(path))
+    except ModelFileError as error:
+        said = str(error)
+    assert str(path) in said
