@@ -88,15 +88,12 @@ def activation_ranges(
             found = {index: Histogram(binned=binned) for index in names}
         for index, histogram in found.items():
             histogram.add(engine.get_tensor(index))
-    return {
-        names[index]: item.percentile(PERCENTILE)
-        for index, item in found.items()
-    }
+    return {names[index]: item.percentile(PERCENTILE) for index, item in found.items()}
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide LiteRT's advice that keeping all tensors is for debugging: to look at them is what it is here for."""
+    """Hide LiteRT's advice that keeping all tensors is for debugging."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield

@@ -27,7 +27,8 @@ DECIBEL_MAX: Final = 120.0
 def activations(model: Any, samples: CheckedSamples, *, binned: bool) -> dict[str, Histogram]:
     """Give a histogram of every float32 activation of a ``ModelProto``, by tensor name.
 
-    Without ``binned`` only the extremes are kept, which is quicker. One sample's activations are held at a time.
+    Without ``binned`` only the extremes are kept, which is quicker.
+    One sample's activations are held at a time.
 
     Raises:
         QuantizationError: an activation is NaN or infinite.

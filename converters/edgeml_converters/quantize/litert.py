@@ -1,4 +1,4 @@
-"""Quantization inside TFLite, without TensorFlow: LiteRT's own calibration, and AI Edge Quantizer's recipes."""
+"""Quantization inside TFLite without TensorFlow: LiteRT's own calibration, AI Edge Quantizer's recipes."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ _ACTIVATIONS: Final = {"int8_static": (np.int8, np.int32), "int16x8": (np.int16,
 """dtype of activations and of biases."""
 _TFLITE_TYPE: Final = {"int8": 9, "uint8": 3}
 """Tensor type numbers of the TFLite schema."""
+_TOOLS: Final = ("ai-edge-litert", "ai-edge-quantizer")
 _WEIGHTS: Final = {
     "float16": frozenset({"float16"}),
     "int4_weights": frozenset({"int4"}),
@@ -55,15 +56,15 @@ def _static(scheme: Scheme) -> Callable[[StepRequest, str], StepResult]:
         method, io_dtype = request.settings.method, request.settings.io_dtype
         tool = wrapper()
         findings: tuple[Finding, ...] = ()
+        used: tuple[str, ...] = ("ai-edge-litert",)
         if tool is not None and method != "percentile":
             quantized, findings = _by_wrapper(tool, request, scheme, content, inputs, samples)
-            used = ("ai-edge-litert",)
         else:
             found = aeq.activation_ranges(content, activations, inputs, samples, method)
             quantized = aeq.by_recipe(content, scheme, found)
             if io_dtype != "float32":
                 quantized = _with_integer_ports(quantized, io_dtype, request.output_dir)
-            used = ("ai-edge-litert", "ai-edge-quantizer")
+            used = _TOOLS
         notes = (*notes, f"ranges: {'percentile' if method == 'percentile' else 'min/max'} by {used[-1]}")
         return _result(request, step, scheme, quantized, notes, findings, used)
 
@@ -74,7 +75,7 @@ def _recipe(scheme: Scheme) -> Callable[[StepRequest, str], StepResult]:
     def run(request: StepRequest, step: str) -> StepResult:
         content, _, notes = _prepared(request)
         quantized = aeq.by_recipe(content, scheme)
-        return _result(request, step, scheme, quantized, notes, (), ("ai-edge-litert", "ai-edge-quantizer"))
+        return _result(request, step, scheme, quantized, notes, (), _TOOLS)
 
     return run
 
@@ -105,14 +106,18 @@ def _by_wrapper(
     ports = np.dtype(request.settings.io_dtype).num
     activations, biases = (np.dtype(kind).num for kind in _ACTIVATIONS[scheme])
     per_tensor = not request.settings.per_channel
-    try:
+
+    def quantize(*, allow_float: bool) -> bytes:
         return bytes(
-            engine.QuantizeModel(ports, ports, False, activations, biases, per_tensor, per_tensor)
-        ), ()
+            engine.QuantizeModel(ports, ports, allow_float, activations, biases, per_tensor, per_tensor)
+        )
+
+    try:
+        return quantize(allow_float=False), ()
     except (RuntimeError, ValueError) as error:
         strict = str(error).strip()
     # the tool's own way out: operators it has no integer kernel for stay in float
-    made = bytes(engine.QuantizeModel(ports, ports, True, activations, biases, per_tensor, per_tensor))
+    made = quantize(allow_float=True)
     finding = Finding(
         "operators-kept-in-float",
         "warning",
@@ -157,7 +162,6 @@ def _result(
     )
 
 
-_TOOLS: Final = ("ai-edge-litert", "ai-edge-quantizer")
 STEPS: tuple[ConversionStep, ...] = (
     quantization_step("litert", "tflite", "int8_static", ("ai-edge-litert",), 2.0, _static("int8_static")),
     quantization_step("litert", "tflite", "int16x8", ("ai-edge-litert",), 2.0, _static("int16x8")),

@@ -17,15 +17,16 @@ QUANTIZED: Final = frozenset({
     "MatMulIntegerToFloat", "QLinearAdd",
 })  # fmt: skip
 """Operators that only a quantized model has."""
-_CONVERSIONS: Final = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
-_FOLLOWING: Final = frozenset({"Add", "Mul", "Cast", "QuantizeLinear", "DequantizeLinear", "Relu", "Clip"})
-"""What may stand between a quantized operator and the tensor that its float form made."""
 WEIGHTED: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Operators that hold the weights of a network, as their input 1."""
+_CONVERSIONS: Final = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+_USING: Final = (WEIGHTED | QUANTIZED) - _CONVERSIONS
+_FOLLOWING: Final = frozenset({"Add", "Mul", "Cast", "QuantizeLinear", "DequantizeLinear", "Relu", "Clip"})
+"""What may stand between a quantized operator and the tensor that its float form made."""
 
 
 def prepared(request: StepRequest) -> tuple[Any, tuple[str, ...]]:
-    """Give the model with opset ≥ 13, static shapes, constants folded and normalisation fused, as ``ModelProto``.
+    """Give the ``ModelProto`` with opset ≥ 13, static shapes, constants folded and normalisation fused.
 
     Raises:
         AlreadyQuantizedError: it holds operators or weights of a quantized model.
@@ -90,13 +91,16 @@ def coverage(float_model: Any, model: Any) -> Coverage:
     """Count the operators with weights of the float model whose weights the other holds in fewer bits."""
     small = stored_small(model)
     total = weighted(float_model)
-    left = tuple(node.name or node.output[0] for node in total.values() if node.output[0] not in small)
+    left = tuple(
+        node.name or node.output[0] for node in total.values() if not small & {node.name, node.output[0]}
+    )
     return Coverage(len(total), len(total) - len(left), left)
 
 
 def stored_small(model: Any) -> set[str]:
-    """Give the tensors made by operators whose weights are int8, float16 or in 4 bits.
+    """Give the names of operators whose weights are int8, float16 or in 4 bits, and of what they make.
 
+    A quantizer may rename either: the operator itself, or its output where it removes an activation.
     A bias that became an Add of its own, and a scale or a cast behind an integer product, count as part
     of the operator: the tensor behind them is given too.
     """
@@ -110,9 +114,9 @@ def stored_small(model: Any) -> set[str]:
             held.update(node.output)
     found: set[str] = set()
     for node in model.graph.node:
-        uses = node.op_type in WEIGHTED | QUANTIZED - _CONVERSIONS and len(node.input) > 1
-        if uses and node.input[1] in held:
-            found.update(node.output)
-        elif node.op_type in _FOLLOWING and any(name in found for name in node.input):
-            found.update(node.output)
+        if node.op_type in _FOLLOWING:
+            if not found.isdisjoint(node.input):
+                found.update(node.output)
+        elif node.op_type in _USING and not held.isdisjoint(node.input[1:2]):
+            found.update([*node.output, *filter(None, [node.name])])
     return found

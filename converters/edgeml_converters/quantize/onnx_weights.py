@@ -85,11 +85,59 @@ def int4(model: Any, step: str) -> Any:
     Raises:
         QuantizationError: less than half of the weights are in matrix products.
     """
-    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+    from onnx import helper, numpy_helper
 
-    quantizer = MatMulNBitsQuantizer(_matmuls(model, step), bits=4, block_size=BLOCK_SIZE, is_symmetric=True)
-    quantizer.process()
-    return quantizer.model.model
+    model = _matmuls(model, step)
+    constants = {item.name: item for item in model.graph.initializer}
+    places = {node.name: place for place, node in enumerate(model.graph.node)}
+    for node in onnx_model.weighted(model).values():
+        name = node.input[1]
+        if node.op_type != "MatMul" or len(constants[name].dims) != 2:  # noqa: PLR2004 - a matrix
+            continue
+        depth, width = constants[name].dims
+        packed, scale = _nibbles(numpy_helper.to_array(constants[name]))
+        model.graph.initializer.extend(
+            [numpy_helper.from_array(packed, f"{name}_int4"), numpy_helper.from_array(scale, f"{name}_scale")]
+        )
+        small = helper.make_node(
+            "MatMulNBits",
+            [node.input[0], f"{name}_int4", f"{name}_scale"],
+            list(node.output),
+            name=node.name,
+            domain="com.microsoft",
+            K=depth,
+            N=width,
+            bits=4,
+            block_size=BLOCK_SIZE,
+        )
+        model.graph.node[places[node.name]].CopyFrom(small)
+    _drop_unused(model)
+    if not any(item.domain == "com.microsoft" for item in model.opset_import):
+        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return model
+
+
+def _nibbles(values: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Pack a matrix [K, N] for MatMulNBits: [N, blocks, BLOCK_SIZE / 2] bytes and [N · blocks] scales.
+
+    The value farthest from 0 becomes −8, the one number that has no counterpart; 0 is stored as 8.
+    """
+    depth, width = values.shape
+    blocks = -(-depth // BLOCK_SIZE)
+    padded = np.zeros((width, blocks * BLOCK_SIZE), np.float32)
+    padded[:, :depth] = values.T
+    grouped = padded.reshape(width, blocks, BLOCK_SIZE)
+    farthest = np.take_along_axis(grouped, np.abs(grouped).argmax(-1, keepdims=True), -1)
+    scale = np.where(farthest == 0, 1.0, farthest / -8.0).astype(np.float32)
+    stored = (np.clip(np.rint(grouped / scale), -8, 7) + 8).astype(np.uint8)
+    return stored[..., 0::2] | (stored[..., 1::2] << 4), scale.reshape(-1)
+
+
+def _drop_unused(model: Any) -> None:
+    used = {name for node in model.graph.node for name in node.input}
+    kept = [item for item in model.graph.initializer if item.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
 
 
 def _matmuls(model: Any, step: str) -> Any:

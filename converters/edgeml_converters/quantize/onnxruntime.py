@@ -75,7 +75,9 @@ def _quantized(
     if len(made) == 1:
         return made[0], sets[0], f"ranges: {_share(shares[0])}"
     place, decibel = calibration.closest(model, made, samples)
-    text = f"ranges: {_share(shares[place])}, the best of {len(made)} on the calibration data ({decibel:.1f} dB)"
+    text = (
+        f"ranges: {_share(shares[place])}, the best of {len(made)} on the calibration data ({decibel:.1f} dB)"
+    )
     return made[place], sets[place], text
 
 

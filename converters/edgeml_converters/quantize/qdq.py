@@ -90,7 +90,7 @@ def integer_ports(model: Any, io_dtype: IoDtype) -> None:
 def _take_integers(
     model: Any, port: Any, taker: Any, constants: Mapping[str, Any], wanted: np.dtype[Any]
 ) -> dict[str, float | int]:
-    """Feed an input's integers to what came behind its QuantizeLinear ``taker``; gives scale and zero point."""
+    """Feed integers to what came behind an input's QuantizeLinear ``taker``; gives scale and zero point."""
     scale, zero, stored = _parameters(taker, constants)
     if stored == wanted:
         for node in model.graph.node:
@@ -117,8 +117,8 @@ def _give_integers(
         _rename(quantizer.output, maker.input[0], port.name)
         model.graph.node.remove(maker)
         return {"scale": scale, "zero_point": zero}
-    shifted, name = (zero, maker.input[2]) if stored == wanted else _shifted(
-        model, port.name, zero, stored, wanted
+    shifted, name = (
+        (zero, maker.input[2]) if stored == wanted else _shifted(model, port.name, zero, stored, wanted)
     )
     real = f"{port.name}_real"
     for node in model.graph.node:

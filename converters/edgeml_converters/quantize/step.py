@@ -33,7 +33,7 @@ def quantization_step(
     cost: float,
     action: Callable[[StepRequest, str], StepResult],
 ) -> FormatStep:
-    """Give the step ``<runtime>-<scheme>`` from the float model of ``format_``; ``action`` also gets its name."""
+    """Give the step ``<runtime>-<scheme>`` from the float model of ``format_``; ``action`` gets its name."""
     name = f"{runtime}-{scheme.replace('_', '-')}"
 
     def run(request: StepRequest) -> StepResult:
@@ -130,7 +130,7 @@ class CheckedSamples:
 
     def __iter__(self) -> Iterator[Sample]:
         count = -1
-        for count, sample in enumerate(self._calibration):  # noqa: B007 - used behind the loop
+        for count, sample in enumerate(self._calibration):
             self._check(count, sample)
             yield sample
         if count + 1 != len(self._calibration):
