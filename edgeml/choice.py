@@ -10,6 +10,9 @@ from edgeml.errors import BundleError, EngineMissingError, EngineVersionError, U
 from edgeml.manifest import Manifest, Variant
 from edgeml.targets import HOST, Target, target
 
+_FOR_OTHERS, _FOR_NONE = 2, 3
+"""Ranks of what was made for other machines, and of what suits no target."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -31,8 +34,9 @@ def choose(
     """Order the variants that this machine can run, best first.
 
     Variants made for this very class of machine come first, then those made for a class whose features
-    this machine has (the more features, the earlier), then the rest with a warning; among equals the
-    lowest measured latency wins, then the order of the manifest.
+    this machine has (the more features, the earlier), then the rest with a warning, those that suit no
+    target at all last; among equals the lowest measured latency wins, then what the conversion chose for
+    this class, then the order of the manifest.
 
     Args:
         manifest: of the bundle.
@@ -58,7 +62,7 @@ def choose(
     if not fit:
         reasons = "; ".join(f"{name} {reason}" for name, reason in unfit.items())
         raise BundleError(f"no variant of {manifest.name} suits this machine: {reasons}")
-    ranked = sorted(fit, key=lambda one: (_rank(one, machine), _latency(one)))
+    ranked = sorted(fit, key=lambda one: (_rank(one, machine), _latency(one), not _is_chosen(one, machine)))
     return [Choice(one, _warning(manifest, one, machine)) for one in ranked]
 
 
@@ -85,13 +89,20 @@ def _unfit(variant: Variant, machine: Target) -> str | None:
 
 
 def _rank(variant: Variant, machine: Target) -> tuple[int, int]:
-    """Give 0 for this class of machine, 1 for one whose features are all here, 2 for the rest."""
+    """Give 0 for this class of machine, 1 for one whose features are all here, 2 for others, 3 for none."""
+    if not variant.targets:
+        return _FOR_NONE, 0
     if not set(variant.needs.cpu_features) <= machine.cpu_features:
-        return 2, 0
+        return _FOR_OTHERS, 0
     if machine.name in _classes(variant):
         return 0, 0
     features = [len(one.cpu_features) for one in _targets(variant) if one.runs_on(machine)]
-    return (1, -max(features)) if features else (2, 0)
+    return (1, -max(features)) if features else (_FOR_OTHERS, 0)
+
+
+def _is_chosen(variant: Variant, machine: Target) -> bool:
+    chosen_for = variant.extra.get("chosen_for")
+    return isinstance(chosen_for, list | tuple) and machine.name in chosen_for
 
 
 def _classes(variant: Variant) -> tuple[str, ...]:
@@ -118,9 +129,9 @@ def _latency(variant: Variant) -> float:
 
 
 def _warning(manifest: Manifest, variant: Variant, machine: Target) -> str | None:
-    if _rank(variant, machine)[0] < 2 or not variant.targets:  # noqa: PLR2004 - the rank of the rest
+    if _rank(variant, machine)[0] < _FOR_OTHERS:
         return None
-    made = ", ".join(_classes(variant)) or "another machine"
+    made = ", ".join(_classes(variant)) or "no target"
     lacks = sorted(set(variant.needs.cpu_features) - machine.cpu_features)
     why = f"; this CPU lacks {', '.join(lacks)}" if lacks else ""
     return (

@@ -96,6 +96,20 @@ def test_a_target_of_somebody_elses_does_not_stop_the_choice() -> None:
     ]
 
 
+def test_what_suits_no_target_comes_last_however_fast() -> None:
+    found = names(
+        variant("litert-a", p50=0.01), variant("litert-b", "raspberry-pi-4"), variant("litert-c", "x86-64-v2")
+    )
+    assert found == ["litert-c", "litert-b", "litert-a"]
+    assert "made for no target" in str(choose(manifest(variant("litert-a")), VNNI, usable)[0].warning)
+
+
+def test_without_latencies_the_conversions_choice_for_this_class_counts() -> None:
+    first, second = variant("litert-a", "x86-64-vnni"), variant("litert-b", "x86-64-vnni")
+    assert names(first, replace(second, extra={"chosen_for": ["x86-64-vnni"]})) == ["litert-b", "litert-a"]
+    assert names(first, replace(second, extra={"chosen_for": 3})) == ["litert-a", "litert-b"]
+
+
 def test_an_accelerator_or_memory_that_is_not_here_rules_out() -> None:
     coral = variant("litert-a", "coral-usb", needs=Needs(accelerator="edgetpu"))
     large = variant("litert-b", needs=Needs(memory_bytes=1 << 50))
