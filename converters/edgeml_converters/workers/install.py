@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgeml.errors import WorkerError
@@ -43,26 +46,42 @@ def install(name: str, *, python: Path | None = None, progress: Progress = lambd
     if (target / "pins.txt").is_file() and status(name).state == "installed":
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=target.parent))
-    try:
-        progress("creating the environment")
-        _run([str(python or sys.executable), "-m", "venv", str(scratch)], name, progress)
-        requirements = folder(name) / "requirements.txt"
-        progress("installing the packages")
-        _run(
-            [
-                *(str(environment_python(scratch)), "-m", "pip", "install", "--no-input"),
-                *("--progress-bar=off", *worker.options, "-r", str(requirements)),
-            ],
-            name,
-            progress,
-        )
-        (scratch / "pins.txt").write_text(pins(name), encoding="utf-8")
-        _put_in_place(scratch, target)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
+    with _alone(target):
+        scratch = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=target.parent))
+        try:
+            progress("creating the environment")
+            _run([str(python or sys.executable), "-m", "venv", str(scratch)], name, progress)
+            progress("installing the packages")
+            _run(
+                [
+                    *(str(environment_python(scratch)), "-m", "pip", "install", "--no-input"),
+                    *("--progress-bar=off", *worker.options, "-r", str(folder(name) / "requirements.txt")),
+                ],
+                name,
+                progress,
+            )
+            (scratch / "pins.txt").write_text(pins(name), encoding="utf-8")
+            _put_in_place(scratch, target)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
     return target
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Keep out another installation of the same worker, and clear what a killed one left."""
+    with (target.parent / f".{target.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise WorkerError(
+                f"worker {target.name} is being installed by another process; wait for it to end"
+            ) from error
+        for left in target.parent.glob(f".{target.name}.*"):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+        yield
 
 
 def remove(name: str) -> bool:
@@ -103,24 +122,25 @@ def _run(argv: list[str], name: str, progress: Progress) -> None:
     """Run a command, line by line; its group is ended with us."""
     environment = {key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "PYTHONHOME"}}
     lines: list[str] = []
-    process = subprocess.Popen(
+    with subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env=environment,
-    )
-    try:
-        for line in process.stdout or ():
-            lines.append(line.rstrip())
-            if line.startswith(("Collecting ", "Installing ", "Processing ")):
-                progress(line.strip()[:100])
-        code = process.wait()
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
+        start_new_session=True,
+    ) as process:
+        try:
+            for line in process.stdout or ():
+                lines.append(line.rstrip())
+                if line.startswith(("Collecting ", "Installing ", "Processing ")):
+                    progress(line.strip()[:100])
+            code = process.wait()
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
     if code != 0:
         tail = "\n".join(f"  {line}" for line in lines[-10:])
         command = " ".join(argv[1:4])
