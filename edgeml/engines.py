@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from importlib import metadata
 from itertools import zip_longest
 from typing import Final
 
@@ -45,6 +44,8 @@ def engine(runtime: str) -> Engine | None:
 
     ``None`` for a driver that declares no such extra: only loading it can tell.
     """
+    from importlib import metadata  # 10 ms that `edgeml.load` need not cost before it is called
+
     for entry in metadata.entry_points(group=plugins.RUNTIME_GROUP, name=runtime):
         for line in (entry.dist.requires if entry.dist else None) or ():
             found = _REQUIREMENT.match(line)
