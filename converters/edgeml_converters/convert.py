@@ -164,12 +164,18 @@ def convert(
         cache = StepCache(settings().cache_dir / "steps" if use_cache else None)
         outcome = run(request, scratch, cache, progress)
         if place is None:
-            return ConvertResult(outcome, None, None)
+            return ConvertResult(_without_scratch(outcome), None, None)
         progress("write the bundle and the report")
         page = render(outcome, place.bundle.name)
         manifest = write(outcome, request.name, release, place.bundle, scratch)
         write_text(place.report, page)
-        return ConvertResult(outcome, place.bundle if manifest is not None else None, place.report)
+        bundle = place.bundle if manifest is not None else None
+        return ConvertResult(_without_scratch(outcome), bundle, place.report)
+
+
+def _without_scratch(outcome: Outcome) -> Outcome:
+    """Forget the paths of files that go with the scratch folder."""
+    return replace(outcome, rows=tuple(replace(row, artifact=None, golden=None) for row in outcome.rows))
 
 
 def _as_file(source: object, scratch: Path, example_inputs: object) -> Path:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from edgeml_converters.metrics import Metric
     from edgeml_converters.rows import Row
 
+WIDE = 100
+"""Columns of a terminal from which p99 and memory are shown as well; the report has them always."""
+LONGEST = 400
 STYLE = {"ok": "green", "gate": "yellow", "failed": "red", "unavailable": "dim"}
 
 
@@ -23,14 +26,18 @@ def print_result(result: ConvertResult) -> None:
     console = Console()
     outcome = result.outcome
     metric = outcome.data.metric
+    wide = console.width >= WIDE
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("variant", no_wrap=True)
-    for name in (metric.name if metric else "accuracy", "drop", "SQNR dB", "p50 ms", "p99 ms", "MB", "kB"):
+    names = [metric.name if metric else "accuracy", "drop", "SQNR dB", "p50 ms", "p99 ms", "MB", "kB"]
+    for name in names if wide else names[:4] + names[6:]:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
     chosen = {choice.variant for choice in result.choices}
     for row in result.rows:
-        table.add_row(*_cells(row, metric), style="bold" if row.name in chosen else None)
+        cells = _cells(row, metric)
+        shown = cells if wide else cells[:5] + cells[7:]
+        table.add_row(*shown, style="bold" if row.name in chosen else None)
     console.print(table)
     for choice in result.choices:
         console.print(f"\n[bold]{escape(choice.target)}[/]: {escape(choice.reason)}", highlight=False)
@@ -40,7 +47,8 @@ def print_result(result: ConvertResult) -> None:
             console.print(f"\n[{style}]{row.name}[/]: {escape(row.reason)}", highlight=False)
     for one in all_findings(outcome):
         if one.severity == "warning":
-            text = f"{one.code}: {one.subject}: {one.message}; {one.remedy}"
+            message = one.message if len(one.message) <= LONGEST else f"{one.message[:LONGEST]}…"
+            text = f"{one.code}: {one.subject}: {message}; {one.remedy}"
             console.print(f"[yellow]warning[/] {escape(text)}", highlight=False)
     for what, path in (("bundle", result.bundle), ("report", result.report)):
         if path is not None:

@@ -1,0 +1,80 @@
+"""Which rows a request asks for."""
+
+from pathlib import Path
+
+import pytest
+from edgeml_converters.cli.convert import input_shapes
+from edgeml_converters.request import Request, wanted_rows
+from edgeml_converters.writing import bundle_name, places
+
+from edgeml.data import DataDeclaration
+from edgeml.errors import UsageError
+from edgeml.targets import target
+
+DATA = DataDeclaration("c.npz")
+
+
+def rows(*targets, **options):
+    return wanted_rows(Request(Path("m.onnx"), tuple(map(target, targets)), **options))
+
+
+def test_without_calibration_data_only_float32_is_made():
+    assert [row.name for row in rows("raspberry-pi-4")] == [
+        "litert-float32",
+        "onnxruntime-float32",
+        "openvino-float32",
+    ]
+
+
+def test_with_calibration_data_int8_static_comes_too():
+    made = rows("raspberry-pi-4", calibration=DATA)
+    assert [row.name for row in made if row.runtime == "litert"] == ["litert-float32", "litert-int8_static"]
+
+
+def test_targets_with_the_same_needs_share_a_row():
+    made = rows("raspberry-pi-4", "raspberry-pi-5", schemes=("int8_static",), runtimes=("onnxruntime",))
+    assert [(row.name, row.targets) for row in made] == [
+        ("onnxruntime-int8_static", ("raspberry-pi-4", "raspberry-pi-5"))
+    ]
+
+
+def test_a_cpu_without_vnni_gets_reduced_weights_in_a_row_of_its_own():
+    made = rows("raspberry-pi-4", "x86-64-v3", schemes=("int8_static",), runtimes=("onnxruntime", "litert"))
+    assert {row.name: row.targets for row in made} == {
+        "onnxruntime-int8_static": ("raspberry-pi-4",),
+        "onnxruntime-int8_static-reduced": ("x86-64-v3",),
+        "litert-int8_static": ("raspberry-pi-4", "x86-64-v3"),
+    }
+
+
+def test_a_runtime_that_no_target_has_is_a_row_with_a_reason():
+    made = rows("coral-usb", runtimes=("openvino",))
+    assert [(row.name, row.status) for row in made] == [("openvino-float32", "unavailable")]
+    assert "no target has openvino (coral-usb)" in made[0].reason
+
+
+def test_the_io_dtype_is_for_static_int8_only():
+    made = rows("raspberry-pi-4", schemes=("float32", "int8_static"), runtimes=("litert",), io_dtype="int8")
+    assert {row.scheme: row.settings.io_dtype for row in made} == {
+        "float32": "float32",
+        "int8_static": "int8",
+    }
+
+
+def test_the_output_is_a_folder_or_a_bundle():
+    assert places(Path("out"), "kws", 3).bundle == Path("out/kws-3.edgeml")
+    assert places(Path("out"), "kws", 3).report == Path("out/report.html")
+    assert places(Path("a/b.edgeml"), "kws", 3).report == Path("a/b.report.html")
+    with pytest.raises(UsageError, match=r"name a folder, or a bundle as NAME\.edgeml"):
+        places(Path("out.zip"), "kws", 3)
+
+
+def test_a_bundles_name_comes_from_the_file():
+    assert bundle_name("", Path("/x/my model (1).onnx")) == "my-model-1"
+    assert bundle_name("kws", Path("/x/model.onnx")) == "kws"
+
+
+def test_input_shapes_are_read_with_and_without_a_name():
+    assert input_shapes(["1,3,8,8", "b=1x4"]) == {"": (1, 3, 8, 8), "b": (1, 4)}
+    with pytest.raises(UsageError, match="give it as INPUT=1,3,224,224"):
+        input_shapes(["b=1,n"])
