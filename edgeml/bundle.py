@@ -172,8 +172,10 @@ def check_manifest(manifest: Manifest, where: str) -> None:
     _check_name(manifest.name, manifest.release)
     names = [variant.name for variant in manifest.variants]
     for variant in manifest.variants:
-        if names.count(variant.name) > 1 or not variant.files:
+        if names.count(variant.name) > 1 or not variant.files or not _NAME.fullmatch(variant.name):
             what = "has no files" if not variant.files else "stands there twice"
+            if not _NAME.fullmatch(variant.name):
+                what = "has a name that no folder should have"
             raise BundleError(f"{where}: variant {variant.name!r} {what}")
     paths = [entry.path for entry in manifest_entries(manifest)]
     _check_paths(paths, where)
@@ -334,6 +336,8 @@ def open_bundle(path: Path) -> Bundle:
         BundleError: no bundle, damaged or incomplete, or with files that its manifest does not list.
         UnsafeFileError: it holds links, paths that leave its folder, duplicates or a zip bomb.
     """
+    if path.exists() and not (path.is_dir() or path.is_file()):
+        raise BundleError(f"{path}: a pipe or device, not a bundle; save it to a file first")
     try:
         place: _Place = _Folder(path) if path.is_dir() else _Zip(path)
         sizes = place.sizes()

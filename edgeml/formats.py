@@ -99,6 +99,8 @@ def check_file(path: Path, expected: Format) -> None:
 
 
 def _head(path: Path) -> bytes:
+    if path.exists() and not path.is_file():
+        raise ModelFileError(f"{path}: a pipe or device, not a file; save it to a file first")
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)

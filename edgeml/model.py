@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -32,6 +33,8 @@ from edgeml.tensors import Array, TensorSpec, dequantize, reject_names
 from edgeml.words import FORMAT_OF_RUNTIME
 
 CURRENT: Final = "current"
+ABANDONED_AFTER_S: Final = 3600.0
+"""No extraction takes that long: a scratch folder of this age has no process any more."""
 _RunCall = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
@@ -366,6 +369,7 @@ def _fill_cache(bundle: Bundle, names: list[str], target: Path) -> None:
     """Extract beside and rename; of two processes at once the second finds the first one's work."""
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _remove_abandoned(target.parent)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name[:16]}.", dir=target.parent))
     except OSError as error:
         raise BundleError(
@@ -384,6 +388,14 @@ def _fill_cache(bundle: Bundle, names: list[str], target: Path) -> None:
         raise BundleError(
             f"cannot write to the cache {target.parent}; set EDGEML_CACHE_DIR to a folder of yours"
         )
+
+
+def _remove_abandoned(cache: Path) -> None:
+    """Remove what processes left that were killed while they extracted."""
+    for scratch in cache.glob(".*"):
+        with suppress(OSError):
+            if time.time() - scratch.stat().st_mtime > ABANDONED_AFTER_S:
+                shutil.rmtree(scratch, ignore_errors=True)
 
 
 # --- calls, bound once so that each costs next to nothing

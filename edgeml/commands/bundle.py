@@ -170,13 +170,13 @@ def _show(opened: Bundle) -> None:
     about = Table(box=None, show_header=False, pad_edge=False)
     for key, value in rows:
         if value:
-            about.add_row(f"{key}:", Text(value))
+            about.add_row(f"{key}:", Text(_printable(value)))
     console.print(about)
     table = Table(box=None, pad_edge=False, title="\nvariants", title_justify="left")
     for title in ("name", "size", "accuracy", "p50 ms", "load ms", "memory", "targets"):
         table.add_column(title, justify="left" if title in {"name", "targets"} else "right", overflow="fold")
     for variant in manifest.variants:
-        table.add_row(*map(Text, _variant_row(variant)))
+        table.add_row(*(Text(_printable(cell)) for cell in _variant_row(variant)))
     console.print(table)
     files = Table(box=None, pad_edge=False, title="\nfiles", title_justify="left")
     for title in ("path", "size", "sha256"):
@@ -211,6 +211,11 @@ def _declared(declaration: Any) -> str:
         for field in fields(declaration)
         if getattr(declaration, field.name) != field.default
     )
+
+
+def _printable(text: str) -> str:
+    """Replace control characters: a bundle of others must not write to the terminal."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else "�" for sign in text)
 
 
 def _bytes(size_bytes: int) -> str:

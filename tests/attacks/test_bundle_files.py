@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from edgeml.bundle import open_bundle
-from edgeml.errors import BundleError, UnsafeFileError
+from edgeml.cli import main
+from edgeml.errors import BundleError, ModelFileError, UnsafeFileError
+from edgeml.formats import identify
 
 CONTENT = b"yes\nno\n"
 
@@ -297,3 +300,33 @@ def test_no_file_and_an_empty_folder(tmp_path: Path) -> None:
         open_bundle(tmp_path / "nothing.edgeml")
     with pytest.raises(BundleError, match="is not a bundle: it holds no manifest"):
         open_bundle(tmp_path / "in")
+
+
+def test_a_named_pipe_is_refused_without_waiting_for_it(target: Path) -> None:
+    os.mkfifo(target)
+    with pytest.raises(BundleError, match="a pipe or device"):
+        open_bundle(target)
+    with pytest.raises(ModelFileError, match="a pipe or device"):
+        identify(target)
+
+
+@pytest.mark.parametrize("name", ["../v", "", "a/b", "\x1b[2J", "."])
+def test_a_variant_whose_name_is_no_folders(target: Path, name: str) -> None:
+    shape = json.loads(manifest())
+    shape["variants"] = [
+        {"name": name, "runtime": "litert", "scheme": "float32", "files": [entry("m")], "targets": []}
+    ]
+    write(target, ("manifest.json", json.dumps(shape).encode()), ("m", CONTENT))
+    with pytest.raises(BundleError, match="a name that no folder should have"):
+        open_bundle(target)
+
+
+def test_control_characters_do_not_reach_the_terminal(target: Path) -> None:
+    shape = json.loads(manifest())
+    shape["inputs"] = [{"name": "\x1b]0;owned\x07x", "shape": [1], "dtype": "float32"}]
+    write(target, ("manifest.json", json.dumps(shape).encode()))
+    result = CliRunner().invoke(main, ["bundle", "inspect", str(target)])
+    assert result.exit_code == 0
+    assert "owned" in result.stdout
+    assert "\x1b" not in result.stdout
+    assert "\x07" not in result.stdout

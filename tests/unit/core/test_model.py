@@ -236,6 +236,19 @@ def test_a_cache_that_cannot_be_written_says_what_to_do(
         edgeml.load(bundle)
 
 
+def test_what_a_killed_process_left_in_the_cache_is_removed(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEML_CACHE_DIR", str(tmp_path / "fresh"))
+    old, young = (tmp_path / "fresh" / "variants" / name for name in (".old", ".young"))
+    for scratch in (old, young):
+        scratch.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    edgeml.load(bundle).close()
+    assert not old.exists()
+    assert young.exists()
+
+
 LOAD = (
     "import sys, numpy, edgeml; print(edgeml.load(sys.argv[1])(numpy.zeros((1, 49, 10, 1), 'float32')).shape)"
 )
