@@ -20,6 +20,7 @@ import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -156,6 +157,16 @@ class RuntimeContract:
         frozen.flags.writeable = False
         with runtime.load(double) as session:
             assert (session.run({"x": frozen})["y"] == 2 * VALUES).all()
+
+    def test_a_mapped_file_is_read_right(self, runtime: Runtime, double: Path, tmp_path: Path) -> None:
+        np.save(tmp_path / "x.npy", VALUES)
+        mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+        with runtime.load(double) as session:
+            assert (session.run({"x": mapped})["y"] == 2 * VALUES).all()
+
+    def test_any_mapping_will_do(self, runtime: Runtime, double: Path) -> None:
+        with runtime.load(double) as session:
+            assert (session.run(MappingProxyType({"x": VALUES}))["y"] == 2 * VALUES).all()
 
     def test_swapped_bytes_are_read_right(self, runtime: Runtime, double: Path) -> None:
         with runtime.load(double) as session:

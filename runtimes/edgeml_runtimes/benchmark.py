@@ -48,7 +48,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A measurement, or the reason why there is none."""
+    """A measurement, or the reason why there is none or why something of it is missing."""
 
     job: Job
     measurement: Measurement | None = None
@@ -69,7 +69,8 @@ def measure(job: Job) -> Result:
     measurements = [measurement_from_json(part["measurement"]) for part in found]
     throughput = tuple(part for measurement in measurements for part in measurement.throughput)
     operators = tuple(OperatorTime(**part) for part in found[0].get("operators", ()))
-    return Result(job, replace(measurements[0], throughput=throughput), operators)
+    measurement = replace(measurements[0], throughput=throughput)
+    return Result(job, measurement, operators, found[0].get("note", ""))
 
 
 def result_to_json(result: Result) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from edgeml.targets import host
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from edgeml.runtime import OperatorTime, Runtime, RuntimeOptions, Session
+    from edgeml.runtime import Session
     from edgeml.tensors import Array, TensorSpec
 
 MIN_RUNS: Final = 10
@@ -82,16 +82,11 @@ def _measure(request: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> 
     answer: dict[str, Any] = {"measurement": measurement_to_json(measurement)}
     if request["profile"]:
         say({"stage": "profiled the model"})
-        answer["operators"] = [asdict(part) for part in _profile(runtime, artifact, inputs, options)]
+        if isinstance(runtime, Profiler):
+            answer["operators"] = [asdict(part) for part in runtime.profile(artifact, inputs, options)]
+        else:
+            answer["note"] = f"{runtime.name} cannot time single operators"
     return answer
-
-
-def _profile(
-    runtime: Runtime, artifact: Path, inputs: Mapping[str, Array], options: RuntimeOptions
-) -> tuple[OperatorTime, ...]:
-    if not isinstance(runtime, Profiler):
-        raise MeasureError(f"{runtime.name} cannot time single operators; run without --profile")
-    return runtime.profile(artifact, inputs, options)
 
 
 def _sample(spec: TensorSpec, shape: list[int] | None, random: np.random.Generator) -> Array:

@@ -63,6 +63,8 @@ def print_results(results: Sequence[Result]) -> None:
     for result in measured:
         if result.operators:
             _print_operators(console, result)
+        elif result.reason:
+            console.print(Text(f"{_title(result)}: {result.reason}"))
     for result in results:
         if result.measurement is None:
             click.echo(f"{click.style('failed:', fg='red')} {_title(result)}: {result.reason}", err=True)

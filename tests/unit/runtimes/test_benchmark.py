@@ -122,6 +122,12 @@ def test_operators_are_timed_on_request(tmp_path: Path) -> None:
     assert result.operators
 
 
+def test_a_runtime_that_cannot_time_operators_says_so_and_is_measured(tmp_path: Path) -> None:
+    result = measure(Job(str(make_double(tmp_path, "litert")), "litert", runs=10, profile=True))
+    assert result.measurement is not None
+    assert result.reason == "litert cannot time single operators"
+
+
 def test_a_process_that_crashes_is_a_row_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
