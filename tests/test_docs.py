@@ -102,6 +102,13 @@ def test_commands_shown_in_the_docs_exist_with_their_options(
     assert wrong == []
 
 
+def test_commands_that_the_demo_suggests_exist(commands: dict[str, click.Command]) -> None:
+    demo = (REPOSITORY / "examples" / "digits" / "demo.py").read_text()
+    shown = re.findall(r"^  (edgeml .+)$", demo.partition("Try next:")[2], re.MULTILINE)
+    assert shown
+    assert [f"{line}: {fault}" for line in shown if (fault := _fault(line, commands))] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_python_shown_in_the_docs_compiles(page: Path) -> None:
     for match in FENCE.finditer(page.read_text()):

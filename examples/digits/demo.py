@@ -14,9 +14,9 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 OUT = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "demo"
 BUNDLE = OUT / "digits-1.edgeml"
-REPORT = OUT / "digits-1.report.html"
+REPORT = OUT / "report.html"
 EDGEML = Path(sys.executable).parent / "edgeml"
-TARGETS = ("raspberry-pi-4", "raspberry-pi-5", "x86-64-vnni", "host")
+TARGETS = ("raspberry-pi-4", "raspberry-pi-5", "x86-64-v3", "host")
 SCHEMES = ("float32", "float16", "int8_static", "int8_weights")
 RUNTIMES = ("litert", "onnxruntime", "openvino")
 
@@ -62,7 +62,7 @@ def main() -> None:
     edgeml(
         "convert", HERE / "digits.onnx", "--config", HERE / "digits.toml",
         *several("--target", TARGETS), *several("--scheme", SCHEMES),
-        "--output", BUNDLE,
+        "--output", OUT,
     )  # fmt: skip
     edgeml("bundle", "verify", BUNDLE)
     edgeml("bench", BUNDLE)
@@ -80,7 +80,7 @@ Try next:
   source .venv/bin/activate
   edgeml bundle inspect {near(BUNDLE)}
   edgeml inspect examples/digits/digits.onnx
-  edgeml plan examples/digits/digits.onnx --target raspberry-pi-5
+  edgeml plan examples/digits/digits.onnx --to litert:int8_static
   edgeml convert your-model.onnx --target raspberry-pi-5 --calibration your-images/ --evaluate test.npz
 and read docs/tutorial.md"""
     )
