@@ -29,6 +29,7 @@ FILE_OPERATORS: Final = (b"ReadFile", b"WriteFile", b"MatchingFiles")
 PICKLE_MODULES: Final = ("torch", "collections", "numpy", "_codecs")
 """What PyTorch's own tensors and dictionaries name in a pickle."""
 
+_MEMO_WRITES: Final = frozenset({"MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"})
 _SAFE_BUILTINS: Final = frozenset(
     {"set", "frozenset", "list", "dict", "tuple", "int", "float", "bool", "complex", "bytearray", "slice"}
 )
@@ -105,8 +106,6 @@ def _check_pickled(path: Path, name: str, content: bytes) -> None:
         except zipfile.BadZipFile as error:
             raise ModelFileError(f"{path} is damaged: {name}: {error}") from error
         return
-    if not content.startswith(b"\x80"):
-        return
     for module, attribute in _globals(path, name, content):
         known = module.partition(".")[0] in PICKLE_MODULES and attribute not in {"load", "_load_from_bytes"}
         if not known and not (module == "builtins" and attribute in _SAFE_BUILTINS):
@@ -114,19 +113,24 @@ def _check_pickled(path: Path, name: str, content: bytes) -> None:
 
 
 def _globals(path: Path, name: str, content: bytes) -> Iterator[tuple[str, str]]:
-    """Give what a pickle would import; nothing of it is run."""
-    texts: list[str] = []
+    """Give what a pickle would import, in order, up to where it ends or stops making sense.
+
+    Nothing of it is run. What a pickle takes from its memo is not followed: it is given as ``?``.
+    """
+    pushed: list[str | None] = []
     try:
         for operation, argument, _ in pickletools.genops(content):
             if operation.name in {"GLOBAL", "INST"}:
                 module, _, attribute = str(argument).partition(" ")
                 yield module, attribute
             elif operation.name == "STACK_GLOBAL":
-                yield (texts[-2], texts[-1]) if len(texts) > 1 else ("?", "?")
-            elif isinstance(argument, str):
-                texts.append(argument)
-    except Exception as error:
-        raise ModelFileError(f"{path} is damaged: the pickle {name} cannot be read: {error}") from error
+                yield (pushed[-2] or "?", pushed[-1] or "?") if len(pushed) > 1 else ("?", "?")
+            if operation.name not in _MEMO_WRITES:
+                pushed.append(argument if isinstance(argument, str) else None)
+    except (ValueError, UnicodeDecodeError) as error:
+        # raw numbers stand in the same folders: only what is certainly a pickle has to be a sound one
+        if name.endswith((".pkl", ".pickle")) or content.startswith(b"\x80"):
+            raise ModelFileError(f"{path} is damaged: the pickle {name} cannot be read: {error}") from error
 
 
 def _objects(root: Any) -> Iterator[dict[str, Any]]:

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from edgeml_converters.graph import this_machine
 from edgeml_converters.workers import interpreter
 
 from edgeml import plugins
-from edgeml.converter import ConversionStep, Sample, StepRequest
+from edgeml.converter import ConversionStep, Sample, State, StepRequest
 from edgeml.errors import EngineMissingError
 from edgeml.testing.steps import StepContract, imported_tools, run_all
+from edgeml.words import ARTIFACT_FILE
 from tests.conftest import require
 
 
@@ -31,6 +33,8 @@ def _steps() -> tuple[ConversionStep, ...]:
 
 ALL = {step.name: step for step in _steps()}
 COUNT = 4
+MATRIX_PRODUCTS_ONLY = {"onnxruntime-int8-dynamic", "onnxruntime-int4-weights"}
+"""They refuse a model of convolutions."""
 SOURCES = {
     "onnx": "kws/kws_float.onnx",
     "tflite": "kws/kws_float.tflite",
@@ -107,10 +111,13 @@ class TestEveryStep(StepContract):
 
     @pytest.fixture
     def request_(
-        self, step: ConversionStep, samples: Mapping[str, Any], data_dir: Path, tmp_path: Path
+        self,
+        step: ConversionStep,
+        samples: Mapping[str, Any],
+        data_dir: Path,
+        tmp_path: Path,
+        made_sources: Path,
     ) -> StepRequest:
-        made = tmp_path / "source"
-        made.mkdir()
         output = tmp_path / "output"
         output.mkdir()
         archive = tmp_path / "samples.npz"
@@ -119,7 +126,7 @@ class TestEveryStep(StepContract):
         calibration = Stream(tuple({"input_1": row[None]} for row in kws_inputs(data_dir, 100)))
         runnable = step.source.format in {"onnx", "tflite", "openvino"}
         return StepRequest(
-            _source(step, data_dir, made),
+            _source(step, data_dir, made_sources),
             output,
             calibration=calibration if quantizes else None,
             samples=None if runnable else archive,
@@ -134,21 +141,67 @@ class TestEveryStep(StepContract):
         return run_all(request_.source, step.source.format, samples, {})
 
 
-def _source(step: ConversionStep, data_dir: Path, folder: Path) -> Path:
+@pytest.fixture(scope="session")
+def made_sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for sources that a test makes and the next one finds."""
+    return tmp_path_factory.mktemp("sources")
+
+
+def _source(step: ConversionStep, data_dir: Path, made: Path) -> Path:
+    if step.name in MATRIX_PRODUCTS_ONLY:
+        return _matrix_products(made / "products.onnx")
     if step.source.format == "pt2":
-        target = folder / "model.pt2"
-        # the driver's own warnings are the framework's business
-        subprocess.run(
-            [interpreter("torch"), "-W", "ignore", "-c", MAKE_PT2, target], check=True, capture_output=True
-        )
-        return target
-    if step.source.format == "openvino":
-        return ALL["onnx-to-openvino"].run(StepRequest(data_dir / SOURCES["onnx"], folder)).artifact
+        return _exported_program(made / "model.pt2")
+    if step.source == State("openvino", "float32"):
+        return _made("onnx-to-openvino", data_dir / SOURCES["onnx"], made)
     if step.source.scheme == "float32":
         return data_dir / SOURCES[step.source.format]
     quantizer = next(
-        one for one in ALL.values() if one.target == step.source and one.source.format == step.source.format
+        one.name
+        for one in ALL.values()
+        if one.target == step.source and one.source == State(step.source.format, "float32")
     )
     calibration = Stream(tuple({"input_1": row[None]} for row in kws_inputs(data_dir, 100)))
-    source = data_dir / SOURCES[step.source.format]
-    return quantizer.run(StepRequest(source, folder, calibration=calibration)).artifact
+    return _made(quantizer, data_dir / SOURCES[step.source.format], made, calibration)
+
+
+def _made(step: str, source: Path, made: Path, calibration: Stream | None = None) -> Path:
+    """Give what another step makes of a source, once."""
+    folder = made / step
+    artifact = folder / ARTIFACT_FILE[ALL[step].target.format]
+    if not artifact.exists():
+        folder.mkdir()
+        ALL[step].run(StepRequest(source, folder, calibration=calibration))
+    return artifact
+
+
+def _exported_program(target: Path) -> Path:
+    if not target.exists():
+        # the framework's own warnings are its business
+        argv = [interpreter("torch"), "-W", "ignore", "-c", MAKE_PT2, target]
+        subprocess.run(argv, check=True, capture_output=True)
+    return target
+
+
+def _matrix_products(target: Path) -> Path:
+    """Two dense layers on the keyword spotter's input."""
+    generator = np.random.default_rng(0)
+    first = generator.normal(size=(490, 64)).astype(np.float32) / 20
+    second = generator.normal(size=(64, 12)).astype(np.float32) / 8
+    nodes = [
+        onnx.helper.make_node("Flatten", ["input_1"], ["flat"], name="flatten"),
+        onnx.helper.make_node("MatMul", ["flat", "first"], ["hidden"], name="first_layer"),
+        onnx.helper.make_node("Relu", ["hidden"], ["active"], name="relu"),
+        onnx.helper.make_node("MatMul", ["active", "second"], ["dense"], name="second_layer"),
+    ]
+    port, real = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        nodes,
+        "products",
+        [port("input_1", real, [1, 49, 10, 1])],
+        [port("dense", real, [1, 12])],
+        [onnx.numpy_helper.from_array(first, "first"), onnx.numpy_helper.from_array(second, "second")],
+    )
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    onnx.save_model(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), str(target))
+    return target
