@@ -165,7 +165,8 @@ def _open(artifact: Path, model: Path | bytes, settings: Any, providers: list[st
     """Give an InferenceSession of ``model``: the artifact, or a changed copy of it in memory."""
     try:
         source = model if isinstance(model, bytes) else str(model)
-        return ort.InferenceSession(source, settings, providers=providers)
+        # Without fallback: it would print to stdout and run on another provider than asked for.
+        return ort.InferenceSession(source, settings, providers=providers, enable_fallback=0)
     except _UNREADABLE as error:
         raise ModelFileError(
             f"{artifact}: ONNX Runtime cannot read it ({engine_text(error)}); the file may be cut short"
