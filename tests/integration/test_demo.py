@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -58,3 +60,18 @@ def test_the_bundle_answers_in_three_lines(shown_and_folder: tuple[str, Path]) -
     picture = np.zeros((8, 8, 1), np.uint8)
     picture[1:7, 3:5] = 16
     assert model.predict(picture).best.label == "1"
+
+
+def test_the_command_that_the_readme_shows_first_works(tmp_path: Path) -> None:
+    text = (REPOSITORY / "README.md").read_text().replace("\\\n", " ")
+    command = next(line for line in text.splitlines() if line.startswith("$ edgeml convert"))
+    words = shlex.split(command.removeprefix("$ edgeml ").replace("--output build/", f"--output {tmp_path}"))
+    edgeml_command = Path(sys.executable).parent / "edgeml"
+    done = subprocess.run(
+        [edgeml_command, *words], capture_output=True, text=True, check=False, cwd=REPOSITORY
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    shown = re.findall(r"^(litert|onnxruntime|openvino)-(\S+) .* ok$", text, re.MULTILINE)
+    made = re.findall(r"^(litert|onnxruntime|openvino)-(\S+) .* ok *$", done.stdout, re.MULTILINE)
+    assert shown == made
+    assert {path.name for path in tmp_path.iterdir()} == {"digits-1.edgeml", "report.html"}
