@@ -15,20 +15,19 @@ from typing import BinaryIO
 @contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
     """Give a path beside ``path`` to write to; renamed over it on success, removed on any failure."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    scratch = Path(name)
-    try:
-        yield scratch
-        _sync(scratch)
-        umask = os.umask(0)
-        os.umask(umask)
-        scratch.chmod(0o666 & ~umask)
-        scratch.replace(path)
-        _sync(path.parent)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
+    with _naming(path):
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        scratch = Path(name)
+        try:
+            yield scratch
+            _sync(scratch)
+            scratch.chmod(0o666 & ~_umask())
+            scratch.replace(path)
+            _sync(path.parent)
+        except BaseException:
+            scratch.unlink(missing_ok=True)
+            raise
 
 
 @contextmanager
@@ -38,45 +37,76 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     The file has no name until it is whole. Where the file system cannot do that (no ``O_TMPFILE``),
     it is a scratch file as of :func:`replacing_file`.
     """
-    try:
-        handle = os.open(path.parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
-    except (AttributeError, OSError) as error:
-        if isinstance(error, (FileNotFoundError, PermissionError)):
-            raise
-        with replacing_file(path) as scratch, scratch.open("w+b") as file:
+    with _naming(path):
+        try:
+            handle = os.open(path.parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        except (AttributeError, OSError) as error:
+            if isinstance(error, (FileNotFoundError, PermissionError)):
+                raise
+            with replacing_file(path) as scratch, scratch.open("w+b") as file:
+                yield file
+            return
+        with os.fdopen(handle, "w+b") as file:
             yield file
-        return
-    with os.fdopen(handle, "w+b") as file:
-        yield file
-        file.flush()
-        os.fsync(handle)
-        name = path.parent / f".{path.name}.{secrets.token_hex(6)}"
-        # with a folder handle Python calls linkat, which can follow the link in /proc
-        os.link(f"/proc/self/fd/{handle}", name, src_dir_fd=handle, follow_symlinks=True)
-    try:
-        name.replace(path)
-    except BaseException:
-        name.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
+            file.flush()
+            os.fsync(handle)
+            name = path.parent / f".{path.name}.{secrets.token_hex(6)}"
+            # with a folder handle Python calls linkat, which can follow the link in /proc
+            os.link(f"/proc/self/fd/{handle}", name, src_dir_fd=handle, follow_symlinks=True)
+        try:
+            name.replace(path)
+        except BaseException:
+            name.unlink(missing_ok=True)
+            raise
+        _sync(path.parent)
 
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder beside ``path``; it takes the place of ``path`` on success."""
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    with _naming(path):
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            yield scratch
+            scratch.chmod(0o777 & ~_umask())
+            _take_place(scratch, path)
+            _sync(path.parent)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+
+
+def _take_place(scratch: Path, path: Path) -> None:
+    if not path.exists():
+        scratch.rename(path)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
     try:
-        yield scratch
-        if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-            path.rename(old / path.name)
+        path.rename(old / path.name)
+        try:
             scratch.rename(path)
-            shutil.rmtree(old)
-        else:
-            scratch.rename(path)
-        _sync(path.parent)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
+        except BaseException:
+            (old / path.name).rename(path)
+            raise
+    finally:
+        shutil.rmtree(old)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Give an OSError the name that the user knows, ``path``, not that of the scratch beside it."""
+    try:
+        yield
+    except OSError as error:
+        named = str(error.filename)
+        if error.filename is None or named == str(path.parent) or f"/.{path.name}." in f"/{named}":
+            error.filename = str(path)
         raise
 
 
