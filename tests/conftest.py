@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("EDGEML_DATA", REPOSITORY.parent / "shared" / "data")).absolute()
+# A busy machine is no counterexample; CI sees the same examples each time.
+hypothesis_settings.register_profile("edgeml", deadline=None)
+hypothesis_settings.register_profile("ci", deadline=None, derandomize=True)
 REQUIRE_ALL = os.environ.get("EDGEML_REQUIRE_ALL") == "1"
+hypothesis_settings.load_profile("ci" if REQUIRE_ALL else "edgeml")
 
 
 def require(condition: object, reason: str) -> None:
