@@ -75,7 +75,12 @@ class OpenVino:
         core = ov.Core()
         model = _read(core, artifact)
         inputs, outputs = _specs_of(model, artifact)
-        order = _add_taps(model, {spec.name for spec in outputs})
+        try:
+            order = _add_taps(model, {spec.name for spec in outputs})
+        except _REFUSALS as error:
+            raise InferenceError(
+                f"{artifact}: OpenVINO cannot show its intermediate tensors: {engine_text(error)}"
+            ) from error
         compiled = _compile(core, model, chosen, artifact)
         known = {spec.name: spec for spec in outputs}
         places = {port_name(port): place for place, port in enumerate(model.outputs)}
