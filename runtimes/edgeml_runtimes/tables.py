@@ -73,12 +73,15 @@ def print_results(results: Sequence[Result]) -> None:
 def _print_table(console: Console, measured: Sequence[Result]) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("", overflow="fold")
-    table.add_column("runtime", no_wrap=True)
+    # A variant's name begins with its runtime.
+    named = any(result.job.variant is None for result in measured)
+    if named:
+        table.add_column("runtime", no_wrap=True)
     for column in ("p50\nms", "p95\nms", "p99\nms", "per\nsecond", "load\nms", "import\nms", "peak\nMiB"):
         table.add_column(column, justify="right", no_wrap=True)
     best = min(measured, key=_p50) if len(measured) > 1 else None
     for result in measured:
-        table.add_row(*_cells(result, is_best=result is best))
+        table.add_row(*_cells(result, is_best=result is best, named=named))
     console.print(table)
     if best is not None:
         console.print(Text("* quickest by p50", "dim"))
@@ -88,7 +91,7 @@ def _print_table(console: Console, measured: Sequence[Result]) -> None:
         console.print(Text(f"{note}; rates with (threads) where several were asked for", "dim"))
 
 
-def _cells(result: Result, *, is_best: bool) -> list[Any]:
+def _cells(result: Result, *, is_best: bool, named: bool) -> list[Any]:
     found = result.measurement
     if found is None:
         return []
@@ -99,7 +102,7 @@ def _cells(result: Result, *, is_best: bool) -> list[Any]:
     latency = found.latency_ms
     return [
         Text(_title(result) + (" *" if is_best else ""), "bold" if is_best else ""),
-        found.runtime,
+        *([found.runtime] if named else []),
         *(_milliseconds(value) for value in (latency.p50, latency.p95, latency.p99)),
         rates,
         _milliseconds(found.load_ms),
