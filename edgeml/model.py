@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import tempfile
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +13,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from edgeml import plugins
+from edgeml.artifact_cache import artifact
 from edgeml.bundle import MANIFEST, SUFFIX, Bundle, open_bundle
 from edgeml.choice import Choice, choose
 from edgeml.engines import engine, version_fits
@@ -33,8 +29,6 @@ from edgeml.tensors import Array, TensorSpec, dequantize, reject_names
 from edgeml.words import FORMAT_OF_RUNTIME
 
 CURRENT: Final = "current"
-ABANDONED_AFTER_S: Final = 3600.0
-"""No extraction takes that long: a scratch folder of this age has no process any more."""
 _RunCall = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
@@ -272,9 +266,9 @@ def _load_bundle(bundle: Bundle, runtime: str | None, variant: str | None, texts
         warnings.warn(chosen.warning, OtherMachineWarning, stacklevel=3)
     one = chosen.variant
     labels = () if manifest.labels is None else _labels(bundle, manifest.labels)
-    artifact = _artifact(bundle, one)
+    file = artifact(bundle, one)
     measured = {} if one.measured.threads is None else {"threads": str(one.measured.threads)}
-    session = driver.load(artifact, driver.options({**measured, **one.options, **texts}))
+    session = driver.load(file, driver.options({**measured, **one.options, **texts}))
     try:
         spec = _spec(manifest, one, session, labels)
         return Model(
@@ -338,64 +332,6 @@ def _in_order(ours: tuple[TensorSpec, ...], theirs: tuple[TensorSpec, ...]) -> t
     if all(spec.name in by_name for spec in theirs):
         return tuple(by_name[spec.name] for spec in theirs)
     return ours
-
-
-def _artifact(bundle: Bundle, variant: Variant) -> Path:
-    """Give the variant's file: in the extracted bundle once checked, or in the private cache."""
-    names = [entry.path for entry in variant.files]
-    if bundle.is_folder:
-        for name in names:
-            bundle.read(name)
-        return bundle.path / names[0]
-    key = hashlib.sha256("\n".join(f"{entry.sha256} {entry.path}" for entry in variant.files).encode())
-    target = settings().cache_dir / "variants" / key.hexdigest()
-    if not _is_whole(target, variant):
-        _fill_cache(bundle, names, target)
-    return target / names[0]
-
-
-def _is_whole(folder: Path, variant: Variant) -> bool:
-    for entry in variant.files:
-        place = folder / entry.path
-        if place.is_symlink() or not place.is_file() or place.stat().st_size != entry.size_bytes:
-            return False
-        with place.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
-                return False
-    return True
-
-
-def _fill_cache(bundle: Bundle, names: list[str], target: Path) -> None:
-    """Extract beside and rename; of two processes at once the second finds the first one's work."""
-    try:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _remove_abandoned(target.parent)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name[:16]}.", dir=target.parent))
-    except OSError as error:
-        raise BundleError(
-            f"cannot write to the cache {target.parent}: {error.strerror}; "
-            "set EDGEML_CACHE_DIR to a folder of yours, or load an extracted bundle"
-        ) from error
-    try:
-        bundle.extract(scratch / "whole", names)
-        if target.exists():  # damaged, or it would have been used
-            target.rename(scratch / "damaged")
-        with suppress(OSError):
-            os.rename(scratch / "whole", target)  # noqa: PTH104 - fails on a folder that is there, as wanted
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    if not target.is_dir():
-        raise BundleError(
-            f"cannot write to the cache {target.parent}; set EDGEML_CACHE_DIR to a folder of yours"
-        )
-
-
-def _remove_abandoned(cache: Path) -> None:
-    """Remove what processes left that were killed while they extracted."""
-    for scratch in cache.glob(".*"):
-        with suppress(OSError):
-            if time.time() - scratch.stat().st_mtime > ABANDONED_AFTER_S:
-                shutil.rmtree(scratch, ignore_errors=True)
 
 
 # --- calls, bound once so that each costs next to nothing
