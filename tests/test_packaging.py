@@ -79,6 +79,13 @@ def test_each_wheel_holds_its_own_package_and_its_types(wheels: dict[str, Path])
         assert f"{package}/py.typed" in names
 
 
+def test_each_wheel_carries_the_licence(wheels: dict[str, Path]) -> None:
+    for wheel in wheels.values():
+        names = zipfile.ZipFile(wheel).namelist()
+        assert [name for name in names if name.endswith(".dist-info/licenses/LICENSE")], wheel.name
+        assert _metadata(wheel)["License-Expression"] == "Apache-2.0"
+
+
 def test_the_core_wheel_holds_every_target_profile(wheels: dict[str, Path]) -> None:
     inside = {name for name in zipfile.ZipFile(wheels["edgeml-core"]).namelist() if name.endswith(".toml")}
     source = {
@@ -157,7 +164,7 @@ def test_constraints_cover_all_that_the_distributions_ask_for() -> None:
     assert {name for name in asked if not name.startswith("edgeml-")} <= pinned
 
 
-def test_what_edgeml_depends_on_has_a_permissive_licence() -> None:
+def test_what_edgeml_depends_on_is_permissive_or_copyleft_by_file_at_most() -> None:
     suspects = {}
     for name in _closure("edgeml-core", "edgeml-runtimes", "edgeml-converters", "edgeml-devices"):
         licence = _licence(name)
