@@ -36,14 +36,15 @@ class Job:
 def measure(jobs: Sequence[Job], progress: Callable[[str], None], url: str = "local:") -> dict[str, Result]:
     """Measure files one after the other, each in a fresh process; one that fails does not stop the others."""
     results: dict[str, Result] = {}
+    batches: dict[tuple[str, ...], list[Job]] = {}
+    for job in jobs:
+        batches.setdefault(_options(job), []).append(job)
     with plugins.transport(url) as transport:
         transport.connect()
-        for runtime in dict.fromkeys(job.runtime for job in jobs):
-            batch = [job for job in jobs if job.runtime == runtime]
+        for options, batch in batches.items():
             progress(f"measure {', '.join(job.name for job in batch)}")
-            argv = [sys.executable, "-m", "edgeml", "bench", *(str(job.artifact) for job in batch)]
-            argv += ["--runtime", runtime, "--threads", "1", "--seconds", f"{SECONDS:g}", "--json"]
-            argv += [word for pair in batch[0].options.items() for word in ("--option", "=".join(pair))]
+            argv = [sys.executable, "-m", "edgeml", "bench", *(str(job.artifact) for job in batch), *options]
+            argv += ["--threads", "1", "--seconds", f"{SECONDS:g}", "--json"]
             try:
                 done = transport.run(argv, TIMEOUT_S * len(batch))
             except TransportError as error:
@@ -51,6 +52,18 @@ def measure(jobs: Sequence[Job], progress: Callable[[str], None], url: str = "lo
                 continue
             results |= _read(batch, done.exit_code, done.stdout, done.stderr)
     return results
+
+
+def _options(job: Job) -> tuple[str, ...]:
+    """Give the arguments for a job's engine options; none where they are the driver's own defaults.
+
+    Files without arguments share one command, which picks each file's runtime by its format.
+    """
+    driver = plugins.runtime(job.runtime)
+    if driver.options(job.options) == driver.options({}):
+        return ()
+    options = (word for pair in job.options.items() for word in ("--option", "=".join(pair)))
+    return ("--runtime", job.runtime, *options)
 
 
 def _read(batch: Sequence[Job], exit_code: int, stdout: bytes, stderr: bytes) -> dict[str, Result]:

@@ -17,6 +17,8 @@ MARKERS: Final[Mapping[str, str]] = {
 WIDTH_INCH: Final = 6.4
 SHOWN_RANGES: Final = 40
 """Calibrated tensors that the picture shows, in graph order."""
+SHOWN_CHARACTERS: Final = 34
+"""What fits beside the picture."""
 
 
 def accuracy_against_latency(outcome: Outcome) -> str | None:
@@ -123,4 +125,6 @@ def _svg(figure: Any, title: str) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 34 else f"…{name[-33:]}"  # noqa: PLR2004 - what fits beside the picture
+    """Keep the end of a long name; a dollar sign would begin a formula."""
+    shown = name if len(name) <= SHOWN_CHARACTERS else f"…{name[1 - SHOWN_CHARACTERS :]}"
+    return shown.replace("$", r"\$")

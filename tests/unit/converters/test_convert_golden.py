@@ -1,0 +1,35 @@
+"""The tolerance that golden samples travel with."""
+
+import numpy as np
+from edgeml_converters.golden import tolerance
+
+
+def outputs(count=4, scale=1.0, noise=0.0):
+    rng = np.random.default_rng(0)
+    made = rng.normal(size=(count, 1, 10)) * scale
+    return [{"y": (one + rng.normal(size=one.shape) * noise).astype(np.float32)} for one in made]
+
+
+def test_float_may_be_off_by_a_thousandth_of_its_largest_value():
+    made = outputs(scale=10.0)
+    largest = max(float(np.abs(one["y"]).max()) for one in made)
+    found = tolerance("float32", made, made, None)
+    assert found.max_abs == float(f"{largest * 1e-3:.4g}")
+    assert found.cosine_min == 0.999
+    assert found.top1_agreement_min == 1.0
+
+
+def test_int8_may_be_off_by_its_own_error_or_three_steps():
+    source = outputs()
+    made = [{"y": one["y"] + np.float32(0.25)} for one in source]
+    assert tolerance("int8_static", source, made, 0.01).max_abs == 0.25
+    assert tolerance("int8_static", source, source, 0.01).max_abs >= 0.03
+
+
+def test_top1_is_not_asked_for_where_the_lead_is_within_the_tolerance():
+    close = [{"y": np.array([[1.0, 0.999]], np.float32)}]
+    assert tolerance("int8_static", close, close, 0.01).top1_agreement_min == 0.0
+
+
+def test_without_source_outputs_the_output_step_decides():
+    assert tolerance("int8_static", (), outputs(), 0.1).max_abs >= 0.3
