@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any, Final
 
 import numpy as np
@@ -93,8 +94,8 @@ def activation_ranges(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide LiteRT's advice that keeping all tensors is for debugging."""
-    with warnings.catch_warnings():
+    """Hide progress bars, LiteRT's advice on keeping all tensors, and numpy's on channels of zeros."""
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", UserWarning)
         yield
 

@@ -22,7 +22,7 @@ def _int8_static(request: StepRequest, step: str) -> StepResult:
     covered = onnx_model.coverage(model, made)
     findings = judge_coverage(step, request.source, covered)
     if request.settings.io_dtype != "float32":
-        qdq.integer_ports(made, request.settings.io_dtype)
+        qdq.integer_ports(made, request.settings.io_dtype, ranges)
     notes = (*notes, chosen, f"{covered.quantized} of {covered.total} operators with weights quantized")
     return _result(request, made, notes, findings, ranges)
 

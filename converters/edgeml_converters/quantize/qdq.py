@@ -58,11 +58,12 @@ def insert(model: Any, ranges: Mapping[str, Range], settings: QuantizerSettings)
     return quantizer.model.model
 
 
-def integer_ports(model: Any, io_dtype: IoDtype) -> None:
-    """Make the model's float32 inputs and outputs integers, where it quantizes them; changes the model.
+def integer_ports(model: Any, io_dtype: IoDtype, ranges: Mapping[str, Range]) -> None:
+    """Make the model's float32 inputs and outputs integers; changes the model.
 
-    A port whose stored dtype is another than asked for gets the same scale and the zero point shifted by
-    128, so that each value stands for the same number.
+    A port that the model quantizes itself keeps its scale; where it does so in another dtype, the zero
+    point is shifted by 128, so that each value stands for the same number. Any other port is quantized
+    by its range.
     """
     import onnx
     from onnx import helper
@@ -71,20 +72,44 @@ def integer_ports(model: Any, io_dtype: IoDtype) -> None:
     kind = helper.np_dtype_to_tensor_dtype(wanted)
     table: dict[str, dict[str, float | int]] = {}
     constants = {item.name: item for item in model.graph.initializer}
-    for port in model.graph.input:
+    for port in [*model.graph.input, *model.graph.output]:
+        if port.type.tensor_type.elem_type != onnx.TensorProto.FLOAT or port.name not in ranges:
+            continue
         takers = [node for node in model.graph.node if port.name in node.input]
-        if len(takers) != 1 or takers[0].op_type != "QuantizeLinear":
-            continue
-        table[port.name] = _take_integers(model, port, takers[0], constants, wanted)
-        port.type.tensor_type.elem_type = kind
-    for port in model.graph.output:
         maker = next((node for node in model.graph.node if port.name in node.output), None)
-        if maker is None or maker.op_type != "DequantizeLinear":
-            continue
-        table[port.name] = _give_integers(model, port, maker, constants, wanted)
+        if maker is None and len(takers) == 1 and takers[0].op_type == "QuantizeLinear":
+            table[port.name] = _take_integers(model, port, takers[0], constants, wanted)
+        elif maker is not None and maker.op_type == "DequantizeLinear":
+            table[port.name] = _give_integers(model, port, maker, constants, wanted)
+        else:
+            table[port.name] = _by_range(model, port, ranges[port.name], wanted, entering=maker is None)
         port.type.tensor_type.elem_type = kind
     entry = onnx.StringStringEntryProto(key=METADATA_KEY, value=json.dumps(table, sort_keys=True))
     model.metadata_props.append(entry)
+
+
+def _by_range(
+    model: Any, port: Any, found: Range, wanted: np.dtype[Any], *, entering: bool
+) -> dict[str, float | int]:
+    """Put a conversion between a port and a model that takes or makes float there."""
+    from onnx import numpy_helper
+
+    limits = np.iinfo(wanted)
+    low, high = min(found[0], 0.0), max(found[1], 0.0)
+    scale = np.float32((high - low) / (limits.max - limits.min) or 1.0)
+    zero = int(np.clip(np.rint(limits.min - low / scale), limits.min, limits.max))
+    names = [f"{port.name}_port_scale", f"{port.name}_port_zero_point"]
+    for name, value in zip(names, (scale, np.array(zero, wanted)), strict=True):
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    real = f"{port.name}_real"
+    for node in model.graph.node:
+        _rename(node.input, port.name, real)
+        _rename(node.output, port.name, real)
+    if entering:
+        _insert(model, model.graph.node[0], "DequantizeLinear", [port.name, *names], real)
+    else:
+        _insert(model, None, "QuantizeLinear", [real, *names], port.name)
+    return {"scale": float(scale), "zero_point": zero}
 
 
 def _take_integers(
@@ -111,11 +136,11 @@ def _give_integers(
     scale, zero, stored = _parameters(maker, constants)
     takers = [node for node in model.graph.node if port.name in node.input]
     if stored == wanted and not takers:
-        quantizer = next(node for node in model.graph.node if maker.input[0] in node.output)
-        for node in model.graph.node:
-            _rename(node.input, maker.input[0], port.name)
-        _rename(quantizer.output, maker.input[0], port.name)
+        inside = str(maker.input[0])
         model.graph.node.remove(maker)
+        for node in model.graph.node:
+            _rename(node.input, inside, port.name)
+            _rename(node.output, inside, port.name)
         return {"scale": scale, "zero_point": zero}
     shifted, name = (
         (zero, maker.input[2]) if stored == wanted else _shifted(model, port.name, zero, stored, wanted)
@@ -156,6 +181,6 @@ def _rename(names: Any, old: str, new: str) -> None:
 def _insert(model: Any, before: Any, kind: str, taken: list[str], made: str) -> None:
     from onnx import helper
 
-    node = helper.make_node(kind, taken, [made], name=f"{made}_{kind}")
+    node = helper.make_node(kind, taken, [made], name=f"{made}_port_{kind}")
     place = len(model.graph.node) if before is None else list(model.graph.node).index(before)
     model.graph.node.insert(place, node)
