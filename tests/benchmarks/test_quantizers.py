@@ -1,0 +1,105 @@
+"""Our int8 artifacts against those of the engines' own quantizers, side by side in one run, one thread."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from edgeml import plugins
+from tests.benchmarks import stock_quantizers
+from tests.integration import quantize_models as models
+from tests.integration.quantize_models import only, outputs, run_step, sqnr, top1
+
+pytestmark = pytest.mark.data
+
+SQNR_LOSS_MAX_DB = 1.0
+LATENCY_MAX = 1.05
+ROUNDS, RUNS = 15, 200
+"""The least of each round's medians: what others do on the machine only ever adds."""
+
+
+def latency(runtime: str, artifacts: Mapping[str, Path], sample: models.Array) -> dict[str, float]:
+    """Microseconds of one call, taken in turns."""
+    with contextlib.ExitStack() as stack:
+        sessions = {
+            name: stack.enter_context(plugins.runtime(runtime).load(path)) for name, path in artifacts.items()
+        }
+        fed = {name: {session.inputs[0].name: sample} for name, session in sessions.items()}
+        found: dict[str, list[float]] = {name: [] for name in sessions}
+        for _ in range(ROUNDS):
+            for name, session in sessions.items():
+                times = []
+                for _ in range(RUNS):
+                    start = time.perf_counter()
+                    session.run(fed[name])
+                    times.append(time.perf_counter() - start)
+                found[name].append(median(times))
+    return {name: 1e6 * min(times) for name, times in found.items()}
+
+
+Stock = Callable[[Path, Path, str, list[models.Array]], dict[str, Path]]
+
+
+@pytest.mark.parametrize(
+    ("runtime", "file", "stock"),
+    [
+        ("litert", "kws_float.tflite", stock_quantizers.litert),
+        ("onnxruntime", "kws_float.onnx", stock_quantizers.onnxruntime),
+        ("openvino", "kws_float.onnx", stock_quantizers.openvino),
+    ],
+)
+def test_keyword_spotting(
+    data_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    runtime: str,
+    file: str,
+    stock: Stock,
+) -> None:
+    task, source = models.kws(data_dir), data_dir / "kws" / file
+    if runtime == "openvino":
+        source = run_step("onnx-to-openvino", source, tmp_path / "ir").artifact
+    ours = run_step(f"{runtime}-int8-static", source, tmp_path / "ours", task.calibration).artifact
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        theirs = stock(source, tmp_path, "input_1", list(task.calibration.arrays))
+    reference = only(outputs(runtime, source, task.evaluation))
+    artifacts = {"ours": ours, **theirs}
+    made = {name: only(outputs(runtime, path, task.evaluation)) for name, path in artifacts.items()}
+    times = latency(runtime, artifacts, task.evaluation[0])
+    with capsys.disabled():
+        print(f"\n{runtime}: float {100 * top1(reference, task.labels):.1f} %")
+        for name, value in made.items():
+            print(
+                f"  {name:20} {100 * top1(value, task.labels):.1f} %  {sqnr(reference, value):5.1f} dB  "
+                f"{times[name]:6.1f} µs  {artifacts[name].stat().st_size // 1000} KB"
+            )
+    best = max(theirs, key=lambda name: sqnr(reference, made[name]))
+    assert abs(top1(made["ours"], task.labels) - top1(reference, task.labels)) <= 0.004 + 1e-9
+    assert sqnr(reference, made["ours"]) >= sqnr(reference, made[best]) - SQNR_LOSS_MAX_DB
+    assert times["ours"] <= LATENCY_MAX * times[best]
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_mobilenet_v2_keeps_its_accuracy(
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], runtime: str
+) -> None:
+    task, source = models.mobilenet(data_dir), data_dir / "mobilenet" / "mobilenet_v2_1.0_224_float.onnx"
+    if runtime == "openvino":
+        source = run_step("onnx-to-openvino", source, tmp_path / "ir").artifact
+    ours = run_step(f"{runtime}-int8-static", source, tmp_path / "ours", task.calibration).artifact
+    reference = only(outputs(runtime, source, task.evaluation))
+    made = only(outputs(runtime, ours, task.evaluation))
+    with capsys.disabled():
+        print(
+            f"\n{runtime}: MobileNetV2 float {100 * top1(reference, task.labels):.1f} %, "
+            f"int8 {100 * top1(made, task.labels):.1f} %, {sqnr(reference, made):.1f} dB"
+        )
+    assert top1(reference, task.labels) - top1(made, task.labels) <= 0.005 + 1e-9
