@@ -18,7 +18,7 @@ from edgeml_converters.steps.onnx import STEPS as ONNX_STEPS
 from edgeml_converters.workers import interpreter
 
 from edgeml.converter import StepRequest
-from edgeml.errors import EdgemlError, UnsafeFileError, WorkerError
+from edgeml.errors import EdgemlError, UnsafeFileError
 
 LAMBDA = {"class_name": "Lambda", "module": "keras.layers", "config": {"name": "evil", "function": {}}}
 CUSTOM = {"class_name": "Thing", "module": "os.path", "config": {"name": "thing"}}
@@ -121,7 +121,7 @@ def test_a_lambda_in_an_h5_file_is_refused_in_the_worker_before_loading(tmp_path
     output.mkdir()
     subprocess.run([interpreter("keras"), "-c", WRITE_LAMBDA_H5, model], check=True)
     step = next(step for step in KERAS_STEPS if step.name == "keras-to-openvino")
-    with pytest.raises(WorkerError, match="Lambda layer 'evil'") as caught:
+    with pytest.raises(UnsafeFileError, match="Lambda layer 'evil'") as caught:
         step.run(StepRequest(model, output))
     assert "--trust-code" in str(caught.value)
 

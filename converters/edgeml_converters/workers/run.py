@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from edgeml.errors import WorkerError, WorkerTimeoutError
+from edgeml.errors import ConversionError, EdgemlError, UnsafeFileError, WorkerError, WorkerTimeoutError
 from edgeml.settings import settings
 from edgeml_converters.workers.catalogue import folder, interpreter
 
@@ -25,6 +25,10 @@ LOGS_KEPT: Final = 50
 POLL_S: Final = 0.02
 KILL_GRACE_S: Final = 5.0
 _PR_SET_PDEATHSIG: Final = 1
+_REFUSALS: Final[dict[str, type[EdgemlError]]] = {
+    "RefusedError": ConversionError,
+    "UnsafeError": UnsafeFileError,
+}
 
 # what would let a worker import from, or download to, somewhere else than its own environment
 _HIDDEN: Final = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV")
@@ -39,6 +43,8 @@ def run_job(worker: str, job: Mapping[str, Any], timeout_s: float) -> dict[str, 
     Raises:
         WorkerMissingError: the worker is not installed.
         WorkerTimeoutError: it did not finish within ``timeout_s``.
+        ConversionError: the worker refused the model as it is, and says why.
+        UnsafeFileError: the worker found code in the file.
         WorkerError: it failed, died, or left no readable result; holds the end of its log.
     """
     python = interpreter(worker)
@@ -124,6 +130,10 @@ def _read_result(worker: str, code: int, result: Path, log: Path) -> dict[str, A
     if not isinstance(found, dict) or not isinstance(found.get("ok"), bool):
         raise WorkerError(f"worker {worker} wrote a result without 'ok'.{_tail(log)}")
     if not found["ok"]:
+        # what a worker refuses on purpose is the model's matter, and its log says nothing about it
+        refusal = _REFUSALS.get(str(found.get("kind")))
+        if refusal is not None:
+            raise refusal(str(found.get("error")))
         raise WorkerError(f"worker {worker}: {found.get('error', 'failed without a reason')}.{_tail(log)}")
     return found
 

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "openvino"
+
+
+class UnsafeError(Exception):
+    """The file holds code."""
 
 
 class RefusedError(Exception):
@@ -20,7 +25,9 @@ class RefusedError(Exception):
 def convert(request: dict) -> dict:
     """Do one job: the edge that the request names."""
     source = Path(request["source"])
-    if source.suffix != ".keras":
+    if source.suffix == ".keras":
+        fix_shapes(source, request["input_shapes"])
+    else:
         refuse_code(source, trust_code=request["trust_code"])
     import keras
 
@@ -31,7 +38,9 @@ def convert(request: dict) -> dict:
         custom_objects={"DepthwiseConv2D": depthwise(keras)},
     )
     inputs = [tensor.name for tensor in model.inputs]
-    outputs = unique(list(model.output_names) if hasattr(model, "output_names") else [])
+    outputs = unique(
+        list(getattr(model, "output_names", None) or [f"output_{i}" for i in range(len(model.outputs))])
+    )
     if request.get("samples"):
         run_samples(keras, model, inputs, outputs, request["samples"], request["source_outputs"])
     model.export(request["output"], format="openvino", verbose=False)
@@ -40,6 +49,30 @@ def convert(request: dict) -> dict:
         "outputs": outputs,
         "versions": {name: metadata.version(name) for name in ("keras", "openvino")},
     }
+
+
+def fix_shapes(source: Path, wanted: dict) -> None:
+    """Write the given sizes into the file, a copy: this backend builds layers with known sizes only."""
+    with zipfile.ZipFile(source) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(members["config.json"])
+    entries = [node["config"] for node in layers(config) if node["class_name"] == "InputLayer"]
+    for entry in entries:
+        key = "batch_shape" if "batch_shape" in entry else "batch_input_shape"
+        own = entry.get(key) or []
+        given = wanted.get(entry.get("name")) or (wanted.get("") if len(entries) == 1 else None)
+        if given is not None and len(given) == len(own):
+            entry[key] = [side or size for side, size in zip(own, given, strict=True)]
+        elif None in own[1:]:
+            sides = ",".join(str(side or (224 if i else 1)) for i, side in enumerate(own))
+            raise RefusedError(
+                f"input {entry.get('name')!r} has free dimensions; give their sizes, for example: "
+                f"--input-shape {entry.get('name')}={sides}"
+            )
+    members["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(source, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
 
 
 def depthwise(keras):
@@ -70,7 +103,7 @@ def refuse_code(source: Path, *, trust_code: bool) -> None:
     for layer in layers(config):
         if layer.get("class_name") == "Lambda" and not trust_code:
             name = (layer.get("config") or {}).get("name", "?")
-            raise RefusedError(
+            raise UnsafeError(
                 f"{source.name} holds Python code (Lambda layer {name!r}) that would run when it is loaded; "
                 f"if you trust whoever made the file, add --trust-code"
             )
@@ -109,9 +142,9 @@ def run_samples(keras, model, inputs: list, outputs: list, samples: str, output:
         raise RefusedError(f"the samples hold no {missing[0]!r}; they hold: {', '.join(arrays)}")
     rows: list = []
     for index in range(len(arrays[inputs[0]])):
-        feed = [arrays[name][index : index + 1] for name in inputs]
+        feed = {name: keras.ops.convert_to_tensor(arrays[name][index : index + 1]) for name in inputs}
         # called, not predict(): that one lets the engine choose its precision
-        result = model(feed[0] if len(feed) == 1 else feed, training=False)
+        result = model(feed if len(feed) > 1 else feed[inputs[0]], training=False)
         flat = list(result) if isinstance(result, (list, tuple)) else [result]
         rows.append([keras.ops.convert_to_numpy(value) for value in flat])
     np.savez(

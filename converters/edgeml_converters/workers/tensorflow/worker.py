@@ -20,6 +20,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 OPSET = 17
 
 
+class UnsafeError(Exception):
+    """The file holds code."""
+
+
 class RefusedError(Exception):
     """The model asks for what was not allowed, or cannot be converted as it is."""
 
@@ -124,7 +128,7 @@ def refuse_code(source: Path, *, trust_code: bool) -> None:
     for layer in layers(config):
         if layer.get("class_name") == "Lambda" and not trust_code:
             name = (layer.get("config") or {}).get("name", "?")
-            raise RefusedError(
+            raise UnsafeError(
                 f"{source.name} holds Python code (Lambda layer {name!r}) that would run when it is loaded; "
                 f"if you trust whoever made the file, add --trust-code"
             )
@@ -209,6 +213,9 @@ def write_tflite(tf, model, keep, output: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         module = tf.Module()
         module.keep, module.model = keep, model
+        # Keras 3 hides its variables from tf.Module; untracked, they would be saved without their values
+        module.weights = [getattr(one, "value", one) for one in getattr(keep, "variables", [])]
+        module.weights = [one for one in module.weights if isinstance(one, tf.Variable)]
         tf.saved_model.save(module, scratch, signatures={"serving_default": model.get_concrete_function()})
         converter = tf.lite.TFLiteConverter.from_saved_model(scratch, signature_keys=["serving_default"])
         output.write_bytes(converter.convert())
