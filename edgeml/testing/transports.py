@@ -14,9 +14,9 @@ The machine behind the transport needs a POSIX ``sh``.
 
 from __future__ import annotations
 
-import os
 import signal
-import threading
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,17 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 10.0
 """How long a killed process may take to be gone, on a loaded machine."""
+_KEYBOARD_INTERRUPT = 130
+_INTERRUPTED = f"""
+import sys
+from edgeml import plugins
+try:
+    with plugins.transport(sys.argv[1]) as transport:
+        transport.connect()
+        transport.run(["sh", "-c", sys.argv[2]], 60)
+except KeyboardInterrupt:
+    sys.exit({_KEYBOARD_INTERRUPT})
+"""
 
 
 class TransportContract:
@@ -93,13 +104,16 @@ class TransportContract:
         assert len(pids) == 2
         _wait_until(lambda: not self.alive(transport, pids))
 
-    def test_ctrl_c_kills_the_command_with_its_children(self, transport: Transport) -> None:
+    def test_ctrl_c_kills_the_command_with_its_children(
+        self, transport: Transport, transport_url: str
+    ) -> None:
         folder = self.remote(transport)
         script = f"sleep 300 & echo $! > {folder}/new; mv {folder}/new {folder}/pids; sleep 300"
-        timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
-        with pytest.raises(KeyboardInterrupt):
-            transport.run(["sh", "-c", script], 60)
+        argv = [sys.executable, "-c", _INTERRUPTED, transport_url, script]
+        program = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
+        _wait_until(lambda: transport.run(["test", "-e", f"{folder}/pids"], 20).exit_code == 0)
+        program.send_signal(signal.SIGINT)
+        assert program.wait(PATIENCE_S) == _KEYBOARD_INTERRUPT
         pids = transport.run(["cat", f"{folder}/pids"], 20).stdout.decode().split()
         _wait_until(lambda: not self.alive(transport, pids))
 
