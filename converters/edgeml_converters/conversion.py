@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeml import plugins
 from edgeml.converter import ConversionStep, State
-from edgeml.errors import ConversionError, MeasureError, PlanError
+from edgeml.errors import ConversionError, EdgemlError, MeasureError, PlanError
 from edgeml.findings import Finding
 from edgeml.targets import host
 from edgeml.tensors import TensorSpec, dequantize
@@ -161,10 +161,8 @@ def _prepare(
     """Learn the source's signature, read the data, and set the parity samples."""
     source = executor.source
     wanted = [row for row in rows if row.status == "ok"]
-    if not source.inputs and wanted:
-        first = min((plans[row.name].steps[0] for row in wanted), key=lambda step: step.cost)
-        inputs, source.outputs = executor.probe(first)
-        _set_inputs(source, with_shapes(inputs, request.input_shapes))
+    if not source.inputs:
+        _probe(request, executor, [plans[row.name] for row in wanted])
     findings: tuple[Finding, ...] = ()
     calibration = evaluation = None
     if source.inputs:
@@ -185,6 +183,18 @@ def _prepare(
     evaluator = Evaluator(request, executor, calibration, evaluation, findings)
     evaluator.judge_source()
     return evaluator
+
+
+def _probe(request: Request, executor: Executor, plans: Sequence[Plan]) -> None:
+    """Learn the signature of a source that nothing here runs, by the quickest first step that works."""
+    firsts = {plan_.steps[0].name: plan_.steps[0] for plan_ in plans if plan_.steps}
+    for step in sorted(firsts.values(), key=lambda one: one.cost):
+        try:
+            inputs, executor.source.outputs = executor.probe(step)
+        except EdgemlError:
+            continue  # each row that needs the step tells the error as its reason
+        _set_inputs(executor.source, with_shapes(inputs, request.input_shapes))
+        return
 
 
 def _lint_source(

@@ -112,7 +112,12 @@ class Executor:
 
     def probe(self, step: ConversionStep) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         """Give the signature of a source that nothing here can run, by a float step that reads it."""
-        result, _ = self._result(step, self.source, self._key(step, self.source, None, None), None, None)
+        key = self._key(step, self.source, None, None)
+        try:
+            result, _ = self._result(step, self.source, key, None, None)
+        except EdgemlError as error:
+            self._made[key] = error
+            raise
         made = Artifact(result.artifact, step.target, "")
         session = made.session()
         try:

@@ -80,10 +80,15 @@ class Evaluator:
         calibration = self.calibration.spool if self.calibration is not None else None
         try:
             artifact = self.executor.make(steps, row.settings, calibration)
+        except LACKING as error:
+            return row.without("unavailable", str(error))
+        except EdgemlError as error:
+            return row.without("failed", str(error))
+        try:
             return self._described(row, artifact)
         except LACKING as error:
             return row.without("unavailable", str(error))
-        except UsageError:
+        except UsageError:  # what was asked of the metric or the data fits no row
             raise
         except EdgemlError as error:
             return row.without("failed", str(error))

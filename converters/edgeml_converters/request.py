@@ -17,7 +17,7 @@ from edgeml.words import SCHEMES, IoDtype, RuntimeName, Scheme
 from edgeml_converters.choose import Gates
 from edgeml_converters.rows import Row, row_name
 
-WITH_SETTINGS: Final[frozenset[Scheme]] = frozenset({"int8_static", "int8_dynamic", "int16x8"})
+WITH_SETTINGS: Final[frozenset[Scheme]] = frozenset({"int8_static", "int8_dynamic"})
 """Schemes whose numbers depend on the CPU that they are made for."""
 ALL: Final = "all"
 

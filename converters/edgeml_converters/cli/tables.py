@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 WIDE = 100
 """Columns of a terminal from which p99 and memory are shown as well; the report has them always."""
+PIPED_COLUMNS = 120
+"""Width of what does not go to a terminal."""
 LONGEST = 400
 STYLE = {"ok": "green", "gate": "yellow", "failed": "red", "unavailable": "dim"}
 
@@ -24,21 +26,10 @@ STYLE = {"ok": "green", "gate": "yellow", "failed": "red", "unavailable": "dim"}
 def print_result(result: ConvertResult) -> None:
     """Print the table of variants, what was chosen and why, the findings, and where the files are."""
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=max(console.width, PIPED_COLUMNS))
     outcome = result.outcome
-    metric = outcome.data.metric
-    wide = console.width >= WIDE
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("variant", no_wrap=True)
-    names = [metric.name if metric else "accuracy", "drop", "SQNR dB", "p50 ms", "p99 ms", "MB", "kB"]
-    for name in names if wide else names[:4] + names[6:]:
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("status", no_wrap=True)
-    chosen = {choice.variant for choice in result.choices}
-    for row in result.rows:
-        cells = _cells(row, metric)
-        shown = cells if wide else cells[:5] + cells[7:]
-        table.add_row(*shown, style="bold" if row.name in chosen else None)
-    console.print(table)
+    console.print(_table(result, wide=console.width >= WIDE))
     for choice in result.choices:
         console.print(f"\n[bold]{escape(choice.target)}[/]: {escape(choice.reason)}", highlight=False)
     for row in result.rows:
@@ -53,6 +44,22 @@ def print_result(result: ConvertResult) -> None:
     for what, path in (("bundle", result.bundle), ("report", result.report)):
         if path is not None:
             console.print(f"{what}  {escape(str(path))}", highlight=False, soft_wrap=True)
+
+
+def _table(result: ConvertResult, *, wide: bool) -> Table:
+    metric = result.outcome.data.metric
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("variant", no_wrap=True)
+    names = [metric.name if metric else "accuracy", "drop", "SQNR dB", "p50 ms", "p99 ms", "MB", "kB"]
+    for name in names if wide else names[:4] + names[6:]:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    chosen = {choice.variant for choice in result.choices}
+    for row in result.rows:
+        cells = _cells(row, metric)
+        shown = cells if wide else cells[:5] + cells[7:]
+        table.add_row(*shown, style="bold" if row.name in chosen else None)
+    return table
 
 
 def _cells(row: Row, metric: Metric | None) -> list[str]:
