@@ -105,6 +105,44 @@ def test_two_frameworks_read_the_same_numbers_from_a_keras_2_file(
     assert worst(run_all(without.artifact, "openvino", {"input_1": samples}, {}), expected) < 1e-4
 
 
+KERAS_3 = """
+import os, sys
+os.environ["KERAS_BACKEND"] = "openvino"
+import keras
+image, extra = keras.Input((8, 8, 3), name="image"), keras.Input((4,), name="extra")
+features = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, name="conv")(image))
+both = keras.layers.Concatenate()([features, extra])
+outputs = [keras.layers.Dense(3, name="scores")(both), keras.layers.Dense(2, name="more")(both)]
+keras.Model([image, extra], outputs).save(sys.argv[1])
+"""
+
+
+@pytest.mark.worker("keras", "tensorflow")
+@pytest.mark.parametrize("target", ["tflite", "onnx", "openvino"])
+def test_a_keras_3_model_keeps_its_weights_and_its_two_inputs(tmp_path: Path, target: Format) -> None:
+    model, archive, output = tmp_path / "m.keras", tmp_path / "samples.npz", tmp_path / "out"
+    output.mkdir()
+    subprocess.run([interpreter("keras"), "-c", KERAS_3, model], check=True, capture_output=True)
+    samples = {"image": noise((2, 8, 8, 3), -1, 1), "extra": noise((2, 4), -1, 1)}
+    np.savez(archive, **samples)
+    steps = {step.name: step for step in plugins.conversion_steps()}
+    result = steps[f"keras-to-{target}"].run(StepRequest(model, output, samples=archive))
+    assert result.source_outputs is not None
+    with np.load(result.source_outputs) as file:
+        expected = {name: file[name] for name in file.files}
+    assert set(expected) == {"scores", "more"}
+    assert worst(run_all(result.artifact, target, samples, {}), expected) < 1e-5
+
+
+def test_an_operator_nobody_knows_is_named(tmp_path: Path) -> None:
+    model = onnx.load_model(str(free_model(tmp_path / "m.onnx", [1, 4])))
+    model.graph.node[0].op_type, model.graph.node[0].domain = "DecodeThing", "com.example"
+    model.opset_import.append(onnx.helper.make_opsetid("com.example", 1))
+    onnx.save_model(model, str(tmp_path / "m.onnx"))
+    with pytest.raises(ConversionError, match="DecodeThing"):
+        convert(tmp_path / "m.onnx", ("onnx", "openvino"), tmp_path)
+
+
 @pytest.mark.data
 def test_a_saved_model_becomes_openvino_without_tensorflow(data_dir: Path, tmp_path: Path) -> None:
     code = (

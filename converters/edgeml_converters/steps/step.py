@@ -69,8 +69,12 @@ def tool_errors(step: str, source: Path) -> Iterator[None]:
 def first_line(error: BaseException) -> str:
     """Give the sentence of an engine's message that says what happened, without its source locations."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    summary = [line.removeprefix("--").strip() for line in lines if line.startswith("-- ")]
     telling = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
-    return (telling or lines or [type(error).__name__])[0][:400]
+    found = summary or telling or lines or [type(error).__name__]
+    # a heading says nothing without what stands under it
+    count = next((i for i, line in enumerate(found) if not line.endswith(":")), len(found) - 1) + 1
+    return " ".join(found[:count])[:400]
 
 
 def tree_hash(path: Path) -> str:

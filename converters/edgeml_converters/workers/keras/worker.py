@@ -43,12 +43,25 @@ def convert(request: dict) -> dict:
     )
     if request.get("samples"):
         run_samples(keras, model, inputs, outputs, request["samples"], request["source_outputs"])
-    model.export(request["output"], format="openvino", verbose=False)
     return {
-        "inputs": inputs,
+        "inputs": export(keras, model, inputs, request["output"]),
         "outputs": outputs,
         "versions": {name: metadata.version(name) for name in ("keras", "openvino")},
     }
+
+
+def export(keras, model, inputs: list, output: str) -> list:
+    """Write IR and give its inputs' names in its order."""
+    if len(inputs) == 1:
+        model.export(output, format="openvino", verbose=False)
+        return inputs
+    # a list of inputs would be spread over the parameters of call(); a dictionary is taken in sorted order
+    specs = {
+        name: keras.layers.InputSpec(dtype=tensor.dtype, shape=tensor.shape, name=name)
+        for name, tensor in zip(inputs, model.inputs, strict=True)
+    }
+    model.export(output, format="openvino", verbose=False, input_signature=specs)
+    return sorted(inputs)
 
 
 def fix_shapes(source: Path, wanted: dict) -> None:
