@@ -130,17 +130,6 @@ def interpreter(name: str) -> Path:
     return found.python
 
 
-def versions(name: str) -> dict[str, str]:
-    """Give distribution → version of what a worker's job is done with, as far as pinned."""
-    pinned = dict(line.split(";")[0].strip().split("==") for line in pins(name).splitlines() if "==" in line)
-    return {key: value for key, value in pinned.items() if key in _TELLING}
-
-
-_TELLING: Final = frozenset(
-    {"tensorflow-cpu", "tf-keras", "tf2onnx", "torch", "litert-torch", "keras", "onnx2tf"}
-)
-
-
 def _configured(name: str, python: Path) -> WorkerStatus:
     variable = f"EDGEML_WORKER_{name.upper()}"
     if not python.is_file() or not os.access(python, os.X_OK):
