@@ -60,9 +60,7 @@ def test_the_order_of_the_samples_changes_no_byte(
     assert made[0].with_suffix(".bin").read_bytes() == made[1].with_suffix(".bin").read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("scheme", "least_db"), [("int8-weights", 35), ("int4-weights", 25), ("float16", 60)]
-)
+@pytest.mark.parametrize(("scheme", "least_db"), [("int8-weights", 35), ("float16", 60)])
 def test_other_schemes_come_this_close_to_float(
     data_dir: Path, kws_ir: Path, tmp_path: Path, scheme: str, least_db: float
 ) -> None:
@@ -73,6 +71,20 @@ def test_other_schemes_come_this_close_to_float(
     assert (
         result.artifact.with_suffix(".bin").stat().st_size < 0.6 * kws_ir.with_suffix(".bin").stat().st_size
     )
+
+
+def test_convolutions_that_nncf_leaves_in_int8_are_told(kws_ir: Path, tmp_path: Path) -> None:
+    (finding,) = run_step("openvino-int4-weights", kws_ir, tmp_path / "made").findings
+    assert finding.code == "operators-not-quantized"
+    assert "1 of 10" in finding.message
+
+
+def test_resnet_read_from_tflite_keeps_its_accuracy(data_dir: Path, tmp_path: Path) -> None:
+    task, source = models.ic(data_dir), data_dir / "ic" / "pretrainedResnet.tflite"
+    real = run_step("tflite-to-openvino", source, tmp_path / "ir").artifact
+    made = run_step(STATIC, real, tmp_path / "made", task.calibration).artifact
+    reference = top1(only(outputs("openvino", real, task.evaluation)), task.labels)
+    assert reference - top1(only(outputs("openvino", made, task.evaluation)), task.labels) <= 0.003 + 1e-9
 
 
 @pytest.mark.parametrize("first", ["int8-static", "int8-weights", "float16"])

@@ -58,9 +58,10 @@ def refuse_if_quantized(model: Any, source: Path) -> None:
     for node in model.graph.node:
         if node.op_type in QUANTIZED:
             refuse_quantized(source, f"{node.op_type} {node.name}".strip())
+    kinds = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.INT8: "int8"}
     for item in model.graph.initializer:
-        if item.data_type == onnx.TensorProto.FLOAT16:
-            refuse_quantized(source, f"float16 weights {item.name}")
+        if item.data_type in kinds:
+            refuse_quantized(source, f"{kinds[item.data_type]} weights {item.name}")
 
 
 def inputs(model: Any) -> tuple[TensorSpec, ...]:
@@ -110,7 +111,7 @@ def stored_small(model: Any) -> set[str]:
     small_types = {onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT16}
     held = {name for name, kind in constants.items() if kind in small_types}
     for node in model.graph.node:
-        if node.op_type == "DequantizeLinear" and node.input[0] in held:
+        if node.op_type in {"DequantizeLinear", "Cast", "Mul"} and node.input[0] in held:
             held.update(node.output)
     found: set[str] = set()
     for node in model.graph.node:

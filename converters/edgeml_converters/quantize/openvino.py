@@ -19,6 +19,9 @@ from edgeml_converters.quantize.step import CheckedSamples, Coverage, judge_cove
 from edgeml_converters.steps import openvino_ir
 
 _TOOLS: Final = ("nncf", "openvino")
+_INT8: Final = frozenset({"i8", "u8"})
+_INT4: Final = frozenset({"i4", "u4"})
+"""NNCF leaves convolutions in int8 when it is asked for 4 bits."""
 _TAIL: Final = 1e-4
 """Share of a sample's values that ``percentile`` cuts at each end; NNCF's own default."""
 
@@ -42,13 +45,13 @@ def _int8_static(request: StepRequest, step: str) -> StepResult:
     return _result(request, step, made, notes, openvino_model.coverage(made))
 
 
-def _weights(mode: str) -> Callable[[StepRequest, str], StepResult]:
+def _weights(mode: str, kinds: frozenset[str]) -> Callable[[StepRequest, str], StepResult]:
     def run(request: StepRequest, step: str) -> StepResult:
         with _nncf() as nncf:
             model, notes = _prepared(request)
             options = {} if mode == "INT8_ASYM" else {"ratio": 1.0, "group_size": -1, "all_layers": True}
             made = nncf.compress_weights(model, mode=getattr(nncf.CompressWeightsMode, mode), **options)
-        return _result(request, step, made, notes, openvino_model.coverage(made))
+        return _result(request, step, made, notes, openvino_model.coverage(made, kinds=kinds))
 
     return run
 
@@ -141,7 +144,7 @@ def _result(
 
 STEPS: tuple[ConversionStep, ...] = (
     quantization_step("openvino", "openvino", "int8_static", _TOOLS, 10.0, _int8_static),
-    quantization_step("openvino", "openvino", "int8_weights", _TOOLS, 3.0, _weights("INT8_ASYM")),
-    quantization_step("openvino", "openvino", "int4_weights", _TOOLS, 3.0, _weights("INT4_SYM")),
+    quantization_step("openvino", "openvino", "int8_weights", _TOOLS, 3.0, _weights("INT8_ASYM", _INT8)),
+    quantization_step("openvino", "openvino", "int4_weights", _TOOLS, 3.0, _weights("INT4_SYM", _INT4)),
     quantization_step("openvino", "openvino", "float16", ("openvino",), 1.0, _float16),
 )

@@ -101,7 +101,7 @@ def judge_coverage(step: str, source: Path, found: Coverage) -> tuple[Finding, .
             "operators-not-quantized",
             "warning",
             source.name,
-            f"{found.quantized} of {found.total} operators with weights were quantized; in float: {names}",
+            f"{found.quantized} of {found.total} operators with weights are in this scheme; not: {names}",
             "look at latency and size before this variant is used; another scheme or runtime may cover more",
         ),
     )
