@@ -14,30 +14,13 @@ from typing import Any, Final
 
 from edgeml.converter import StepResult
 from edgeml.findings import Finding
+from edgeml_converters.model_files import hash_tree
 
 ENTRY_FILE: Final = "step.json"
 LAYOUT: Final = 1
 """Raised when the meaning of an entry changes; entries of another number are not found."""
 KEPT_ENTRIES: Final = 200
 """The oldest go beyond this many."""
-
-
-def hash_tree(path: Path) -> str:
-    """Hash a file as sha256 does; a folder, or an IR and its weights, by names, sizes and contents."""
-    weights = path.with_suffix(".bin")
-    if path.is_dir():
-        root, files = path, sorted(one for one in path.rglob("*") if one.is_file())
-    elif path.suffix == ".xml" and weights.is_file():
-        root, files = path.parent, [path, weights]
-    else:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.relative_to(root).as_posix()}\0{file.stat().st_size}\0".encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
 
 
 def content_key(parts: Mapping[str, Any]) -> str:

@@ -12,7 +12,6 @@ from edgeml.errors import ConversionError
 from edgeml.preprocess import Preprocess
 from edgeml.tensors import Array, Shape
 from edgeml_converters.artifacts import Artifact, match_signature, random_samples, runs_here, with_shapes
-from edgeml_converters.cache import hash_tree
 from edgeml_converters.compare import ModelTally, OutputComparison
 from edgeml_converters.evaluate import Naming
 from edgeml_converters.execute import FLOATS, PROBED_SAMPLES
@@ -24,6 +23,7 @@ from edgeml_converters.matching import (
     match_tensors,
     tapped_values,
 )
+from edgeml_converters.model_files import hash_tree
 from edgeml_converters.record import comparison_document
 from edgeml_converters.schemes import state_of
 

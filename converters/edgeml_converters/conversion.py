@@ -18,13 +18,14 @@ from edgeml.tensors import TensorSpec, dequantize
 from edgeml.words import FORMAT_OF_RUNTIME
 from edgeml_converters import timing
 from edgeml_converters.artifacts import Artifact, random_samples, runs_here, with_shapes
-from edgeml_converters.cache import StepCache, hash_tree
+from edgeml_converters.cache import StepCache
 from edgeml_converters.choose import Choice, choose
 from edgeml_converters.evaluate import Naming
 from edgeml_converters.execute import CALIBRATED, Executor
 from edgeml_converters.graph import Plan, plan, this_machine
 from edgeml_converters.lints import lint_seen_ranges
 from edgeml_converters.making import Evaluator
+from edgeml_converters.model_files import hash_tree, size_bytes
 from edgeml_converters.request import Request, wanted_rows
 from edgeml_converters.rows import Row
 from edgeml_converters.samples import Samples, lint, read_samples
@@ -116,9 +117,7 @@ def _open_source(request: Request, progress: Progress) -> SourceModel:
         session = artifact.session()
         artifact.outputs = session.outputs
         _set_inputs(artifact, with_shapes(session.inputs, request.input_shapes))
-    files = [request.source] if request.source.is_file() else list(request.source.rglob("*"))
-    size = sum(file.stat().st_size for file in files if file.is_file())
-    return SourceModel(request.source, state, sha256, size, artifact)
+    return SourceModel(request.source, state, sha256, size_bytes(request.source), artifact)
 
 
 def _set_inputs(artifact: Artifact, inputs: tuple[TensorSpec, ...]) -> None:

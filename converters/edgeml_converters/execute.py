@@ -28,7 +28,7 @@ from edgeml.findings import Finding
 from edgeml.tensors import Array, Shape, TensorSpec
 from edgeml.words import Scheme
 from edgeml_converters.artifacts import Artifact, match_signature, runs_here
-from edgeml_converters.cache import StepCache, content_key, hash_tree
+from edgeml_converters.cache import StepCache, content_key
 from edgeml_converters.compare import ModelTally, OutputComparison
 from edgeml_converters.matching import (
     FLOAT_THRESHOLDS,
@@ -37,6 +37,7 @@ from edgeml_converters.matching import (
     match_tensors,
     tapped_values,
 )
+from edgeml_converters.model_files import hash_tree
 from edgeml_converters.rows import StepTrace
 
 FLOATS: Final[frozenset[Scheme]] = frozenset({"float32", "float16"})

@@ -14,7 +14,7 @@ from edgeml.converter import State
 from edgeml.errors import EdgemlError, EngineMissingError, ModelFileError
 from edgeml.tensors import Shape, TensorSpec
 from edgeml.words import FORMAT_OF_RUNTIME
-from edgeml_converters.cache import hash_tree
+from edgeml_converters.model_files import hash_tree, size_bytes
 from edgeml_converters.schemes import state_of
 
 READER: Final = {"onnx": "onnx", "tflite": "ai-edge-litert", "openvino": "openvino"}
@@ -118,10 +118,7 @@ def inspect_model(path: Path) -> Inspection:
     inputs, outputs, runtimes = _signature(path, state)
     if any(layer.macs is None for layer in layers):
         notes.append("operators whose shapes are not known are left out of the MACs")
-    files = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
-    if path.suffix == ".xml" and path.with_suffix(".bin").is_file():
-        files.append(path.with_suffix(".bin"))
-    size = sum(file.stat().st_size for file in files)
+    size = size_bytes(path)
     return Inspection(path, state, hash_tree(path), size, inputs, outputs, layers, runtimes, tuple(notes))
 
 

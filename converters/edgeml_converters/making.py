@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from edgeml.converter import ConversionStep
 from edgeml.errors import (
@@ -25,6 +24,7 @@ from edgeml_converters.execute import Executor
 from edgeml_converters.golden import save_golden, tolerance
 from edgeml_converters.lints import check_labels
 from edgeml_converters.metrics import Metric, open_metric
+from edgeml_converters.model_files import size_bytes
 from edgeml_converters.request import Request
 from edgeml_converters.rows import Row
 from edgeml_converters.samples import Samples
@@ -107,7 +107,7 @@ class Evaluator:
         described = replace(
             row,
             artifact=artifact.path,
-            size_bytes=_size(artifact.path),
+            size_bytes=size_bytes(artifact.path),
             measured=Measured(
                 accuracy=evaluation.value,
                 float_accuracy=reference,
@@ -137,16 +137,19 @@ class Evaluator:
             keep = Spool(self.executor.scratch / "reference.outputs") if first else None
             if artifact is self.executor.source:
                 self._check_labels(artifact)
-            found = evaluate(
-                artifact.run,
-                self.evaluation.spool,
-                labels=self.evaluation.labels,
-                metric=self.metric,
-                reference=self._outputs,
-                keep=keep,
-            )
+            try:
+                found = evaluate(
+                    artifact.run,
+                    self.evaluation.spool,
+                    labels=self.evaluation.labels,
+                    metric=self.metric,
+                    reference=self._outputs,
+                    keep=keep,
+                )
+            finally:
+                if keep is not None:
+                    keep.close()
             if keep is not None:
-                keep.close()
                 self._outputs, self.reference = keep, found
                 self.reference_by = str(artifact.state)
         golden = [artifact.run(sample) for sample in self.golden_inputs()]
@@ -189,14 +192,3 @@ class Evaluator:
         if labels is None:
             return None
         return "mse" if labels.dtype.kind == "f" else "top1"
-
-
-def _size(path: Path) -> int:
-    """Bytes that a variant takes: ``model.bin`` beside an IR's ``model.xml`` included."""
-    return sum(file.stat().st_size for file in artifact_files(path))
-
-
-def artifact_files(path: Path) -> tuple[Path, ...]:
-    """List the files of an artifact, the one that the runtime loads first."""
-    weights = path.with_suffix(".bin")
-    return (path, weights) if path.suffix == ".xml" and weights.is_file() else (path,)

@@ -61,10 +61,12 @@ def read_samples(
     spool = Spool(scratch / f"{role}.samples", data.sha256)
     watch = DataWatch(role, _as_fed(data, inputs))
     labels = data.labels
-    for place, sample in enumerate(data):
-        watch.see(sample, None if labels is None else labels[place])
-        spool.append(sample)
-    spool.close()
+    try:
+        for place, sample in enumerate(data):
+            watch.see(sample, None if labels is None else labels[place])
+            spool.append(sample)
+    finally:
+        spool.close()
     return Samples(role, data.source, spool, watch.summary(), labels, data.label_names)
 
 

@@ -38,21 +38,22 @@ class Spool:
 
     def append(self, sample: Mapping[str, Array]) -> None:
         """Keep one sample; the arrays must not be changed afterwards."""
-        if self._writer is None:
-            self._memory.append(dict(sample))
-            self._bytes += sum(array.nbytes for array in sample.values())
-            if self._bytes > IN_MEMORY_BYTES:
-                self._writer = self._path.open("wb")
-                for one in self._memory:
-                    self._write(one)
-                self._memory = []
+        if self._items:
+            self._write(sample)
             return
-        self._write(sample)
+        self._memory.append(dict(sample))
+        self._bytes += sum(array.nbytes for array in sample.values())
+        if self._bytes > IN_MEMORY_BYTES:
+            self._path.unlink(missing_ok=True)
+            for one in self._memory:
+                self._write(one)
+            self._memory = []
 
     def close(self) -> None:
-        """End writing; reading goes on."""
+        """Finish writing; reading, and more writing, still work."""
         if self._writer is not None:
-            self._writer.flush()
+            self._writer.close()
+            self._writer = None
 
     def __iter__(self) -> Iterator[dict[str, Array]]:
         if not self._items:
@@ -69,7 +70,7 @@ class Spool:
 
     def _write(self, sample: Mapping[str, Array]) -> None:
         if self._writer is None:
-            return
+            self._writer = self._path.open("ab")
         self._items.append(tuple((name, array.dtype.str, array.shape) for name, array in sample.items()))
         for array in sample.values():
             self._writer.write(np.ascontiguousarray(array).data)

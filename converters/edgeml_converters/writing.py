@@ -16,7 +16,7 @@ from edgeml.errors import BundleError, UsageError
 from edgeml.manifest import DataEntry, FileEntry, Manifest, Needs, Variant
 from edgeml_converters.conversion import Outcome
 from edgeml_converters.golden import save_golden
-from edgeml_converters.making import artifact_files
+from edgeml_converters.model_files import model_files
 from edgeml_converters.record import model_card, record, variant_file
 from edgeml_converters.rows import Row
 
@@ -128,7 +128,7 @@ def label_names(outcome: Outcome) -> tuple[str, ...]:
 def _variant(row: Row, outcome: Outcome, files: dict[str, Path]) -> Variant:
     folder = variant_file(row).rpartition("/")[0]
     entries = []
-    for place, source in enumerate(artifact_files(row.artifact)) if row.artifact is not None else ():
+    for place, source in enumerate(model_files(row.artifact)) if row.artifact is not None else ():
         name = variant_file(row) if place == 0 else f"{folder}/{source.name}"
         files[name] = source
         entries.append(FileEntry(name, 0, ""))

@@ -2,8 +2,11 @@
 
 import os
 
+import numpy as np
 import pytest
-from edgeml_converters.cache import StepCache, content_key, hash_tree
+from edgeml_converters.cache import StepCache, content_key
+from edgeml_converters.model_files import hash_tree, model_files, size_bytes
+from edgeml_converters.spool import Spool
 
 from edgeml.converter import StepResult
 from edgeml.findings import Finding
@@ -97,3 +100,42 @@ def test_a_tree_hash_sees_names_contents_and_the_weights_beside_an_ir(tmp_path):
     whole = hash_tree(tmp_path)
     (tmp_path / "model.bin").rename(tmp_path / "other.bin")
     assert hash_tree(tmp_path) != whole
+
+
+def test_external_data_of_an_onnx_model_count(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    weights = onnx.numpy_helper.from_array(np.zeros(64, np.float32), "w")
+    graph = onnx.helper.make_graph([], "g", [], [], [weights])
+    onnx.save(
+        onnx.helper.make_model(graph),
+        tmp_path / "m.onnx",
+        save_as_external_data=True,
+        location="m.data",
+        size_threshold=0,
+    )
+    assert [file.name for file in model_files(tmp_path / "m.onnx")] == ["m.onnx", "m.data"]
+    before = hash_tree(tmp_path / "m.onnx")
+    (tmp_path / "m.data").write_bytes(b"\1" * 256)
+    assert hash_tree(tmp_path / "m.onnx") != before
+    assert size_bytes(tmp_path / "m.onnx") == (tmp_path / "m.onnx").stat().st_size + 256
+
+
+@pytest.mark.parametrize("limit", [1 << 20, 100], ids=["memory", "file"])
+def test_a_spool_gives_back_what_it_took_as_often_as_asked(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr("edgeml_converters.spool.IN_MEMORY_BYTES", limit)
+    rng = np.random.default_rng(0)
+    samples = [
+        {"a": rng.normal(size=(1, size)).astype(np.float32), "b": np.array([[size]])}
+        for size in (3, 9, 5, 7, 2)
+    ]
+    spool = Spool(tmp_path / "spool", "hash")
+    for sample in samples:
+        spool.append(sample)
+    spool.close()
+    assert len(spool) == 5
+    for _ in range(2):
+        for given, kept in zip(samples, spool, strict=True):
+            assert kept.keys() == given.keys()
+            assert all(np.array_equal(kept[name], given[name]) for name in given)
+    assert [one["b"].item() for one in spool.first(2)] == [3, 9]
+    assert (tmp_path / "spool").exists() == (limit == 100)

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 from edgeml_converters.artifacts import Artifact
-from edgeml_converters.cache import StepCache, hash_tree
+from edgeml_converters.cache import StepCache
 from edgeml_converters.compare import OutputComparison
 from edgeml_converters.evaluate import Naming
 from edgeml_converters.execute import Executor, parity_failure
+from edgeml_converters.model_files import hash_tree
 
 from edgeml.converter import QuantizerSettings, State, StepResult
 from edgeml.errors import ConversionError, ParityError
