@@ -73,7 +73,9 @@ def choose(target: str, rows: Sequence[Row], gates: Gates, measured_on: str | No
         if gated:
             why = "; ".join(f"{row.name}: {row.reason}" for row in gated)
             return Choice(target, None, f"no variant holds the gates: {why}", gated=True)
-        why = "; ".join(f"{row.name}: {row.reason}" for row in asked) or "nothing was asked for"
+        why = (
+            "; ".join(f"{row.name}: {row.reason}" for row in asked) or "it has none of the runtimes asked for"
+        )
         return Choice(target, None, f"no variant could be made: {why}")
     allowed = DEFAULT_MAX_DROP if gates.max_drop is None else gates.max_drop
     within = [row for row in candidates if row.drop_points is None or row.drop_points <= allowed]
@@ -87,7 +89,7 @@ def choose(target: str, rows: Sequence[Row], gates: Gates, measured_on: str | No
     best = _fastest(within)
     reason = _reason(best, within, candidates, allowed)
     if foreign:
-        reason += f"; latency was measured on {measured_on}, not on a {target}"
+        reason += f"; latency was measured on {measured_on}, not on {target}"
     return Choice(target, best.name, reason, foreign, suiting=tuple(row.name for row in within))
 
 

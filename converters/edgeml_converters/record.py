@@ -13,7 +13,7 @@ import edgeml
 from edgeml.findings import Finding
 from edgeml.tensors import TensorSpec
 from edgeml.words import ARTIFACT_FILE, FORMAT_OF_RUNTIME
-from edgeml_converters.compare import OutputComparison
+from edgeml_converters.compare import SQNR_OF_EQUAL_DB, OutputComparison
 from edgeml_converters.conversion import Outcome
 from edgeml_converters.rows import Row, StepTrace
 from edgeml_converters.samples import Samples
@@ -184,7 +184,7 @@ def model_card(outcome: Outcome, name: str, release: int) -> str:
     lines += [f"- **{choice.target}**: {choice.reason}" for choice in outcome.choices]
     lines += ["", "## Variants", ""]
     lines += [
-        "| variant | targets | accuracy | drop | SQNR | p50 | size | status |",
+        "| variant | targets | accuracy | drop | SQNR, dB | p50 | size | status |",
         "|---|---|---|---|---|---|---|---|",
     ]
     lines += [_card_row(row, outcome) for row in outcome.rows]
@@ -213,12 +213,19 @@ def _card_row(row: Row, outcome: Outcome) -> str:
         ", ".join(row.targets),
         metric.show(row.measured.accuracy) if metric else "–",
         "–" if row.drop_points is None else f"{row.drop_points:+.2f}",
-        "–" if row.measured.sqnr_db is None else f"{row.measured.sqnr_db:.1f} dB",
+        sqnr(row.measured.sqnr_db),
         "–" if latency is None else f"{latency.p50:.3g} ms",
         "–" if row.size_bytes is None else f"{row.size_bytes / 1000:,.0f} kB",
         row.status if not row.reason else f"{row.status}: {first_line(row.reason)}",
     ]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def sqnr(value_db: float | None) -> str:
+    """Render an SQNR for a person."""
+    if value_db is None:
+        return "–"
+    return "equal" if value_db >= SQNR_OF_EQUAL_DB else f"{value_db:.1f}"
 
 
 def first_line(text: str) -> str:

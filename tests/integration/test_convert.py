@@ -140,6 +140,25 @@ def test_a_gate_that_nothing_holds_is_exit_code_3_and_says_why(kws):
         result.require_variants()
 
 
+@pytest.mark.parametrize(
+    ("more", "exit_code", "says", "bundle"),
+    [
+        (("--max-size", "1k"), 3, "no variant holds the gates", False),
+        (("--max-size", "1G", "--max-drop", "5"), 0, "", True),
+        (("--target", "coral-usb", "--target", "host", "--runtime", "openvino"), 1, "coral-usb", True),
+    ],
+    ids=["gate", "held", "empty-target"],
+)
+def test_the_exit_code_says_how_it_ended(kws, tmp_path, more, exit_code, says, bundle):
+    arguments = ["convert", str(kws / "kws_float.tflite"), "--no-measure", "-o", str(tmp_path)]
+    runtime = () if "--runtime" in more else ("--runtime", "litert")
+    done = CliRunner().invoke(main, [*arguments, *runtime, *more])
+    assert done.exit_code == exit_code, done.stderr
+    assert says in done.stderr
+    assert (tmp_path / "kws_float-1.edgeml").exists() == bundle
+    assert (tmp_path / "report.html").exists()
+
+
 def test_calibration_at_another_scale_is_a_finding_in_result_and_report(kws, tmp_path):
     wrong = tmp_path / "wrong.npz"
     with np.load(kws / "data.npz") as data:
@@ -178,7 +197,7 @@ def test_two_targets_each_get_their_choice_and_foreign_latency_is_marked(kws):
     host, board = result.choices
     assert not host.foreign_latency
     assert board.foreign_latency
-    assert "not on a raspberry-pi-4" in board.reason
+    assert "not on raspberry-pi-4" in board.reason
 
 
 def test_compare_names_no_divergence_between_formats(kws):

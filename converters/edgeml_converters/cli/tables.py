@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from edgeml_converters.record import all_findings
+from edgeml_converters.record import all_findings, sqnr
 
 if TYPE_CHECKING:
     from edgeml_converters.convert import ConvertResult
@@ -68,7 +68,7 @@ def _cells(row: Row, metric: Metric | None) -> list[str]:
         row.name,
         metric.show(measured.accuracy) if metric is not None else "–",
         "–" if row.drop_points is None else f"{row.drop_points:+.2f}",
-        "–" if measured.sqnr_db is None else f"{measured.sqnr_db:.1f}",
+        sqnr(measured.sqnr_db),
         "–" if latency is None else f"{latency.p50:.3f}",
         "–" if latency is None else f"{latency.p99:.3f}",
         "–" if measured.peak_memory_bytes is None else f"{measured.peak_memory_bytes / 1e6:.0f}",

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import edgeml
 from edgeml_converters.conversion import Outcome
-from edgeml_converters.record import all_findings, record
+from edgeml_converters.record import all_findings, record, sqnr
 from edgeml_converters.report import charts
 from edgeml_converters.rows import Row, StepTrace
 
@@ -83,7 +83,7 @@ def _row(row: Row, outcome: Outcome) -> dict[str, Any]:
         "chosen": any(choice.variant == row.name for choice in outcome.choices),
         "accuracy": metric.show(measured.accuracy) if metric is not None else "–",
         "drop": "–" if row.drop_points is None else f"{row.drop_points:+.2f}",
-        "sqnr": "–" if measured.sqnr_db is None else f"{measured.sqnr_db:.1f}",
+        "sqnr": sqnr(measured.sqnr_db),
         "agreement": "–" if row.agreement is None else f"{100 * row.agreement:.1f}",
         "p50": "–" if latency is None else f"{latency.p50:.3g}",
         "p95": "–" if latency is None else f"{latency.p95:.3g}",

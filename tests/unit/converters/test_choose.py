@@ -84,7 +84,7 @@ def test_rows_of_other_targets_do_not_count():
 def test_latency_of_another_class_of_machine_is_marked():
     choice = chosen([row("litert-float32", 1.0, 0.0)], measured_on="x86-64-amx")
     assert choice.foreign_latency
-    assert "measured on x86-64-amx, not on a board" in choice.reason
+    assert "measured on x86-64-amx, not on board" in choice.reason
 
 
 def test_each_gate_names_its_number():
