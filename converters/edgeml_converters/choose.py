@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from edgeml_converters.rows import Row
+from edgeml_converters.rows import Row, kilobytes
 
 DEFAULT_MAX_DROP: Final = 1.0
 """Points of accuracy that a faster variant may cost when no ``max_drop`` is given."""
@@ -107,7 +107,7 @@ def _reason(best: Row, within: Sequence[Row], candidates: Sequence[Row], allowed
     if best.drop_points is not None:
         facts.append(_drop(best.drop_points))
     if best.size_bytes is not None:
-        facts.append(f"{best.size_bytes / 1000:,.0f} kB")
+        facts.append(f"{kilobytes(best.size_bytes)} kB")
     text = f"{best.name}: {', '.join(facts)}"
     if len(candidates) == 1:
         return f"{text}; the only usable variant"

@@ -15,7 +15,7 @@ from edgeml.tensors import TensorSpec
 from edgeml.words import ARTIFACT_FILE, FORMAT_OF_RUNTIME
 from edgeml_converters.compare import SQNR_OF_EQUAL_DB, OutputComparison
 from edgeml_converters.conversion import Outcome
-from edgeml_converters.rows import Row, StepTrace
+from edgeml_converters.rows import Row, StepTrace, kilobytes
 from edgeml_converters.samples import Samples
 
 SCHEMA: Final = 1
@@ -184,7 +184,7 @@ def model_card(outcome: Outcome, name: str, release: int) -> str:
     lines += [f"- **{choice.target}**: {choice.reason}" for choice in outcome.choices]
     lines += ["", "## Variants", ""]
     lines += [
-        "| variant | targets | accuracy | drop | SQNR, dB | p50 | size | status |",
+        "| variant | targets | accuracy | drop | SQNR, dB | p50 | size, kB | status |",
         "|---|---|---|---|---|---|---|---|",
     ]
     lines += [_card_row(row, outcome) for row in outcome.rows]
@@ -215,7 +215,7 @@ def _card_row(row: Row, outcome: Outcome) -> str:
         "–" if row.drop_points is None else f"{row.drop_points:+.2f}",
         sqnr(row.measured.sqnr_db),
         "–" if latency is None else f"{latency.p50:.3g} ms",
-        "–" if row.size_bytes is None else f"{row.size_bytes / 1000:,.0f} kB",
+        kilobytes(row.size_bytes),
         row.status if not row.reason else f"{row.status}: {first_line(row.reason)}",
     ]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

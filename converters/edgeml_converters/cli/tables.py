@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgeml_converters.record import all_findings, sqnr
+from edgeml_converters.rows import kilobytes
 
 if TYPE_CHECKING:
     from edgeml_converters.convert import ConvertResult
@@ -72,6 +73,6 @@ def _cells(row: Row, metric: Metric | None) -> list[str]:
         "–" if latency is None else f"{latency.p50:.3f}",
         "–" if latency is None else f"{latency.p99:.3f}",
         "–" if measured.peak_memory_bytes is None else f"{measured.peak_memory_bytes / 1e6:.0f}",
-        "–" if row.size_bytes is None else f"{row.size_bytes / 1000:,.0f}",
+        kilobytes(row.size_bytes),
         f"[{STYLE[row.status]}]{row.status}[/]",
     ]

@@ -11,7 +11,7 @@ import edgeml
 from edgeml_converters.conversion import Outcome
 from edgeml_converters.record import all_findings, record, sqnr
 from edgeml_converters.report import charts
-from edgeml_converters.rows import Row, StepTrace
+from edgeml_converters.rows import Row, StepTrace, kilobytes
 
 TEMPLATE: Final = "report.html.jinja"
 
@@ -90,5 +90,5 @@ def _row(row: Row, outcome: Outcome) -> dict[str, Any]:
         "p99": "–" if latency is None else f"{latency.p99:.3g}",
         "load": "–" if measured.load_ms is None else f"{measured.load_ms:.1f}",
         "memory": "–" if measured.peak_memory_bytes is None else f"{measured.peak_memory_bytes / 1e6:.0f}",
-        "size": "–" if row.size_bytes is None else f"{row.size_bytes / 1000:,.0f}",
+        "size": kilobytes(row.size_bytes),
     }
