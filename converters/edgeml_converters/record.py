@@ -96,6 +96,8 @@ def record(outcome: Outcome) -> dict[str, Any]:
                 "schemes": request.wanted_schemes,
                 "runtimes": request.runtimes,
                 "metric": outcome.data.metric.name if outcome.data.metric else None,
+                "calibration": request.calibration,
+                "evaluation": request.evaluation,
                 "golden": request.golden,
                 "preprocess": request.preprocess,
                 "postprocess": request.postprocess,

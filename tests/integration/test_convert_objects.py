@@ -1,5 +1,7 @@
 """Objects in Python convert like files."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 from edgeml_converters.convert import convert
@@ -9,14 +11,16 @@ from edgeml.preprocess import Postprocess
 
 
 @pytest.fixture(scope="module")
-def digits():
-    datasets = pytest.importorskip("sklearn.datasets")
-    found = datasets.load_digits()
+def digits(require):
+    for name in ("sklearn", "skl2onnx"):
+        require(find_spec(name), f"{name} is not installed: pip install 'edgeml-converters[sklearn]'")
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
     return found.data.astype(np.float32) / 16, found.target
 
 
 def test_a_fitted_estimator_becomes_a_bundle_though_one_runtime_lacks_its_operator(digits, tmp_path):
-    pytest.importorskip("skl2onnx")
     from sklearn.linear_model import LogisticRegression
 
     features, labels = digits

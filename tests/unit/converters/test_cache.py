@@ -3,6 +3,7 @@
 import os
 
 import numpy as np
+import onnx
 import pytest
 from edgeml_converters.cache import StepCache, content_key
 from edgeml_converters.model_files import hash_tree, model_files, size_bytes
@@ -103,7 +104,6 @@ def test_a_tree_hash_sees_names_contents_and_the_weights_beside_an_ir(tmp_path):
 
 
 def test_external_data_of_an_onnx_model_count(tmp_path):
-    onnx = pytest.importorskip("onnx")
     weights = onnx.numpy_helper.from_array(np.zeros(64, np.float32), "w")
     graph = onnx.helper.make_graph([], "g", [], [], [weights])
     onnx.save(

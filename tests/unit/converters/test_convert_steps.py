@@ -4,6 +4,7 @@ import shutil
 from dataclasses import dataclass, field
 
 import numpy as np
+import onnx
 import pytest
 from edgeml_converters.artifacts import Artifact
 from edgeml_converters.cache import StepCache
@@ -15,8 +16,6 @@ from edgeml_converters.model_files import hash_tree
 from edgeml.converter import QuantizerSettings, State, StepResult
 from edgeml.errors import ConversionError, ParityError
 
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
 FLOAT, HALF, INT8 = (State("onnx", scheme) for scheme in ("float32", "float16", "int8_static"))
 
 

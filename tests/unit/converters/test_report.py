@@ -3,11 +3,10 @@
 import xml.etree.ElementTree as ET
 
 import numpy as np
+import onnx
 import pytest
 from edgeml_converters.convert import convert
 
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
 HOSTILE = '<script>alert("1")</script>$\\frac{1}{$&'
 
 
