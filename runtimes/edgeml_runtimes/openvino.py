@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
@@ -66,13 +67,13 @@ class OpenVino:
 
     def load(self, artifact: Path, options: RuntimeOptions | None = None) -> BoundSession:
         chosen = as_options(OpenVinoOptions, _NAME, options)
-        core = ov.Core()
+        core = _core()
         model = _read(core, artifact)
         return _bind(_compile(core, model, chosen, artifact), _specs_of(model, artifact))
 
     def load_tapped(self, artifact: Path, options: RuntimeOptions | None = None) -> BoundSession:
         chosen = as_options(OpenVinoOptions, _NAME, options)
-        core = ov.Core()
+        core = _core()
         model = _read(core, artifact)
         inputs, outputs = _specs_of(model, artifact)
         try:
@@ -100,13 +101,23 @@ class OpenVino:
         runs: int = 50,
     ) -> tuple[OperatorTime, ...]:
         chosen = as_options(OpenVinoOptions, _NAME, options)
-        core = ov.Core()
+        core = _core()
         model = _read(core, artifact)
         specs = _specs_of(model, artifact)
         request = _request(_compile(core, model, chosen, artifact, PERF_COUNT=True))
         call, release = _copying(request, range(len(specs[1])))
         with BoundSession(*specs, bind_checked(*specs, call), release) as session:
             return _operator_times(request, session, inputs, runs)
+
+
+@cache
+def _core() -> Any:
+    """Give the process's one core.
+
+    The CPU plug-in gives the thread that loads it a signal stack and takes it back in the thread that drops
+    it: closing the last session in another thread left a freed stack behind, and Ctrl-C crashed the process.
+    """
+    return ov.Core()
 
 
 def _operator_times(
