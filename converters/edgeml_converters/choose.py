@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from edgeml_converters.compare import SQNR_OF_EQUAL_DB
 from edgeml_converters.rows import Row, kilobytes
 
 DEFAULT_MAX_DROP: Final = 1.0
@@ -106,6 +107,8 @@ def _reason(best: Row, within: Sequence[Row], candidates: Sequence[Row], allowed
         facts.append(f"{_p50(best):.3g} ms (p50)")
     if best.drop_points is not None:
         facts.append(_drop(best.drop_points))
+    elif best.measured.sqnr_db is not None and best.measured.sqnr_db < SQNR_OF_EQUAL_DB:
+        facts.append(f"SQNR {best.measured.sqnr_db:.1f} dB")
     if best.size_bytes is not None:
         facts.append(f"{kilobytes(best.size_bytes)} kB")
     text = f"{best.name}: {', '.join(facts)}"
