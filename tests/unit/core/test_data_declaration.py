@@ -78,9 +78,7 @@ class TestFile:
             ),
             postprocess=Postprocess(softmax=True, argmax=True, top=5, label_offset=1),
             calibration=DataDeclaration(source=f"{folder}/calibration", limit=100),
-            evaluation=DataDeclaration(
-                source=f"{folder}/test.npz:x,y", metric="top1", inputs={"image": "x"}
-            ),
+            evaluation=DataDeclaration(source=f"{folder}/test.npz:x,y", metric="top1", inputs={"image": "x"}),
             label_names=("cat", "big dog"),
         )
 
