@@ -155,6 +155,24 @@ def test_a_quantized_model_is_not_quantized_again(
         run_step(f"onnxruntime-{scheme}", made.artifact, tmp_path / "second", samples)
 
 
+@pytest.mark.parametrize("scheme", ["int8-static", "int8-dynamic", "int8-weights", "int4-weights", "float16"])
+def test_operators_need_no_names(perceptron: tuple[Path, Samples], tmp_path: Path, scheme: str) -> None:
+    named, samples = perceptron
+    model = onnx.load(named)
+    for node in model.graph.node:
+        node.name = ""
+    source = tmp_path / "nameless.onnx"
+    onnx.save(model, source)
+    result = run_step(f"onnxruntime-{scheme}", source, tmp_path / "made", samples)
+    assert not result.findings
+    assert any(note.startswith("2 of 2 operators") for note in result.notes)
+    wanted = run_step(f"onnxruntime-{scheme}", named, tmp_path / "wanted", samples).artifact
+    np.testing.assert_array_equal(
+        only(outputs("onnxruntime", result.artifact, samples.arrays)),
+        only(outputs("onnxruntime", wanted, samples.arrays)),
+    )
+
+
 def test_a_model_without_weights_is_an_error(tmp_path: Path) -> None:
     graph = helper.make_graph(
         [helper.make_node("Relu", ["x"], ["y"], name="relu")],

@@ -44,7 +44,23 @@ def prepared(request: StepRequest) -> tuple[Any, tuple[str, ...]]:
         options.optimized_model_filepath = str(folded)
         ort.InferenceSession(str(ready), options, providers=["CPUExecutionProvider"])
         model = onnx.load_model(str(folded))
+    _name_nodes(model)
     return onnx.shape_inference.infer_shapes(model), notes
+
+
+def _name_nodes(model: Any) -> None:
+    """Give every operator a name; ONNX asks for none, but quantizers keep their books by it.
+
+    Without names ONNX Runtime's quantizer took all operators for one and quantized only the first.
+    """
+    taken = {node.name for node in model.graph.node}
+    for place, node in enumerate(model.graph.node):
+        if not node.name:
+            name = f"{node.op_type}_{place}"
+            while name in taken:
+                name += "_"
+            node.name = name
+            taken.add(name)
 
 
 def refuse_if_quantized(model: Any, source: Path) -> None:
