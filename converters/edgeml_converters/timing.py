@@ -43,7 +43,9 @@ def measure(jobs: Sequence[Job], progress: Callable[[str], None], url: str = "lo
         transport.connect()
         for options, batch in batches.items():
             progress(f"measure {', '.join(job.name for job in batch)}")
-            argv = [sys.executable, "-m", "edgeml", "bench", *(str(job.artifact) for job in batch), *options]
+            # -P: a file of the user's that is called like an engine is not imported in its place
+            argv = [sys.executable, "-P", "-m", "edgeml", "bench"]
+            argv += [*(str(job.artifact.absolute()) for job in batch), *options]
             argv += ["--threads", "1", "--seconds", f"{SECONDS:g}", "--json"]
             try:
                 done = transport.run(argv, TIMEOUT_S * len(batch))

@@ -50,11 +50,12 @@ def install(name: str, *, python: Path | None = None, progress: Progress = lambd
         scratch = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=target.parent))
         try:
             progress("creating the environment")
-            _run([str(python or sys.executable), "-m", "venv", str(scratch)], name, progress)
+            # -P: a pip.py or venv.py in the folder that the user stands in is not run
+            _run([str(python or sys.executable), "-P", "-m", "venv", str(scratch)], name, progress)
             progress("installing the packages")
             _run(
                 [
-                    *(str(environment_python(scratch)), "-m", "pip", "install", "--no-input"),
+                    *(str(environment_python(scratch)), "-P", "-m", "pip", "install", "--no-input"),
                     *("--progress-bar=off", *worker.options, "-r", str(folder(name) / "requirements.txt")),
                 ],
                 name,
