@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeml import plugins
 from edgeml.converter import ConversionStep, State
-from edgeml.errors import ConversionError, EdgemlError, MeasureError, PlanError
+from edgeml.errors import ConversionError, EdgemlError, InferenceError, MeasureError, PlanError
 from edgeml.findings import Finding
 from edgeml.targets import host
 from edgeml.tensors import TensorSpec, dequantize
@@ -30,6 +30,7 @@ from edgeml_converters.request import Request, wanted_rows
 from edgeml_converters.rows import Row
 from edgeml_converters.samples import Samples, lint, read_samples
 from edgeml_converters.schemes import state_of
+from edgeml_converters.steps.onnx import with_unknown_operators
 
 PARITY_SAMPLES: Final = 8
 """Samples on which each step is compared with its source."""
@@ -114,7 +115,10 @@ def _open_source(request: Request, progress: Progress) -> SourceModel:
     sha256 = hash_tree(request.source)
     artifact = Artifact(request.source, state, sha256)
     if runs_here(state.format):
-        session = artifact.session()
+        try:
+            session = artifact.session()
+        except InferenceError as error:
+            raise with_unknown_operators(error, request.source) from error
         artifact.outputs = session.outputs
         _set_inputs(artifact, with_shapes(session.inputs, request.input_shapes))
     return SourceModel(request.source, state, sha256, size_bytes(request.source), artifact)

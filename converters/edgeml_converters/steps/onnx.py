@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from edgeml.converter import ConversionStep, Requirement, StepRequest, StepResult
+from edgeml.errors import ConversionError, EdgemlError
 from edgeml.words import Scheme
 from edgeml_converters.steps import onnx_file, openvino_ir, tflite_file
 from edgeml_converters.steps.step import FormatStep, distributions, state, tool_errors
@@ -18,7 +19,22 @@ TRANSLATION_COST: Final = 30.0
 
 
 def _to_openvino(request: StepRequest) -> StepResult:
-    return openvino_ir.convert(request, "onnx-to-openvino")
+    try:
+        return openvino_ir.convert(request, "onnx-to-openvino")
+    except ConversionError as error:
+        raise with_unknown_operators(error, request.source) from error
+
+
+def with_unknown_operators(error: EdgemlError, source: Path) -> EdgemlError:
+    """Say where the operators stand that an engine refused and that are not ONNX's own, if those are why."""
+    found = onnx_file.unknown_operators(source)
+    unknown = [told for operator, told in found.items() if operator in str(error)]
+    if not unknown:
+        return error
+    return ConversionError(
+        f"{source.name}: unknown operator {', '.join(unknown)}; "
+        "export the model with standard operators in its place"
+    )
 
 
 def _to_tflite(request: StepRequest) -> StepResult:

@@ -11,6 +11,7 @@ from edgeml.errors import ConversionError, ModelFileError
 from edgeml.tensors import Shape
 from edgeml_converters.steps.step import check_shape_names, first_line, fixed_shape
 
+STANDARD_DOMAIN: Final = "ai.onnx"
 OPSET_MIN: Final = 13
 """The first opset whose QuantizeLinear has an axis: quantizers write unloadable files below it."""
 OPSET_RAISED: Final = 17
@@ -52,6 +53,33 @@ def read(path: Path) -> Any:
     if not model.graph.node and not model.graph.output:
         raise ModelFileError(f"{path} is not an ONNX model, or an empty one")
     return model
+
+
+def unknown_operators(path: Path) -> dict[str, str]:
+    """Give the operators that are not ONNX's own, each with its domain and the first node that uses it.
+
+    Empty as well where the file cannot be read: this is asked for after an engine refused the model.
+    """
+    try:
+        import onnx
+
+        model = onnx.load_model(str(path), load_external_data=False)
+    except Exception:  # noqa: BLE001 - the engine's own words have to do
+        return {}
+    opsets = {item.domain or STANDARD_DOMAIN: item.version for item in model.opset_import}
+    functions = {(item.domain, item.name) for item in model.functions}
+    found: dict[str, str] = {}
+    for node in model.graph.node:
+        domain = node.domain or STANDARD_DOMAIN
+        inside = "" if domain == STANDARD_DOMAIN else domain
+        if (node.domain, node.op_type) in functions or onnx.defs.has(
+            node.op_type, opsets.get(domain, 1), inside
+        ):
+            continue
+        place = repr(node.name) if node.name else f"that gives {', '.join(node.output)}"
+        version = f", opset {opsets[domain]}" if domain in opsets else ""
+        found.setdefault(node.op_type, f"{node.op_type} (domain {domain}{version}, node {place})")
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from edgeml.converter import Requirement, State, StepRequest, StepResult
 from edgeml.errors import ConversionError, EdgemlError, EngineMissingError
 from edgeml.tensors import Shape
 from edgeml.words import Format, Scheme
 from edgeml_converters.formats_safety import check
+
+LONGEST: Final = 400
+"""Characters of an engine's message that are passed on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +72,26 @@ def tool_errors(step: str, source: Path) -> Iterator[None]:
 
 def first_line(error: BaseException) -> str:
     """Give the sentence of an engine's message that says what happened, without its source locations."""
+    report, found, summary = str(error).partition("Summary:\n")
+    if found:
+        return _of_report(report, summary)[:LONGEST]
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    summary = [line.removeprefix("--").strip() for line in lines if line.startswith("-- ")]
-    telling = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
-    found = summary or telling or lines or [type(error).__name__]
+    told = [line for line in lines if _tells(line)] or lines or [type(error).__name__]
     # a heading says nothing without what stands under it
-    count = next((i for i, line in enumerate(found) if not line.endswith(":")), len(found) - 1) + 1
-    return " ".join(found[:count])[:400]
+    count = next((i for i, line in enumerate(told) if not line.endswith(":")), len(told) - 1) + 1
+    return " ".join(told[:count])[:LONGEST]
+
+
+def _of_report(report: str, summary: str) -> str:
+    """Read OpenVINO's report: the operators in its summary, and why the first one failed, if it says so."""
+    named = [line.strip().removeprefix("--").strip() for line in summary.splitlines() if line.strip()]
+    _, failed, log = report.partition(" with a message:\n")
+    why = next((line.strip() for line in reversed(log.splitlines()) if _tells(line.strip())), "")
+    return "; ".join(named) + (f" ({why})" if failed and why else "")
+
+
+def _tells(line: str) -> bool:
+    return bool(line) and not line.startswith(("Exception from", "Check '", "FrontEnd API failed"))
 
 
 def tree_hash(path: Path) -> str:
