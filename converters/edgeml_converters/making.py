@@ -16,7 +16,7 @@ from edgeml.errors import (
 )
 from edgeml.findings import Finding
 from edgeml.manifest import Measured
-from edgeml.tensors import Array
+from edgeml.tensors import Array, TensorSpec
 from edgeml_converters.artifacts import OPTIONS, Artifact, runs_here
 from edgeml_converters.compare import SQNR_OF_EQUAL_DB, ModelTally, OutputComparison, worst_sqnr_db
 from edgeml_converters.evaluate import Evaluation, evaluate
@@ -182,7 +182,7 @@ class Evaluator:
             return
         name = self.request.postprocess.output
         judged = [spec for spec in artifact.outputs if name in (None, spec.name)]
-        classes = judged[0].shape[-1] if judged and judged[0].shape else None
+        classes = judged[0].shape[-1] if judged and judged[0].shape and not _is_class(judged[0]) else None
         if classes is not None:
             check_labels(self.evaluation.summary, classes, self.request.postprocess.label_offset)
 
@@ -192,3 +192,8 @@ class Evaluator:
         if labels is None:
             return None
         return "mse" if labels.dtype.kind == "f" else "top1"
+
+
+def _is_class(output: TensorSpec) -> bool:
+    """Say whether an output holds the class itself, not a score for each."""
+    return "int" in output.dtype and output.quantization is None

@@ -67,7 +67,11 @@ class _TopK:
     def add(self, outputs: Mapping[str, Array], label: Any) -> None:
         scores = pick_output(outputs, self._output).reshape(-1)
         wanted = int(label) + self._offset
-        if self._k == 1:
+        if (
+            scores.size == 1 and scores.dtype.kind in "iu"
+        ):  # the class itself, as scikit-learn's models give it
+            self._hits += int(scores[0]) == wanted
+        elif self._k == 1:
             self._hits += int(scores.argmax()) == wanted
         else:
             self._hits += int((scores > scores[wanted]).sum()) < self._k
