@@ -86,7 +86,7 @@ def run(request: Request, scratch: Path, cache: StepCache, progress: Progress) -
     rows, plans = _planned(request, source.state)
     try:
         data = _prepare(request, executor, rows, plans)
-        made = [row if row.status != "ok" else data.make(row, plans[row.name].steps) for row in rows]
+        made = _made(rows, plans, data)
     finally:
         source.artifact.release()
     if request.measure:
@@ -107,6 +107,15 @@ def run(request: Request, scratch: Path, cache: StepCache, progress: Progress) -
         findings=(*data.findings, *executor.findings),
         machine=machine.name,
     )
+
+
+def _made(rows: Sequence[Row], plans: Mapping[str, Plan], data: Evaluator) -> list[Row]:
+    """Make each row that was planned; gives all in their order."""
+    planned = [row for row in rows if row.status == "ok"]
+    last = [row for row in planned if data.executor.was_probed(plans[row.name].steps)]
+    first = [row for row in planned if row not in last]
+    made = {row.name: data.make(row, plans[row.name].steps) for row in (*first, *last)}
+    return [made.get(row.name, row) for row in rows]
 
 
 def _open_source(request: Request, progress: Progress) -> SourceModel:

@@ -86,6 +86,8 @@ class Executor:
     findings: list[Finding] = field(default_factory=list)
     _made: dict[str, Artifact | EdgemlError] = field(default_factory=dict)
     _samples_file: Path | None = None
+    _probed: dict[str, tuple[StepResult, bool, float]] = field(default_factory=dict)
+    """By step name: what a probe made, whether the cache had it, and the seconds it took."""
 
     def use_samples(self, samples: Sequence[Mapping[str, Array]]) -> None:
         """Set the parity samples and take the source's outputs for them, if it can be run here."""
@@ -114,17 +116,28 @@ class Executor:
     def probe(self, step: ConversionStep) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         """Give the signature of a source that nothing here can run, by a float step that reads it."""
         key = self._key(step, self.source, None, None)
+        self.progress(step.name)
+        started = time.monotonic()
         try:
-            result, _ = self._result(step, self.source, key, None, None)
+            result, cached = self._result(step, self.source, key, None, None)
         except EdgemlError as error:
             self._made[key] = error
             raise
+        self._probed[step.name] = (result, cached, time.monotonic() - started)
         made = Artifact(result.artifact, step.target, "")
         session = made.session()
         try:
             return _renamed(session.inputs, result), _renamed(session.outputs, result)
         finally:
             made.release()
+
+    def was_probed(self, steps: Sequence[ConversionStep]) -> bool:
+        """Say whether a path begins with what a probe did.
+
+        Such a path is made last: once another step has handed the source's outputs over, the probe's
+        result is compared with them and need not be made a second time.
+        """
+        return bool(steps) and steps[0].name in self._probed
 
     def _step(
         self,
@@ -159,9 +172,12 @@ class Executor:
         calibration: Renamed | None,
     ) -> Artifact:
         self.progress(step.name)
-        started = time.monotonic()
-        result, cached = self._result(step, parent, key, settings, calibration)
-        seconds = time.monotonic() - started
+        if parent is self.source and parent.parity is not None and step.name in self._probed:
+            result, cached, seconds = self._probed[step.name]
+        else:
+            started = time.monotonic()
+            result, cached = self._result(step, parent, key, settings, calibration)
+            seconds = time.monotonic() - started
         made = Artifact(result.artifact, step.target, key, parent)
         trace = StepTrace(
             name=step.name,
