@@ -16,16 +16,18 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from edgeml.errors import InferenceError, ModelFileError
 from edgeml.formats import check_file
-from edgeml.runtime import RuntimeOptions
+from edgeml.runtime import OperatorTime, RuntimeOptions
 from edgeml.tensors import Array, Quantization, TensorSpec
 from edgeml_runtimes.binding import (
     BoundSession,
     bind,
+    bind_checked,
     bind_tapped,
     closed,
     engine_text,
 )
 from edgeml_runtimes.chatter import without_chatter
+from edgeml_runtimes.litert_profile import operator_times
 from edgeml_runtimes.options import as_options, parse_options
 
 if TYPE_CHECKING:
@@ -72,6 +74,32 @@ class LiteRT:
             tuple(tensor.spec for tensor in engine.outputs),
             engine.call,
             engine.release,
+        )
+
+    def profile(
+        self,
+        artifact: Path,
+        inputs: Mapping[str, Array],
+        options: RuntimeOptions | None = None,
+        runs: int = 50,
+    ) -> tuple[OperatorTime, ...]:
+        chosen = as_options(LiteRTOptions, _NAME, options)
+        interpreter = _open(artifact, chosen)
+        tensors, _ = _signature(interpreter)
+        checked: dict[int, Array] = {}
+
+        def keep(arrays: list[Array]) -> list[Array]:
+            checked.update(zip((tensor.index for tensor in tensors), arrays, strict=True))
+            return []
+
+        bind_checked(tuple(tensor.spec for tensor in tensors), (), keep)(inputs)
+        return operator_times(
+            artifact,
+            checked,
+            _node_names(interpreter),
+            threads=chosen.threads,
+            xnnpack=chosen.xnnpack,
+            runs=runs,
         )
 
 
@@ -178,6 +206,15 @@ def _readable(
                 continue
             found[index] = by_index.get(index) or _tensor(detail, detail["name"])
     return tuple(found.values())
+
+
+def _node_names(interpreter: Any) -> dict[int, str]:
+    """Call each node by the tensor that it writes first."""
+    return {
+        node["index"]: interpreter._get_tensor_details(node["outputs"][0], 0)["name"]  # noqa: SLF001 - as below
+        for node in interpreter._get_ops_details()  # noqa: SLF001 - the only way to a node's results
+        if len(node["outputs"])
+    }
 
 
 class _Engine:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 
 from edgeml import plugins
-from edgeml.errors import EdgemlError, MeasureError
+from edgeml.errors import EdgemlError, EngineError, MeasureError
 from edgeml.manifest import Latency
 from edgeml.measure import Measurement, Throughput, measurement_to_json
 from edgeml.runtime import Profiler
@@ -27,7 +27,7 @@ from edgeml.targets import host
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from edgeml.runtime import Session
+    from edgeml.runtime import Runtime, RuntimeOptions, Session
     from edgeml.tensors import Array, TensorSpec
 
 MIN_RUNS: Final = 10
@@ -82,11 +82,20 @@ def _measure(request: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> 
     answer: dict[str, Any] = {"measurement": measurement_to_json(measurement)}
     if request["profile"]:
         say({"stage": "profiled the model"})
-        if isinstance(runtime, Profiler):
-            answer["operators"] = [asdict(part) for part in runtime.profile(artifact, inputs, options)]
-        else:
-            answer["note"] = f"{runtime.name} cannot time single operators"
+        answer |= _profiled(runtime, artifact, inputs, options)
     return answer
+
+
+def _profiled(
+    runtime: Runtime, artifact: Path, inputs: Mapping[str, Array], options: RuntimeOptions
+) -> dict[str, Any]:
+    """Time the operators, or say why not: what was measured before stays."""
+    if not isinstance(runtime, Profiler):
+        return {"note": f"{runtime.name} cannot time single operators"}
+    try:
+        return {"operators": [asdict(part) for part in runtime.profile(artifact, inputs, options)]}
+    except EngineError as error:
+        return {"note": str(error)}
 
 
 def _sample(spec: TensorSpec, shape: list[int] | None, random: np.random.Generator) -> Array:

@@ -117,15 +117,25 @@ def test_free_dimensions_need_a_size(tmp_path: Path) -> None:
     assert measure(Job(str(model), "onnxruntime", runs=10, shapes={"x": (1, 16)})).measurement is not None
 
 
-def test_operators_are_timed_on_request(tmp_path: Path) -> None:
-    result = measure(Job(str(make_double(tmp_path, "openvino")), "openvino", runs=10, profile=True))
+@pytest.mark.parametrize("name", SMALL_MODELS)
+def test_operators_are_timed_on_request(name: str, tmp_path: Path) -> None:
+    result = measure(Job(str(make_double(tmp_path, name)), name, runs=10, profile=True))
     assert result.operators
 
 
-def test_a_runtime_that_cannot_time_operators_says_so_and_is_measured(tmp_path: Path) -> None:
+def test_an_engine_whose_profiler_is_not_available_says_so_and_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.metadata as metadata\n"
+        "real = metadata.version\n"
+        "metadata.version = lambda name: '9.0.0' if name == 'ai-edge-litert' else real(name)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     result = measure(Job(str(make_double(tmp_path, "litert")), "litert", runs=10, profile=True))
     assert result.measurement is not None
-    assert result.reason == "litert cannot time single operators"
+    assert result.operators == ()
+    assert "not available with this ai-edge-litert (9.0.0)" in result.reason
 
 
 def test_a_process_that_crashes_is_a_row_with_its_reason(
