@@ -121,8 +121,8 @@ def _print_operators(console: Console, result: Result) -> None:
     table = Table(
         title=f"{_title(result)}: operators, costliest first", title_justify="left", box=None, pad_edge=False
     )
-    table.add_column("µs", justify="right")
-    table.add_column("%", justify="right")
+    table.add_column("µs", justify="right", no_wrap=True)
+    table.add_column("%", justify="right", no_wrap=True)
     table.add_column("operator", no_wrap=True)
     table.add_column(
         "name", overflow="ellipsis", no_wrap=True, max_width=max(_NAME_WIDTH, console.width - 60)
