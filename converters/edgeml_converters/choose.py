@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from edgeml_converters.compare import SQNR_OF_EQUAL_DB
-from edgeml_converters.rows import Row, kilobytes
+from edgeml_converters.rows import Row, kilobytes, lacking
 
 DEFAULT_MAX_DROP: Final = 1.0
 """Points of accuracy that a faster variant may cost when no ``max_drop`` is given."""
@@ -72,11 +72,8 @@ def choose(target: str, rows: Sequence[Row], gates: Gates, measured_on: str | No
     if not candidates:
         gated = [row for row in asked if row.status == "gate"]
         if gated:
-            why = "; ".join(f"{row.name}: {row.reason}" for row in gated)
-            return Choice(target, None, f"no variant holds the gates: {why}", gated=True)
-        why = (
-            "; ".join(f"{row.name}: {row.reason}" for row in asked) or "it has none of the runtimes asked for"
-        )
+            return Choice(target, None, f"no variant holds the gates: {_why(gated)}", gated=True)
+        why = _why(asked) or "it has none of the runtimes asked for"
         return Choice(target, None, f"no variant could be made: {why}")
     allowed = DEFAULT_MAX_DROP if gates.max_drop is None else gates.max_drop
     within = [row for row in candidates if row.drop_points is None or row.drop_points <= allowed]
@@ -84,7 +81,7 @@ def choose(target: str, rows: Sequence[Row], gates: Gates, measured_on: str | No
         best = min(candidates, key=lambda row: (row.drop_points or 0.0, row.size_bytes or 0))
         reason = (
             f"{best.name} loses {best.drop_points:.2f} points of accuracy, the least of "
-            f"{_count(candidates)}; none stays within {allowed:g} points"
+            f"{_count(candidates)}; none stays within {_points(allowed)}"
         )
         return Choice(target, best.name, reason, foreign, suiting=(best.name,))
     best = _fastest(within)
@@ -92,6 +89,10 @@ def choose(target: str, rows: Sequence[Row], gates: Gates, measured_on: str | No
     if foreign:
         reason += f"; latency was measured on {measured_on}, not on {target}"
     return Choice(target, best.name, reason, foreign, suiting=tuple(row.name for row in within))
+
+
+def _why(rows: Sequence[Row]) -> str:
+    return "; ".join(f"{', '.join(one.names)}: {one.reason}" for one in lacking(rows))
 
 
 def _fastest(rows: Sequence[Row]) -> Row:
@@ -116,7 +117,7 @@ def _reason(best: Row, within: Sequence[Row], candidates: Sequence[Row], allowed
         return f"{text}; the only usable variant"
     how = "fastest" if best.measured.latency_ms is not None else "smallest"
     if best.drop_points is not None:
-        text += f"; the {how} of {_count(within)} that lose at most {allowed:g} points"
+        text += f"; the {how} of {_count(within)} that lose at most {_points(allowed)}"
     else:
         text += f"; the {how} of {_count(within)}; accuracy was not evaluated"
     slower = _slower_int8(best, candidates)
@@ -145,6 +146,10 @@ def _drop(points: float) -> str:
     if abs(points) < 0.005:  # noqa: PLR2004 - shown with two digits
         return "no accuracy lost"
     return f"{abs(points):.2f} points {'below' if points > 0 else 'above'} float"
+
+
+def _points(number: float) -> str:
+    return f"{number:g} point{'' if number == 1 else 's'}"
 
 
 def _count(rows: Sequence[Row]) -> str:

@@ -22,7 +22,7 @@ from edgeml_converters.cache import StepCache
 from edgeml_converters.choose import Choice, choose
 from edgeml_converters.evaluate import Naming
 from edgeml_converters.execute import CALIBRATED, Executor
-from edgeml_converters.graph import Plan, plan, this_machine
+from edgeml_converters.graph import Plan, no_way, plan, this_machine
 from edgeml_converters.lints import lint_seen_ranges
 from edgeml_converters.making import Evaluator
 from edgeml_converters.model_files import hash_tree, size_bytes
@@ -149,14 +149,20 @@ def _planned(request: Request, state: State) -> tuple[tuple[Row, ...], dict[str,
         if row.status != "ok":
             rows.append(row)
             continue
+        goal = State(FORMAT_OF_RUNTIME[row.runtime], row.scheme)
         try:
-            goal = State(FORMAT_OF_RUNTIME[row.runtime], row.scheme)
-            planned = plan(state, goal, steps, available).require_runnable()
+            planned = plan(state, goal, steps, available)
         except PlanError as error:
-            rows.append(row.without("unavailable", str(error)))
+            rows.append(row.without("unavailable", str(error), no_way(row.runtime, state, goal, steps)))
+            continue
+        try:
+            planned.require_runnable()
+        except PlanError as error:
+            rows.append(row.without("unavailable", str(error), planned.lacks))
             continue
         if request.calibration is None and any(_calibrates(step) for step in planned.steps):
-            rows.append(row.without("unavailable", f"{row.scheme} needs calibration data (--calibration)"))
+            reason = f"{row.scheme} needs calibration data (--calibration)"
+            rows.append(row.without("unavailable", reason, reason.removeprefix(f"{row.scheme} ")))
             continue
         plans[row.name] = planned
         rows.append(row)

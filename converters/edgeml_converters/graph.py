@@ -51,6 +51,16 @@ class Plan:
         """The sum of the steps' costs."""
         return sum(step.cost for step in self.steps)
 
+    @property
+    def lacks(self) -> str:
+        """What is missing and how to get it, in one line."""
+        commands: dict[str, list[str]] = {}
+        for item in self.missing:
+            what = f"the worker {item.requirement.name}" if item.requirement.kind == "worker" else ""
+            commands.setdefault(item.command, []).append(what or item.requirement.name)
+        needs = (f"{', '.join(dict.fromkeys(names))}: {command}" for command, names in commands.items())
+        return f"needs {'; '.join(needs)}" if commands else ""
+
     def require_runnable(self) -> Plan:
         """Give the plan itself.
 
@@ -171,6 +181,15 @@ def _no_path(source: State, goal: State, steps: Sequence[ConversionStep]) -> str
         f"From {source} there is a step to: {', '.join(leaving) or 'nothing'}; "
         f"to {goal} there is a step from: {', '.join(arriving) or 'nothing'}"
     )
+
+
+def no_way(runtime: str, source: State, goal: State, steps: Iterable[ConversionStep]) -> str:
+    """Say in one line why no path can lead to ``goal``."""
+    if source.scheme not in {"float32", goal.scheme}:
+        return f"the model is {source.scheme} already; start from the float32 model"
+    if not any(step.target == goal and step.source.scheme != goal.scheme for step in steps):
+        return f"{runtime} has no {goal.scheme}; docs/reference/schemes.md"
+    return f"no conversion steps lead from {source} to {goal}; see: edgeml plan"
 
 
 def _distribution_reason(name: str) -> str | None:

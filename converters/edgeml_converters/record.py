@@ -218,7 +218,7 @@ def _card_row(row: Row, outcome: Outcome) -> str:
         sqnr(row.measured.sqnr_db),
         "–" if latency is None else f"{latency.p50:.3g} ms",
         kilobytes(row.size_bytes),
-        row.status if not row.reason else f"{row.status}: {first_line(row.reason)}",
+        row.status if not row.reason else f"{row.status}: {first_line(row.told)}",
     ]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
@@ -227,7 +227,7 @@ def sqnr(value_db: float | None) -> str:
     """Render an SQNR for a person."""
     if value_db is None:
         return "–"
-    return "equal" if value_db >= SQNR_OF_EQUAL_DB else f"{value_db:.1f}"
+    return "exact" if value_db >= SQNR_OF_EQUAL_DB else f"{value_db:.1f}"
 
 
 def first_line(text: str) -> str:

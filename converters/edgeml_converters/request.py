@@ -17,8 +17,6 @@ from edgeml.words import SCHEMES, IoDtype, RuntimeName, Scheme
 from edgeml_converters.choose import Gates
 from edgeml_converters.rows import Row, row_name
 
-WITH_SETTINGS: Final[frozenset[Scheme]] = frozenset({"int8_static", "int8_dynamic"})
-"""Schemes whose numbers depend on the CPU that they are made for."""
 ALL: Final = "all"
 
 
@@ -81,7 +79,8 @@ def wanted_rows(request: Request) -> tuple[Row, ...]:
 
 
 def _settings(request: Request, target: Target, runtime: RuntimeName, scheme: Scheme) -> QuantizerSettings:
-    if scheme not in WITH_SETTINGS:
+    if scheme != "int8_static" and (scheme, runtime) != ("int8_dynamic", "onnxruntime"):
+        # nothing else multiplies 8-bit numbers in a way that depends on the CPU
         return QuantizerSettings(method=request.method)
     settings = quantizer_settings(target, runtime)
     static = scheme == "int8_static"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
@@ -46,6 +46,8 @@ class Row:
     settings: QuantizerSettings
     status: Status = "ok"
     reason: str = ""
+    brief: str = ""
+    """The reason for a person, where there is a shorter one."""
     artifact: Path | None = None
     size_bytes: int | None = None
     measured: Measured = field(default_factory=Measured)
@@ -68,9 +70,32 @@ class Row:
         known = [one.top1_agreement for one in self.outputs_compared if one.top1_agreement is not None]
         return min(known) if known else None
 
-    def without(self, status: Status, reason: str) -> Row:
+    @property
+    def told(self) -> str:
+        """The reason as people are told it."""
+        return self.brief or self.reason
+
+    def without(self, status: Status, reason: str, brief: str = "") -> Row:
         """Give the row with another status."""
-        return replace(self, status=status, reason=reason)
+        return replace(self, status=status, reason=reason, brief=brief)
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """Rows without a usable artifact that share their reason."""
+
+    status: Status
+    names: tuple[str, ...]
+    reason: str
+
+
+def lacking(rows: Sequence[Row]) -> tuple[Lacking, ...]:
+    """Group the rows that were not made, or were refused, by what people are told; in their order."""
+    groups: dict[tuple[Status, str], list[str]] = {}
+    for row in rows:
+        if row.status != "ok":
+            groups.setdefault((row.status, row.told), []).append(row.name)
+    return tuple(Lacking(status, tuple(names), reason) for (status, reason), names in groups.items())
 
 
 def row_name(runtime: RuntimeName, scheme: Scheme, settings: QuantizerSettings) -> str:

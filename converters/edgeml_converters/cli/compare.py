@@ -75,6 +75,7 @@ def _print(found: Comparison, all_tensors: bool) -> None:
     from rich.table import Table
 
     from edgeml_converters.cli.inspect import short_name
+    from edgeml_converters.record import sqnr
 
     console = Console(highlight=False)
     kind = "random samples (give --data for real ones)" if found.random else "samples"
@@ -87,9 +88,7 @@ def _print(found: Comparison, all_tensors: bool) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for one in found.outputs:
         agrees = "–" if one.top1_agreement is None else f"{100 * one.top1_agreement:.1f} %"
-        table.add_row(
-            escape(one.name), f"{one.max_abs:.3g}", f"{one.cosine:.6f}", f"{one.sqnr_db:.1f}", agrees
-        )
+        table.add_row(escape(one.name), f"{one.max_abs:.3g}", f"{one.cosine:.6f}", sqnr(one.sqnr_db), agrees)
     console.print(table)
     if not found.tensors:
         console.print("intermediate tensors could not be compared: a runtime does not show them")
@@ -111,5 +110,5 @@ def _print(found: Comparison, all_tensors: bool) -> None:
         for pair in found.tensors:
             axes = "" if pair.permutation is None else ",".join(map(str, pair.permutation))
             names = (escape(short_name(pair.name)), escape(short_name(pair.other)))
-            tensors.add_row(*names, axes, f"{pair.sqnr_db:.1f}", f"{pair.cosine:.4f}")
+            tensors.add_row(*names, axes, sqnr(pair.sqnr_db), f"{pair.cosine:.4f}")
         console.print(tensors)

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgeml_converters.record import all_findings, sqnr
-from edgeml_converters.rows import kilobytes
+from edgeml_converters.rows import kilobytes, lacking
 
 if TYPE_CHECKING:
     from edgeml_converters.convert import ConvertResult
@@ -25,26 +25,29 @@ STYLE = {"ok": "green", "gate": "yellow", "failed": "red", "unavailable": "dim"}
 
 
 def print_result(result: ConvertResult) -> None:
-    """Print the table of variants, what was chosen and why, the findings, and where the files are."""
+    """Print the table of variants, what is not there, findings, files, and last what was chosen and why."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=max(console.width, PIPED_COLUMNS))
     outcome = result.outcome
     console.print(_table(result, wide=console.width >= WIDE))
-    for choice in result.choices:
-        console.print(f"\n[bold]{escape(choice.target)}[/]: {escape(choice.reason)}", highlight=False)
-    for row in result.rows:
-        if row.status != "ok":
-            style = STYLE[row.status]
-            console.print(f"\n[{style}]{row.name}[/]: {escape(row.reason)}", highlight=False)
-    for one in all_findings(outcome):
-        if one.severity == "warning":
-            message = one.message if len(one.message) <= LONGEST else f"{one.message[:LONGEST]}…"
-            text = f"{one.code}: {one.subject}: {message}; {one.remedy}"
+    for one in lacking(result.rows):
+        style = STYLE[one.status]
+        console.print(
+            f"[{style}]{one.status}[/] {', '.join(one.names)}: {escape(one.reason)}", highlight=False
+        )
+    for finding in all_findings(outcome):
+        if finding.severity == "warning":
+            message = finding.message
+            message = message if len(message) <= LONGEST else f"{message[:LONGEST]}…"
+            text = f"{finding.code}: {finding.subject}: {message}; {finding.remedy}"
             console.print(f"[yellow]warning[/] {escape(text)}", highlight=False)
     for what, path in (("bundle", result.bundle), ("report", result.report)):
         if path is not None:
             console.print(f"{what}  {escape(str(path))}", highlight=False, soft_wrap=True)
+    for choice in result.choices:
+        if choice.variant is not None:  # why there is none is the error that ends the command
+            console.print(f"[bold]{escape(choice.target)}[/]: {escape(choice.reason)}", highlight=False)
 
 
 def _table(result: ConvertResult, *, wide: bool) -> Table:

@@ -8,8 +8,8 @@ from typing import Any, Final
 from edgeml.converter import ConversionStep, QuantizerSettings, StepRequest, StepResult
 from edgeml.findings import Finding
 from edgeml.words import ARTIFACT_FILE
-from edgeml_converters.quantize import calibration, onnx_model, onnx_weights, qdq
-from edgeml_converters.quantize.ranges import CANDIDATES, PERCENTILE, Range
+from edgeml_converters.quantize import calibration, choice, onnx_model, onnx_weights, qdq
+from edgeml_converters.quantize.ranges import CANDIDATES, MINMAX, PERCENTILE, Percentile, Range, Rule
 from edgeml_converters.quantize.step import CheckedSamples, judge_coverage, quantization_step
 
 _TOOLS: Final = ("onnx", "onnxruntime")
@@ -69,20 +69,17 @@ def _quantized(
 ) -> tuple[Any, dict[str, Range], str]:
     """Give the QDQ model, the ranges in it, and a sentence on how they were set."""
     found = calibration.activations(model, samples, binned=settings.method != "minmax")
-    shares = {"minmax": (100.0,), "percentile": (PERCENTILE,), "default": CANDIDATES}[settings.method]
-    sets = [{name: item.percentile(share) for name, item in found.items()} for share in shares]
+    rules: tuple[Rule, ...] = {
+        "minmax": MINMAX, "percentile": (Percentile(PERCENTILE),), "default": CANDIDATES,
+    }[settings.method]  # fmt: skip
+    sets = [{name: rule(item) for name, item in found.items()} for rule in rules]
     made = [qdq.insert(model, ranges, settings) for ranges in sets]
     if len(made) == 1:
-        return made[0], sets[0], f"ranges: {_share(shares[0])}"
-    place, decibel = calibration.closest(model, made, samples)
-    text = (
-        f"ranges: {_share(shares[place])}, the best of {len(made)} on the calibration data ({decibel:.1f} dB)"
-    )
+        return made[0], sets[0], f"ranges: {rules[0]}"
+    runs = [calibration.runner(item) for item in made]
+    place, decibel = choice.closest(calibration.runner(model), runs, samples)
+    text = f"ranges: {rules[place]}, the best of {len(made)} on the calibration data ({decibel:.1f} dB)"
     return made[place], sets[place], text
-
-
-def _share(share: float) -> str:
-    return "min/max" if share >= 100.0 else f"percentile {share:g}"  # noqa: PLR2004 - all values
 
 
 def _result(

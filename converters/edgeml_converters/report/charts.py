@@ -15,6 +15,8 @@ MARKERS: Final[Mapping[str, str]] = {
     "int8_weights": "^", "int4_weights": "X",
 }  # fmt: skip
 WIDTH_INCH: Final = 6.4
+LOG_SPAN: Final = 10.0
+"""Slowest by fastest latency from which the axis is logarithmic."""
 SHOWN_RANGES: Final = 40
 """Calibrated tensors that the picture shows, in graph order."""
 SHOWN_CHARACTERS: Final = 34
@@ -45,6 +47,10 @@ def accuracy_against_latency(outcome: Outcome) -> str | None:
             label=row.name,
         )
     share = metric is not None and metric.is_share
+    latencies = [row.measured.latency_ms.p50 for row, _ in points if row.measured.latency_ms]
+    if max(latencies) > LOG_SPAN * min(latencies):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("latency p50, ms")
     axes.set_ylabel(f"{metric.name}{', %' if share else ''}" if metric else "SQNR, dB")
     axes.margins(0.18)

@@ -11,7 +11,7 @@ import edgeml
 from edgeml_converters.conversion import Outcome
 from edgeml_converters.record import all_findings, record, sqnr
 from edgeml_converters.report import charts
-from edgeml_converters.rows import Row, StepTrace, kilobytes
+from edgeml_converters.rows import Row, StepTrace, kilobytes, lacking
 
 TEMPLATE: Final = "report.html.jinja"
 
@@ -34,7 +34,8 @@ def render(outcome: Outcome, bundle: str) -> str:
             source=outcome.source,
             specs=(*outcome.source.artifact.inputs, *outcome.source.artifact.outputs),
             choices=outcome.choices,
-            rows=[_row(row, outcome) for row in outcome.rows],
+            rows=[_row(row, outcome) for row in outcome.rows if row.status in {"ok", "gate"}],
+            lacking=[one for one in lacking(outcome.rows) if one.status != "gate"],
             metric=outcome.data.metric,
             reference=outcome.data.reference,
             reference_by=outcome.data.reference_by,

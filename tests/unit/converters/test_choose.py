@@ -30,7 +30,7 @@ def chosen(rows, gates=None, measured_on=None):
 def test_the_fastest_within_the_allowed_drop():
     choice = chosen([row("litert-float32", 2.0, 0.0), row("litert-int8_static", 1.0, 0.9)])
     assert choice.variant == "litert-int8_static"
-    assert "the fastest of 2 variants that lose at most 1 points" in choice.reason
+    assert "the fastest of 2 variants that lose at most 1 point" in choice.reason
 
 
 def test_slower_int8_is_said_plainly():
@@ -59,7 +59,7 @@ def test_without_latency_the_smallest_wins_and_without_data_the_reason_says_so()
 def test_nobodys_gate_does_not_leave_a_target_empty():
     choice = chosen([row("litert-int8_static", 1.0, 3.0), row("openvino-int8_static", 2.0, 2.0)])
     assert choice.variant == "openvino-int8_static"
-    assert "none stays within 1 points" in choice.reason
+    assert "none stays within 1 point" in choice.reason
 
 
 def test_only_gated_rows_leave_the_target_empty_by_the_gate():
