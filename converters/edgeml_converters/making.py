@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from edgeml import plugins
 from edgeml.converter import ConversionStep
 from edgeml.errors import (
     EdgemlError,
@@ -121,6 +122,7 @@ class Evaluator:
             inputs=session.inputs,
             outputs=session.outputs,
             options=OPTIONS.get(row.runtime, {}),
+            runtime_version=plugins.runtime(row.runtime).version,
         )
         artifact.release()
         return self._with_golden(described, golden)

@@ -60,6 +60,7 @@ class Row:
     outputs: tuple[TensorSpec, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
     runtime_version: str = ""
+    """Of the engine that it was tried with."""
     golden: Path | None = None
     """npz of the outputs for the golden inputs, under the source's output names."""
     tolerance: Tolerance | None = None

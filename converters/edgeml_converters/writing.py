@@ -148,6 +148,7 @@ def _variant(row: Row, outcome: Outcome, files: dict[str, Path]) -> Variant:
         scheme=row.scheme,
         files=tuple(entries),
         targets=_suited(row, outcome),
+        runtime_version=version_range(row.runtime_version),
         options=row.options,
         needs=_needs(row, outcome),
         measured=row.measured,
@@ -157,6 +158,16 @@ def _variant(row: Row, outcome: Outcome, files: dict[str, Path]) -> Variant:
         outputs=row.outputs,
         extra=extra,
     )
+
+
+def version_range(version: str) -> str:
+    """Give the engine versions that an artifact is taken to run in.
+
+    From the one it was tried with up to the next major one: newer engines read older files, and nobody
+    promises it the other way round.
+    """
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return f">={found[1]}.{found[2]},<{int(found[1]) + 1}" if found else ""
 
 
 def _suited(row: Row, outcome: Outcome) -> tuple[str, ...]:

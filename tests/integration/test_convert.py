@@ -1,6 +1,7 @@
 """From a real model to a bundle: what the user gets, and what is said when something is missing."""
 
 import hashlib
+import importlib.metadata
 import json
 import re
 
@@ -13,7 +14,8 @@ import edgeml
 from edgeml.bundle import open_bundle
 from edgeml.cli import main
 from edgeml.data import DataDeclaration
-from edgeml.errors import GateError
+from edgeml.engines import Engine, version_fits
+from edgeml.errors import EngineVersionError, GateError
 from edgeml.preprocess import Preprocess
 
 pytestmark = pytest.mark.data
@@ -56,6 +58,9 @@ def test_a_bundle_holds_measured_variants_golden_samples_card_and_record(convert
     assert {variant.name for variant in manifest.variants} == {"litert-float32", "litert-int8_static"}
     for variant in manifest.variants:
         assert variant.measured.accuracy >= 0.924
+        assert version_fits(importlib.metadata.version("ai-edge-litert"), variant.runtime_version)
+        assert not version_fits("2.0", variant.runtime_version)
+        assert not version_fits("3.0", variant.runtime_version)
         assert variant.measured.latency_ms.p50 > 0
         assert variant.measured.peak_memory_bytes > 0
         assert variant.golden.path in bundle.names
@@ -84,6 +89,17 @@ def test_the_device_loads_the_chosen_variant_and_repeats_the_golden_samples(conv
                 np.testing.assert_allclose(
                     made[name], outputs[name][index : index + 1], atol=variant.tolerance.max_abs
                 )
+
+
+def test_a_device_whose_engine_is_older_is_told_what_it_needs(converted, monkeypatch):
+    _, folder = converted
+    monkeypatch.setattr(
+        "edgeml.model.engine", lambda name: Engine(name, "ai-edge-litert", ">=2.0", "2.0.1", "pip install it")
+    )
+    wanted = open_bundle(folder / "kws-1.edgeml").manifest.variants[0].runtime_version
+    with pytest.raises(EngineVersionError) as caught:
+        edgeml.load(folder / "kws-1.edgeml")
+    assert f"needs ai-edge-litert {wanted}, 2.0.1 is here: pip install it" in str(caught.value)
 
 
 def test_the_report_is_one_file_that_asks_nobody(converted):

@@ -8,6 +8,7 @@ from edgeml_converters.graph import Availability, no_way, plan
 from edgeml_converters.record import sqnr
 from edgeml_converters.request import Request, wanted_rows
 from edgeml_converters.rows import Row, lacking
+from edgeml_converters.writing import version_range
 
 from edgeml import plugins
 from edgeml.converter import QuantizerSettings, State
@@ -83,3 +84,11 @@ def test_only_schemes_that_multiply_8_bit_numbers_have_a_reduced_twin():
 @pytest.mark.parametrize(("value", "shown"), [(None, "–"), (300.0, "exact"), (28.34, "28.3")])
 def test_an_sqnr_is_shown_to_people(value, shown):
     assert sqnr(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("version", "taken"),
+    [("2.3.0", ">=2.3,<3"), ("2026.4.1-abc", ">=2026.4,<2027"), ("", ""), ("unknown", "")],
+)
+def test_a_variant_runs_in_the_engine_it_was_tried_with_and_its_minor_successors(version, taken):
+    assert version_range(version) == taken
