@@ -10,10 +10,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgeml.converter import CalibrationMethod
-from edgeml.tensors import TensorSpec
+from edgeml.converter import Sample
+from edgeml.errors import QuantizationError
+from edgeml.tensors import Array, TensorSpec
 from edgeml.words import Scheme
-from edgeml_converters.quantize.ranges import PERCENTILE, Histogram, Range
+from edgeml_converters.quantize.choice import Run
+from edgeml_converters.quantize.ranges import Histogram, Range
 from edgeml_converters.quantize.step import CheckedSamples
 
 _FLOAT32: Final = np.dtype(np.float32)
@@ -60,16 +62,20 @@ def _configure(tool: Any, scheme: Scheme) -> None:
                 )
 
 
-def activation_ranges(
+def activation_histograms(
     model: bytes,
     activations: frozenset[int],
     inputs: tuple[TensorSpec, ...],
     samples: CheckedSamples,
-    method: CalibrationMethod,
-) -> dict[str, Range]:
-    """Run the samples through LiteRT and give the range of every float32 activation, by tensor name.
+    *,
+    binned: bool,
+) -> dict[str, Histogram]:
+    """Run the samples through LiteRT and give a histogram of every float32 activation, by tensor name.
 
     ``activations`` are the indices of the tensors that hold no constants.
+
+    Raises:
+        QuantizationError: an activation is NaN or infinite.
     """
     from ai_edge_litert.interpreter import Interpreter
 
@@ -77,10 +83,9 @@ def activation_ranges(
         engine = Interpreter(model_content=model, num_threads=1, experimental_preserve_all_tensors=True)
     engine.allocate_tensors()
     ports = [item["index"] for item in engine.get_input_details()]
-    binned = method == "percentile"
     found: dict[int, Histogram] = {}
     names: dict[int, str] = {}
-    for sample in samples:
+    for number, sample in enumerate(samples):
         for port, spec in zip(ports, inputs, strict=True):
             engine.set_tensor(port, sample[spec.name])
         engine.invoke()
@@ -89,7 +94,30 @@ def activation_ranges(
             found = {index: Histogram(binned=binned) for index in names}
         for index, histogram in found.items():
             histogram.add(engine.get_tensor(index))
-    return {names[index]: item.percentile(PERCENTILE) for index, item in found.items()}
+            if histogram.not_finite:
+                raise QuantizationError(
+                    f"calibration sample {number} makes the tensor {names[index]!r} NaN or infinite; "
+                    f"look at the sample, and at the model on it"
+                )
+    return {names[index]: histogram for index, histogram in found.items() if histogram.count}
+
+
+def runner(model: bytes, inputs: tuple[TensorSpec, ...]) -> Run:
+    """Give a function that runs a TFLite model on one sample."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    engine = Interpreter(model_content=model, num_threads=1)
+    engine.allocate_tensors()
+    ports = [item["index"] for item in engine.get_input_details()]
+    results = [item["index"] for item in engine.get_output_details()]
+
+    def run(sample: Sample) -> list[Array]:
+        for port, spec in zip(ports, inputs, strict=True):
+            engine.set_tensor(port, sample[spec.name])
+        engine.invoke()
+        return [engine.get_tensor(index) for index in results]
+
+    return run
 
 
 @contextmanager

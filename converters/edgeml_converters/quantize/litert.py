@@ -14,7 +14,14 @@ from edgeml.converter import ConversionStep, StepRequest, StepResult
 from edgeml.findings import Finding
 from edgeml.tensors import TensorSpec
 from edgeml.words import ARTIFACT_FILE, IoDtype, Scheme
-from edgeml_converters.quantize import aeq, tflite_model
+from edgeml_converters.quantize import aeq, choice, tflite_model
+from edgeml_converters.quantize.ranges import (
+    CANDIDATES_LITERT,
+    MINMAX,
+    PERCENTILE,
+    Percentile,
+    Rule,
+)
 from edgeml_converters.quantize.step import CheckedSamples, judge_coverage, quantization_step
 from edgeml_converters.steps import tflite_file
 
@@ -50,25 +57,67 @@ def _static(scheme: Scheme) -> Callable[[StepRequest, str], StepResult]:
     def run(request: StepRequest, step: str) -> StepResult:
         content, parsed, notes = _prepared(request)
         inputs = tflite_model.inputs(parsed)
-        activations = tflite_model.activations(parsed)
-        del parsed
         samples = CheckedSamples(step, request.calibration, inputs)
-        method, io_dtype = request.settings.method, request.settings.io_dtype
         tool = wrapper()
-        findings: tuple[Finding, ...] = ()
-        used: tuple[str, ...] = ("ai-edge-litert",)
-        if tool is not None and method != "percentile":
+        if tool is not None and _for_wrapper(scheme, request):
             quantized, findings = _by_wrapper(tool, request, scheme, content, inputs, samples)
+            chosen = "ranges: min/max by ai-edge-litert"
+            used: tuple[str, ...] = ("ai-edge-litert",)
         else:
-            found = aeq.activation_ranges(content, activations, inputs, samples, method)
-            quantized = aeq.by_recipe(content, scheme, found)
-            if io_dtype != "float32":
-                quantized = _with_integer_ports(quantized, io_dtype, request.output_dir)
-            used = _TOOLS
-        notes = (*notes, f"ranges: {'percentile' if method == 'percentile' else 'min/max'} by {used[-1]}")
-        return _result(request, step, scheme, quantized, notes, findings, used)
+            quantized, chosen = _by_ranges(request, scheme, content, parsed, samples)
+            findings, used = _kept_in_float(request, quantized), _TOOLS
+            if request.settings.io_dtype != "float32":
+                quantized = _with_integer_ports(quantized, request.settings.io_dtype, request.output_dir)
+        return _result(request, step, scheme, quantized, (*notes, chosen), findings, used)
 
     return run
+
+
+def _for_wrapper(scheme: Scheme, request: StepRequest) -> bool:
+    """Say whether the calibration module does it, which knows the extremes only."""
+    settings = request.settings
+    simple = settings.method == "minmax" or (settings.method == "default" and scheme == "int16x8")
+    return simple or not settings.per_channel
+
+
+def _by_ranges(
+    request: StepRequest, scheme: Scheme, content: bytes, parsed: Any, samples: CheckedSamples
+) -> tuple[bytes, str]:
+    """Give the model by ranges of our own, and a sentence on how they were set."""
+    inputs = tflite_model.inputs(parsed)
+    rules: tuple[Rule, ...] = MINMAX
+    if request.settings.method == "percentile":
+        rules = (Percentile(PERCENTILE),)
+    elif request.settings.method == "default" and scheme == "int8_static":
+        rules = CANDIDATES_LITERT
+    activations = tflite_model.activations(parsed)
+    found = aeq.activation_histograms(content, activations, inputs, samples, binned=rules != MINMAX)
+    made = [
+        aeq.by_recipe(content, scheme, {name: rule(item) for name, item in found.items()}) for rule in rules
+    ]
+    if len(made) == 1:
+        return made[0], f"ranges: {rules[0]} by {_TOOLS[1]}"
+    runs = [aeq.runner(item, inputs) for item in made]
+    place, decibel = choice.closest(aeq.runner(content, inputs), runs, samples)
+    how = f"the best of {len(made)} on the calibration data ({decibel:.1f} dB)"
+    return made[place], f"ranges: {rules[place]} by {_TOOLS[1]}, {how}"
+
+
+def _kept_in_float(request: StepRequest, quantized: bytes) -> tuple[Finding, ...]:
+    """Tell which operators compute in float32 still."""
+    kept = tflite_model.in_float(tflite_model.parse(quantized))
+    if not kept:
+        return ()
+    return (
+        Finding(
+            "operators-kept-in-float",
+            "warning",
+            request.source.name,
+            f"some operators have no integer form here and stay in float: {', '.join(kept)}",
+            "look at the latency before this variant is used; an accelerator for integers only needs "
+            "the method minmax",
+        ),
+    )
 
 
 def _recipe(scheme: Scheme) -> Callable[[StepRequest, str], StepResult]:

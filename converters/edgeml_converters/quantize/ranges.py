@@ -72,7 +72,6 @@ class Histogram:
         low, high = float(lower[min(first, BINS - 1)]), float(upper[min(last, BINS - 1)])
         return max(low, self.lowest), min(high, self.highest)
 
-
     def least_error(self, clipping: float) -> Range:
         """Give the range whose 8 bits lose least: squared rounding error plus ``clipping`` × the cut's.
 

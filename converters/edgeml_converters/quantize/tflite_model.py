@@ -76,6 +76,19 @@ def activations(model: Any) -> frozenset[int]:
     return frozenset(index for index, tensor in enumerate(tensors) if not _constant(model, tensor))
 
 
+def in_float(model: Any) -> tuple[str, ...]:
+    """Give the kinds of operators that take and make float32, sorted."""
+    kinds = operators(model)
+    found = {
+        kinds[operator.opcodeIndex]
+        for graph in model.subgraphs
+        for operator in graph.operators
+        if {"float32"}
+        == {dtype_of(graph.tensors[operator.inputs[0]]), dtype_of(graph.tensors[operator.outputs[0]])}
+    }
+    return tuple(sorted(found))
+
+
 def coverage(model: Any, dtypes: frozenset[str]) -> Coverage:
     """Count the operators with weights whose weights are held in one of ``dtypes``."""
     kinds = operators(model)
