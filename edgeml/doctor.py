@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from edgeml import plugins
+from edgeml.engines import engine, version_fits, wanted_range
+from edgeml.errors import EngineMissingError
 from edgeml.settings import settings
 from edgeml.targets import Target, host
 
@@ -32,7 +33,7 @@ class Check:
     """One thing that was looked at."""
 
     group: str
-    """``machine``, ``runtime``, ``tool``, ``worker``, ``folder``."""
+    """``machine``, ``runtime``, ``tool``, ``worker``, ``folder``; ``room`` for a check that failed."""
     name: str
     status: Status
     """``missing`` is no fault, only something that cannot be used; ``broken`` is one."""
@@ -44,7 +45,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A distribution that something needs."""
+    """A distribution that a room's work needs."""
 
     name: str
     distribution: str
@@ -52,31 +53,17 @@ class Package:
     serves: str
     """What cannot be done without it."""
     install: str
-    """What pip is given to bring it."""
+    """What pip is given to bring it: the distribution that asks for it, with the extra."""
 
 
-RUNTIMES: Final = (
-    Package("litert", "ai-edge-litert", "ai_edge_litert.interpreter", "TFLite", "edgeml-runtimes[litert]"),
-    Package("onnxruntime", "onnxruntime", "onnxruntime", "ONNX", "edgeml-runtimes[onnxruntime]"),
-    Package("openvino", "openvino", "openvino", "OpenVINO IR", "edgeml-runtimes[openvino]"),
-)
-WORKSTATION: Final = "edgeml-core[workstation]"
-TOOLS: Final = (
-    Package("pillow", "pillow", "PIL.Image", "images as data, resizing", "edgeml-core[images]"),
-    Package("onnx", "onnx", "onnx", "converting from and to ONNX", WORKSTATION),
-    Package("onnxslim", "onnxslim", "onnxslim", "simplifying ONNX", WORKSTATION),
-    Package("nncf", "nncf", "nncf", "quantizing for OpenVINO", WORKSTATION),
-    Package("ai-edge-quantizer", "ai-edge-quantizer", "", "quantizing TFLite", WORKSTATION),
-    Package("matplotlib", "matplotlib", "", "pictures in the report", WORKSTATION),
-    Package("scikit-learn", "scikit-learn", "", "scikit-learn estimators", "edgeml-converters[sklearn]"),
-)
+PILLOW: Final = Package("pillow", "pillow", "PIL.Image", "images as data, resizing", "edgeml-core[images]")
 
 
 def checks() -> tuple[Check, ...]:
     """Look at everything; a check of a room that fails is itself a check."""
     found = [*machine_checks(host())]
-    found += [package_check("runtime", package) for package in RUNTIMES]
-    found += [package_check("tool", package) for package in TOOLS]
+    found += runtime_checks()
+    found.append(package_check("tool", PILLOW))
     for name in plugins.names(GROUP):
         found += _room_checks(name)
     return (*found, *folder_checks())
@@ -99,6 +86,29 @@ def machine_checks(machine: Target) -> tuple[Check, ...]:
     )
 
 
+def runtime_checks() -> Sequence[Check]:
+    """Look at the engine of every runtime that is registered, whoever brings it."""
+    found = [_runtime_check(name) for name in plugins.names(plugins.RUNTIME_GROUP)]
+    none = Check("runtime", "any", "missing", "no runtime is installed", "pip install 'edgeml-core[device]'")
+    return found or [none]
+
+
+def _runtime_check(name: str) -> Check:
+    found = engine(name)
+    if found is not None and found.fault is not None:
+        status: Status = "missing" if found.version is None else "broken"
+        return Check("runtime", name, status, found.fault, found.install)
+    version = "its driver declares no engine" if found is None else str(found.version)
+    reason = failure_of(f"from edgeml import plugins; plugins.runtime({name!r})")
+    if reason is None:
+        return Check("runtime", name, "ok", version)
+    status = "missing" if EngineMissingError.__name__ in reason else "broken"
+    remedy = "reinstall the distribution that its driver comes from"
+    if found is not None:
+        remedy = f"pip install --force-reinstall '{found.distribution}=={found.version}'"
+    return Check("runtime", name, status, f"{version}, cannot be loaded: {reason}", remedy)
+
+
 def package_check(group: str, package: Package) -> Check:
     """Look for a distribution; one that has a module is imported in a process of its own."""
     install = f"pip install '{package.install}'"
@@ -107,40 +117,21 @@ def package_check(group: str, package: Package) -> Check:
     except metadata.PackageNotFoundError:
         detail = f"{package.distribution} is not installed: no {package.serves}"
         return Check(group, package.name, "missing", detail, install)
-    least = minimum(package)
-    if least and _numbers(version) < _numbers(least):
-        return Check(
-            group, package.name, "broken", f"{version} is older than the {least} that serves", install
-        )
-    reason = import_failure(package.module) if package.module else None
+    wanted = wanted_range(package.install.partition("[")[0], package.distribution)
+    if not version_fits(version, wanted):
+        return Check(group, package.name, "broken", f"{version}, but {wanted} is needed", install)
+    reason = failure_of(f"import {package.module}") if package.module else None
     if reason is not None:
         again = f"pip install --force-reinstall '{package.distribution}=={version}'"
         return Check(group, package.name, "broken", f"{version}, cannot be imported: {reason}", again)
     return Check(group, package.name, "ok", version)
 
 
-def minimum(package: Package) -> str:
-    """Give the oldest version that serves, by what edgeml's own distributions ask for; empty for any."""
-    try:
-        wanted = metadata.requires(package.install.partition("[")[0]) or []
-    except metadata.PackageNotFoundError:
-        return ""
-    for line in wanted:
-        found = re.match(rf"{re.escape(package.distribution)}\s*[>=]=\s*([\d.]+)", line)
-        if found:
-            return found.group(1)
-    return ""
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:3])
-
-
-def import_failure(module: str, timeout_s: float = IMPORT_TIMEOUT_S) -> str | None:
-    """Import a module in a fresh interpreter; give the last line of what went wrong, or ``None``."""
+def failure_of(code: str, timeout_s: float = IMPORT_TIMEOUT_S) -> str | None:
+    """Run code in a fresh interpreter; give the last line of what went wrong, or ``None``."""
     try:
         done = subprocess.run(
-            [sys.executable, "-c", f"import {module}"],
+            [sys.executable, "-P", "-c", code],
             capture_output=True,
             text=True,
             errors="replace",

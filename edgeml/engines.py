@@ -10,7 +10,7 @@ from typing import Final
 from edgeml import plugins
 
 _REQUIREMENT: Final = re.compile(
-    r"""(?P<name>[A-Za-z0-9._-]+)\s*(\[[^\]]*\])?\s*\(?(?P<range>[^;()]*)\)?\s*;.*extra\s*==\s*["'](?P<extra>[^"']+)["']"""
+    r"""(?P<name>[A-Za-z0-9._-]+)\s*(\[[^\]]*\])?\s*\(?(?P<range>[^;()]*)\)?\s*(;.*extra\s*==\s*["'](?P<extra>[^"']+)["'])?"""
 )
 _CLAUSE: Final = re.compile(r"(>=|<=|==|!=|~=|>|<)\s*([0-9][0-9A-Za-z.]*)")
 
@@ -30,13 +30,18 @@ class Engine:
     """The pip command that brings it."""
 
     @property
-    def lacking(self) -> str | None:
-        """Say why the engine cannot be used; ``None`` if it can."""
+    def fault(self) -> str | None:
+        """Say what is wrong with what is installed; ``None`` if it serves."""
         if self.version is None:
-            return f"{self.distribution} is not installed: {self.install}"
+            return f"{self.distribution} is not installed"
         if not version_fits(self.version, self.wanted):
-            return f"{self.distribution} is {self.version}, needs {self.wanted}: {self.install}"
+            return f"{self.distribution} is {self.version}, needs {self.wanted}"
         return None
+
+    @property
+    def lacking(self) -> str | None:
+        """Say why the engine cannot be used, and the command that brings it; ``None`` if it can."""
+        return None if self.fault is None else f"{self.fault}: {self.install}"
 
 
 def engine(runtime: str) -> Engine | None:
@@ -58,6 +63,23 @@ def engine(runtime: str) -> Engine | None:
             install = f"pip install '{entry.dist.name}[{runtime}]'"
             return Engine(runtime, found["name"], found["range"].strip(), version, install)
     return None
+
+
+def wanted_range(holder: str, distribution: str) -> str:
+    """Give the version range in which ``holder``, in any of its extras, asks for another distribution.
+
+    Empty where it takes any version, does not ask for it, or is not installed itself.
+    """
+    from importlib import metadata  # as above
+
+    try:
+        lines = metadata.requires(holder) or []
+    except metadata.PackageNotFoundError:
+        return ""
+    found = (_REQUIREMENT.match(line) for line in lines)
+    return next(
+        (one["range"].strip() for one in found if one is not None and one["name"] == distribution), ""
+    )
 
 
 def version_fits(version: str, wanted: str) -> bool:

@@ -41,21 +41,95 @@ def test_a_package_that_cannot_be_imported_is_broken_and_says_why() -> None:
     assert found.remedy == f"pip install --force-reinstall 'numpy=={metadata.version('numpy')}'"
 
 
-def test_an_engine_older_than_the_runtimes_ask_for_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    package = Package("numpy", "numpy", "numpy", "arrays", "edgeml-runtimes[numpy]")
+def test_a_tool_of_a_version_that_does_not_serve_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = Package("numpy", "numpy", "numpy", "arrays", "edgeml-converters[all]")
     monkeypatch.setattr(
-        metadata, "requires", lambda _: ["click>=8", "numpy-financial>=1", "numpy>=999.1; extra == 'numpy'"]
+        metadata, "requires", lambda _: ["click>=8", "numpy-financial>=1", "numpy>=999.1; extra == 'all'"]
     )
 
-    found = package_check("runtime", package)
+    found = package_check("tool", package)
 
     assert found.status == "broken"
-    assert found.detail == f"{metadata.version('numpy')} is older than the 999.1 that serves"
-    assert found.remedy == "pip install 'edgeml-runtimes[numpy]'"
+    assert found.detail == f"{metadata.version('numpy')}, but >=999.1 is needed"
+    assert found.remedy == "pip install 'edgeml-converters[all]'"
 
 
-def test_each_runtime_of_ours_says_what_it_needs_at_least() -> None:
-    assert all(doctor.minimum(package) for package in doctor.RUNTIMES)
+class TestRuntimes:
+    @pytest.fixture
+    def third_party(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Gives the folder of an installed distribution with a driver whose engine is numpy."""
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        monkeypatch.syspath_prepend(str(tmp_path))
+        return tmp_path
+
+    @staticmethod
+    def install(folder: Path, driver: str, *requires: str) -> None:
+        (folder / "fastnet_driver.py").write_text(driver)
+        info = folder / "fastnet_driver-1.dist-info"
+        info.mkdir()
+        lines = ["Metadata-Version: 2.1", "Name: fastnet-driver", "Version: 1"]
+        (info / "METADATA").write_text(
+            "\n".join([*lines, *(f"Requires-Dist: {one}" for one in requires), ""])
+        )
+        (info / "entry_points.txt").write_text("[edgeml.runtimes]\nfastnet = fastnet_driver:FastNet\n")
+
+    @staticmethod
+    def check(name: str) -> Check:
+        (found,) = [check for check in doctor.runtime_checks() if check.name == name]
+        return found
+
+    def test_every_registered_runtime_is_looked_at(self) -> None:
+        found = {check.name for check in doctor.runtime_checks()}
+
+        assert found == set(plugins.names(plugins.RUNTIME_GROUP))
+
+    def test_a_runtime_of_another_distribution_shows_with_its_engine(self, third_party: Path) -> None:
+        self.install(third_party, "import numpy\nclass FastNet: ...\n", "numpy>=1; extra == 'fastnet'")
+
+        assert self.check("fastnet") == Check("runtime", "fastnet", "ok", metadata.version("numpy"))
+
+    def test_an_engine_out_of_its_drivers_range_is_broken(self, third_party: Path) -> None:
+        self.install(third_party, "class FastNet: ...\n", "numpy<1; extra == 'fastnet'")
+
+        found = self.check("fastnet")
+
+        assert found.status == "broken"
+        assert found.detail == f"numpy is {metadata.version('numpy')}, needs <1"
+        assert found.remedy == "pip install 'fastnet-driver[fastnet]'"
+
+    def test_an_engine_that_is_not_here_is_missing(self, third_party: Path) -> None:
+        self.install(third_party, "import edge_no_such\n", "no-such-engine>=3; extra == 'fastnet'")
+
+        found = self.check("fastnet")
+
+        assert (found.status, found.detail) == ("missing", "no-such-engine is not installed")
+        assert found.remedy == "pip install 'fastnet-driver[fastnet]'"
+
+    def test_a_driver_that_declares_no_engine_is_loaded_to_find_out(self, third_party: Path) -> None:
+        self.install(third_party, "import no_such_engine\nclass FastNet: ...\n")
+
+        found = self.check("fastnet")
+
+        assert found.status == "missing"
+        assert "'no_such_engine', which is not installed" in found.detail
+
+    def test_a_driver_that_fails_is_broken(self, third_party: Path) -> None:
+        self.install(third_party, "raise OSError('no libfastnet.so')\n", "numpy>=1; extra == 'fastnet'")
+
+        found = self.check("fastnet")
+
+        assert found.status == "broken"
+        assert found.detail.endswith("cannot be loaded: OSError: no libfastnet.so")
+        assert found.remedy == f"pip install --force-reinstall 'numpy=={metadata.version('numpy')}'"
+
+    def test_without_any_runtime_the_doctor_says_how_to_get_one(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(plugins, "names", lambda _: ())
+
+        (found,) = doctor.runtime_checks()
+
+        assert (found.status, found.remedy) == ("missing", "pip install 'edgeml-core[device]'")
 
 
 def test_an_engine_that_kills_its_interpreter_does_not_kill_the_doctor(
@@ -64,14 +138,14 @@ def test_an_engine_that_kills_its_interpreter_does_not_kill_the_doctor(
     (tmp_path / "deadly.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
-    assert doctor.import_failure("deadly") == "the interpreter ended with -9"
+    assert doctor.failure_of("import deadly") == "the interpreter ended with -9"
 
 
 def test_an_import_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(60)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
-    assert doctor.import_failure("slow", timeout_s=0.5) == "not done after 0 s"
+    assert doctor.failure_of("import slow", timeout_s=0.5) == "not done after 0 s"
 
 
 class TestFolders:
