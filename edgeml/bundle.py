@@ -12,7 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, BinaryIO, Final, NoReturn, Protocol
@@ -31,6 +31,9 @@ _TIME: Final = (1980, 1, 1, 0, 0, 0)
 """The earliest a zip can say: the same files give the same bytes."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
+_ZIP_MAGIC: Final = b"PK\x03\x04"
+_ZIP_NAME_AT: Final = 30
+"""Where a zip's first file has its name (APPNOTE 4.3.7)."""
 _CHUNK_BYTES: Final = 1024 * 1024
 
 
@@ -42,6 +45,21 @@ def bundle_file_name(name: str, release: int) -> str:
     """
     _check_name(name, release)
     return f"{name}-{release}{SUFFIX}"
+
+
+def is_bundle(path: Path) -> bool:
+    """Say whether a path is meant as a bundle: by its name, as an extracted one, or by its content.
+
+    Whether it is a sound one only :func:`open_bundle` can tell.
+    """
+    if path.suffix == SUFFIX or (path / MANIFEST).is_file():
+        return True
+    with suppress(OSError):
+        if path.is_file():  # a pipe would not end
+            with path.open("rb") as file:
+                head = file.read(_ZIP_NAME_AT + len(MANIFEST))
+            return head.startswith(_ZIP_MAGIC) and head[_ZIP_NAME_AT:] == MANIFEST.encode()
+    return False
 
 
 def manifest_entries(manifest: Manifest) -> tuple[FileEntry, ...]:

@@ -17,7 +17,7 @@ from edgeml.wire import (
     openvino_weights_end,
     tflite_end,
 )
-from edgeml.words import FORMAT_OF_RUNTIME, Format
+from edgeml.words import RUNTIME_OF_FORMAT, Format
 
 TITLE: Final[dict[Format, str]] = {
     "onnx": "an ONNX model",
@@ -89,8 +89,8 @@ def check_file(path: Path, expected: Format) -> None:
     """
     found = identify(path)
     if found != expected:
-        readers = [runtime for runtime, format_ in FORMAT_OF_RUNTIME.items() if format_ == expected]
-        needs = f"runtime {readers[0]} needs" if readers else "needed is"
+        reader = RUNTIME_OF_FORMAT.get(expected)
+        needs = "needed is" if reader is None else f"runtime {reader} needs"
         raise ModelFileError(f"{path}: this is {TITLE[found]}, {needs} {TITLE[expected]}")
     try:
         _CHECKS[found](path)

@@ -14,7 +14,7 @@ import numpy as np
 
 from edgeml import plugins
 from edgeml.artifact_cache import artifact
-from edgeml.bundle import MANIFEST, SUFFIX, Bundle, open_bundle
+from edgeml.bundle import Bundle, is_bundle, open_bundle
 from edgeml.choice import Choice, choose
 from edgeml.engines import engine, version_fits
 from edgeml.errors import BundleError, EngineMissingError, InputNameError, ModelFileError, UsageError
@@ -26,7 +26,7 @@ from edgeml.runtime import Runtime, Session
 from edgeml.settings import settings
 from edgeml.targets import host
 from edgeml.tensors import Array, TensorSpec, dequantize, reject_names
-from edgeml.words import FORMAT_OF_RUNTIME
+from edgeml.words import RUNTIME_OF_FORMAT
 
 CURRENT: Final = "current"
 _RunCall = Callable[[Mapping[str, Array]], dict[str, Array]]
@@ -118,7 +118,17 @@ class Model:
         outputs = self.run(
             {spec.name: prepare(_array(given[spec.name]), self.spec.preprocess, spec) for spec in inputs}
         )
-        return finish(self._real(outputs), self.spec.postprocess, self.spec.labels)
+        return finish(self.dequantized(outputs), self.spec.postprocess, self.spec.labels)
+
+    def dequantized(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Give what ``run`` returned as real numbers: who passes stored integers gets such back."""
+        quantizations = [spec.quantization for spec in self._session.outputs]
+        return {
+            spec.name: dequantize(outputs[spec.name], quantization)
+            if quantization is not None and outputs[spec.name].dtype.kind in "iu"
+            else outputs[spec.name]
+            for spec, quantization in zip(self.spec.outputs, quantizations, strict=True)
+        }
 
     def close(self) -> None:
         """Free the engine's memory; calls fail afterwards. Idempotent."""
@@ -143,22 +153,6 @@ class Model:
             raise InputNameError("pass one array, or every input by its name, not both")
         outputs = self.run(inputs)
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
-
-    def _real(self, outputs: dict[str, Array]) -> dict[str, Array]:
-        """Give outputs as real numbers where a caller of stored integers got stored integers."""
-        return {
-            spec.name: dequantize(outputs[spec.name], spec.quantization)
-            if spec.quantization is not None and outputs[spec.name].dtype.kind in "iu"
-            else outputs[spec.name]
-            for spec in self._renamed_outputs()
-        }
-
-    def _renamed_outputs(self) -> tuple[TensorSpec, ...]:
-        own = self._session.outputs
-        return tuple(
-            TensorSpec(named.name, spec.shape, spec.dtype, spec.quantization)
-            for named, spec in zip(self.spec.outputs, own, strict=True)
-        )
 
 
 def load(
@@ -193,9 +187,7 @@ def load(
         raise UsageError(f"threads={threads}: use 1 or more")
     texts = dict(options or {}) | ({} if threads is None else {"threads": str(threads)})
     path = _locate(source)
-    if path.is_dir() and (path / MANIFEST).is_file():
-        return _load_bundle(open_bundle(path), runtime, variant, texts)
-    if path.is_file() and (path.suffix == SUFFIX or _is_bundle(path)):
+    if is_bundle(path):
         return _load_bundle(open_bundle(path), runtime, variant, texts)
     if variant is not None:
         raise UsageError(f"{path} is a model file, not a bundle: it has no variant {variant!r}")
@@ -205,8 +197,6 @@ def load(
 def _locate(source: str | Path) -> Path:
     path = Path(source)
     if isinstance(source, Path) or path.exists() or path.suffix or len(path.parts) != 1:
-        if not path.exists() and path.suffix == SUFFIX:
-            raise BundleError(f"no such bundle: {path}")
         return path
     installed = settings().home / "models" / source
     if not (installed / CURRENT).exists():
@@ -218,12 +208,6 @@ def _locate(source: str | Path) -> Path:
     return (installed / CURRENT).resolve()
 
 
-def _is_bundle(path: Path) -> bool:
-    with suppress(OSError), path.open("rb") as file:
-        return file.read(30 + len(MANIFEST))[30:] == MANIFEST.encode()
-    return False
-
-
 # --- model files
 
 
@@ -233,7 +217,7 @@ def _load_file(path: Path, runtime: str | None, texts: Mapping[str, str]) -> Mod
     if runtime is not None and runtime not in readers and runtime in plugins.names(plugins.RUNTIME_GROUP):
         raise ModelFileError(f"{path} is {TITLE[found]}, which {runtime} does not read; convert it first")
     fitting = [runtime] if runtime is not None else [name for name in readers if _reads(name) == found]
-    if not fitting and found in FORMAT_OF_RUNTIME.values():
+    if not fitting and found in RUNTIME_OF_FORMAT:
         raise EngineMissingError(
             f"no runtime here reads {TITLE[found]}. Install it: pip install 'edgeml-core[device]'"
         )
@@ -246,7 +230,8 @@ def _load_file(path: Path, runtime: str | None, texts: Mapping[str, str]) -> Mod
 
 
 def _reads(runtime: str) -> str | None:
-    return {str(name): format_ for name, format_ in FORMAT_OF_RUNTIME.items()}.get(runtime)
+    """Give the format that a runtime of ours reads; ``None`` for another's."""
+    return next((format_ for format_, reader in RUNTIME_OF_FORMAT.items() if reader == runtime), None)
 
 
 def _driver(runtime: str) -> Runtime:

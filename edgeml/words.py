@@ -21,6 +21,10 @@ FORMAT_OF_RUNTIME: Final[dict[RuntimeName, Format]] = {
     "openvino": "openvino",
 }
 """The one format that each runtime reads."""
+RUNTIME_OF_FORMAT: Final[dict[Format, RuntimeName]] = {
+    format_: runtime for runtime, format_ in FORMAT_OF_RUNTIME.items()
+}
+"""The runtime that reads a format; the formats that are converted only have none."""
 
 ARTIFACT_FILE: Final[dict[Format, str]] = {
     "onnx": "model.onnx",

@@ -30,7 +30,7 @@ import pytest
 
 from edgeml import plugins
 from edgeml.errors import EdgemlError, ModelFileError
-from edgeml.words import ARTIFACT_FILE, FORMAT_OF_RUNTIME
+from edgeml.words import ARTIFACT_FILE, RUNTIME_OF_FORMAT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -166,8 +166,7 @@ def run_all(
     artifact: Path, format_: Format, samples: Mapping[str, Array], names: Mapping[str, str]
 ) -> dict[str, Array]:
     """Run an artifact on samples [N, …], one at a time; outputs come under the source's names."""
-    runtime = next(name for name, reads in FORMAT_OF_RUNTIME.items() if reads == format_)
-    with plugins.runtime(runtime).load(artifact) as session:
+    with plugins.runtime(RUNTIME_OF_FORMAT[format_]).load(artifact) as session:
         rows = []
         for index in range(len(next(iter(samples.values())))):
             one = {name: value[index : index + 1] for name, value in samples.items()}

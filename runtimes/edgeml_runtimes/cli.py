@@ -62,8 +62,6 @@ def bench(
       edgeml bench digits-1.edgeml --json
       edgeml bench model.onnx --profile --option graph_optimization=basic
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
-    import tempfile
-
     from edgeml_runtimes.benchmark import Job, measure
     from edgeml_runtimes.jobs import jobs_of
     from edgeml_runtimes.tables import measuring, print_json, print_results
@@ -79,9 +77,8 @@ def bench(
         profile=profile,
         timeout_s=timeout_s,
     )
-    with tempfile.TemporaryDirectory(prefix="edgeml-bench-") as folder:
-        jobs = [job for model in models for job in jobs_of(model, common, variants, Path(folder))]
-        results = [measure(job) for job in measuring(jobs)]
+    jobs = [job for model in models for job in jobs_of(model, common, variants)]
+    results = [measure(job) for job in measuring(jobs)]
     if as_json:
         print_json(results)
     else:

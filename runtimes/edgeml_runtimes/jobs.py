@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgeml.bundle import MANIFEST, SUFFIX, open_bundle
+from edgeml.artifact_cache import artifact
+from edgeml.bundle import is_bundle, open_bundle
 from edgeml.errors import UsageError
 from edgeml.formats import TITLE, identify
-from edgeml.words import FORMAT_OF_RUNTIME
+from edgeml.words import RUNTIME_OF_FORMAT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
     from edgeml_runtimes.benchmark import Job
 
 
-def is_bundle(path: Path) -> bool:
-    """Say whether a path is meant as a bundle: by its name, or as an extracted one."""
-    return path.suffix == SUFFIX or (path / MANIFEST).is_file()
-
-
 def runtime_of(path: Path) -> str:
     """Give the runtime that reads a model file, by its content.
 
@@ -32,10 +28,9 @@ def runtime_of(path: Path) -> str:
         UsageError: no runtime reads its format.
     """
     found = identify(path)
-    for runtime, kind in FORMAT_OF_RUNTIME.items():
-        if kind == found:
-            return runtime
-    raise UsageError(f"{path}: no runtime reads {TITLE[found]}; convert it first, or give --runtime")
+    if found not in RUNTIME_OF_FORMAT:
+        raise UsageError(f"{path}: no runtime reads {TITLE[found]}; convert it first, or give --runtime")
+    return RUNTIME_OF_FORMAT[found]
 
 
 def chosen_variants(bundle: Bundle, names: Sequence[str], runtime: str | None = None) -> tuple[Variant, ...]:
@@ -58,24 +53,25 @@ def chosen_variants(bundle: Bundle, names: Sequence[str], runtime: str | None = 
     return found
 
 
-def jobs_of(path: Path, common: Job, names: Sequence[str], folder: Path) -> tuple[Job, ...]:
-    """Give the jobs for a model file or a bundle, whose files are extracted into ``folder``."""
+def jobs_of(path: Path, common: Job, names: Sequence[str]) -> tuple[Job, ...]:
+    """Give the jobs for a model file or a bundle, whose variants are extracted as ``edgeml.load`` does.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        ModelFileError, UsageError: as :func:`runtime_of` and :func:`chosen_variants`.
+    """
     if not is_bundle(path):
         if names:
             raise UsageError(f"{path} is a model file and has no variants; leave --variant out")
         return (replace(common, artifact=str(path), runtime=common.runtime or runtime_of(path)),)
     bundle = open_bundle(path)
-    jobs = []
-    for variant in chosen_variants(bundle, names, common.runtime):
-        place = folder / f"{len(list(folder.iterdir()))}"
-        bundle.extract(place, [entry.path for entry in variant.files])
-        jobs.append(
-            replace(
-                common,
-                artifact=str(place / variant.files[0].path),
-                runtime=variant.runtime,
-                options={**variant.options, **common.options},
-                variant=variant.name,
-            )
+    return tuple(
+        replace(
+            common,
+            artifact=str(artifact(bundle, variant)),
+            runtime=variant.runtime,
+            options={**variant.options, **common.options},
+            variant=variant.name,
         )
-    return tuple(jobs)
+        for variant in chosen_variants(bundle, names, common.runtime)
+    )

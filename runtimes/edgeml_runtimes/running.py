@@ -20,7 +20,6 @@ from edgeml.data.reader import combined_sha256, file_sha256
 from edgeml.model import Model, load
 from edgeml.pipeline import Prediction, finish
 from edgeml.preprocess import Postprocess, Preprocess
-from edgeml.tensors import Array, TensorSpec, dequantize
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +87,5 @@ def predictions(chosen: Chosen, dataset: Dataset, skip: int) -> Iterator[tuple[s
     """Give name and prediction of each sample after the first ``skip``."""
     for position, sample in enumerate(dataset):
         if position >= skip:
-            outputs = _floats(chosen.model.spec.outputs, chosen.model.run(sample))
+            outputs = chosen.model.dequantized(chosen.model.run(sample))
             yield dataset.name_of(position), finish(outputs, chosen.postprocess, chosen.labels)
-
-
-def _floats(specs: tuple[TensorSpec, ...], outputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Dequantize what came back as stored, because the sample was stored integers."""
-    return {
-        spec.name: dequantize(outputs[spec.name], spec.quantization)
-        if spec.quantization is not None and outputs[spec.name].dtype.kind in "iu"
-        else outputs[spec.name]
-        for spec in specs
-    }

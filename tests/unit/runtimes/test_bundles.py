@@ -70,6 +70,17 @@ def test_bench_measures_every_variant(bundle: Path) -> None:
     assert {row["status"] for row in rows} == {"ok"}
 
 
+@pytest.mark.parametrize("arguments", [("bench",), ("run",)])
+def test_a_bundle_is_known_by_its_content_where_it_was_renamed(
+    bundle: Path, samples: Path, tmp_path: Path, arguments: tuple[str]
+) -> None:
+    renamed = tmp_path / "double.bin"
+    renamed.symlink_to(bundle)
+    rest = ("--runs", 1) if arguments == ("bench",) else (samples,)
+    done = _edgeml(*arguments, renamed, *rest, "--variant", "litert-float32", "--json")
+    assert done.exit_code == 0, done.stderr
+
+
 def test_bench_marks_the_quickest_of_several(bundle: Path) -> None:
     done = _edgeml(
         "bench", bundle, "--variant", "litert-float32", "--variant", "openvino-float32", "--runs", 50
