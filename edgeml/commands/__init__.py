@@ -1,1 +1,1 @@
-"""The core's own commands, one file each; the rooms bring theirs by entry point."""
+"""The core's own commands, one file each, and what the commands of all rooms share."""

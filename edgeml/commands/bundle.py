@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeml.commands.json_output import json_option, print_json
+
 if TYPE_CHECKING:
     from edgeml.bundle import Bundle
     from edgeml.manifest import Manifest, Variant
 
 _PATH = click.Path(path_type=Path)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
 
 @click.group()
@@ -31,7 +32,7 @@ def bundle() -> None:
 
 @bundle.command()
 @click.argument("path", metavar="BUNDLE", type=_PATH)
-@_JSON
+@json_option
 def inspect(path: Path, as_json: bool) -> None:
     """Show what a bundle takes and gives, its variants with their figures, and its files.
 
@@ -44,14 +45,14 @@ def inspect(path: Path, as_json: bool) -> None:
 
     opened = open_bundle(path)
     if as_json:
-        _print_json({"bundle": str(path), "size_bytes": _size(opened), "manifest": to_json(opened.manifest)})
+        print_json({"bundle": str(path), "size_bytes": _size(opened), "manifest": to_json(opened.manifest)})
     else:
         _show(opened)
 
 
 @bundle.command()
 @click.argument("path", metavar="BUNDLE", type=_PATH)
-@_JSON
+@json_option
 @click.pass_context
 def verify(ctx: click.Context, path: Path, as_json: bool) -> None:
     """Check size and sha256 of every file in a bundle; exit code 1 if one is damaged.
@@ -75,7 +76,7 @@ def verify(ctx: click.Context, path: Path, as_json: bool) -> None:
             }
             for entry in manifest_entries(opened.manifest)
         ]
-        _print_json({"bundle": str(path), "status": "damaged" if damaged else "ok", "files": files})
+        print_json({"bundle": str(path), "status": "damaged" if damaged else "ok", "files": files})
     else:
         for reason in damaged.values():
             click.echo(f"{click.style('damaged:', fg='red', bold=True)} {reason}", err=True)
@@ -96,7 +97,7 @@ def verify(ctx: click.Context, path: Path, as_json: bool) -> None:
     help="Where to; by default NAME-RELEASE in the working folder.",
 )
 @click.option("--variant", metavar="NAME", help="Take this variant's files only.")
-@_JSON
+@json_option
 def extract(
     path: Path, names: tuple[str, ...], output: Path | None, variant: str | None, as_json: bool
 ) -> None:
@@ -119,7 +120,7 @@ def extract(
     opened.extract(folder, list(dict.fromkeys(chosen)) or None)
     written = list(dict.fromkeys(chosen)) or ["manifest.json", *opened.names]
     if as_json:
-        _print_json({"bundle": str(path), "folder": str(folder), "files": written})
+        print_json({"bundle": str(path), "folder": str(folder), "files": written})
     else:
         click.echo(f"{folder}: {len(written)} files")
 
@@ -132,12 +133,6 @@ def _files_of(manifest: Manifest, name: str) -> list[str]:
             return [entry.path for entry in variant.files]
     known = ", ".join(variant.name for variant in manifest.variants)
     raise UsageError(f"{manifest.name} has no variant {name!r}; its variants are: {known}")
-
-
-def _print_json(shape: dict[str, Any]) -> None:
-    import json
-
-    click.echo(json.dumps({"schema": 1} | shape, indent=2, ensure_ascii=False))
 
 
 def _size(opened: Bundle) -> int:

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeml.commands.json_output import json_option, print_json
+
 if TYPE_CHECKING:
     from edgeml.doctor import Check
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@json_option
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> None:
     """Show which engines, tools, workers and CPU features are here, and how to get what is missing.
@@ -27,10 +29,9 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 
     found = checks()
     if as_json:
-        import json
         from dataclasses import asdict
 
-        click.echo(json.dumps({"schema": 1, "checks": [asdict(check) for check in found]}, indent=2))
+        print_json({"checks": [asdict(check) for check in found]})
     else:
         _show(found)
     if any(check.status == "broken" for check in found):

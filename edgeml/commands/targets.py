@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeml.commands.json_output import json_option, print_json
+
 if TYPE_CHECKING:
     from edgeml.targets import Target
 
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@json_option
 def targets(name: str | None, as_json: bool) -> None:
     """List the targets, or show the one called NAME (`host`: this machine; a path: your own file).
 
@@ -30,10 +32,7 @@ def targets(name: str | None, as_json: bool) -> None:
     found = all_targets() if name is None else (target(name),)
     machine = host()
     if as_json:
-        import json
-
-        shape = {"schema": 1, "host": machine.name, "targets": [as_dict(one) for one in found]}
-        click.echo(json.dumps(shape, indent=2))
+        print_json({"host": machine.name, "targets": [as_dict(one) for one in found]})
     elif name is None:
         _list(found, machine)
     else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeml.commands.json_output import json_option, print_json
 from edgeml.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ EXISTING = click.Path(exists=True, path_type=Path)
     show_default=True,
     help="Seconds after which a measurement is killed.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@json_option
 def bench(
     models: Sequence[Path],
     variants: Sequence[str],
@@ -62,9 +63,9 @@ def bench(
       edgeml bench digits-1.edgeml --json
       edgeml bench model.onnx --profile --option graph_optimization=basic
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
-    from edgeml_runtimes.benchmark import Job, measure
+    from edgeml_runtimes.benchmark import Job, measure, result_to_json
     from edgeml_runtimes.jobs import jobs_of
-    from edgeml_runtimes.tables import measuring, print_json, print_results
+    from edgeml_runtimes.tables import measuring, print_results
 
     common = Job(
         artifact="",
@@ -80,7 +81,7 @@ def bench(
     jobs = [job for model in models for job in jobs_of(model, common, variants)]
     results = [measure(job) for job in measuring(jobs)]
     if as_json:
-        print_json(results)
+        print_json({"results": [result_to_json(result) for result in results]})
     else:
         print_results(results)
     if not any(result.measurement for result in results):
@@ -106,7 +107,7 @@ def bench(
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write results here: .jsonl (resumes where it was interrupted) or .npz.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@json_option
 def run(
     model: str,
     data: str,

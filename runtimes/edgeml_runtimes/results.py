@@ -10,6 +10,7 @@ import click
 import numpy as np
 
 from edgeml.atomic import replacing_file
+from edgeml.commands.json_output import print_json
 from edgeml.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Sink:
         if self.output is not None:
             self._finish(self.output)
         if self._as_json:
-            click.echo(json.dumps(self._summary(), indent=2))
+            print_json(self._summary())
 
     def _finish(self, output: Path) -> None:
         with replacing_file(output) as scratch:
@@ -107,7 +108,6 @@ class Sink:
 
     def _summary(self) -> dict[str, Any]:
         return {
-            "schema": 1,
             "model": self._chosen.title,
             "runtime": self._chosen.model.runtime,
             "variant": self._chosen.model.variant,
