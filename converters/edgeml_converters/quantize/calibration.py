@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from edgeml.errors import QuantizationError
+from edgeml_converters.quantize.bias import ChannelMeans
 from edgeml_converters.quantize.choice import Run
 from edgeml_converters.quantize.ranges import Histogram
 from edgeml_converters.quantize.step import CheckedSamples
@@ -13,11 +15,13 @@ _FLOAT: Final = 1
 """``TensorProto.FLOAT``."""
 
 
-def activations(model: Any, samples: CheckedSamples, *, binned: bool) -> dict[str, Histogram]:
+def activations(
+    model: Any, samples: CheckedSamples, *, binned: bool, means: Mapping[str, ChannelMeans] | None = None
+) -> dict[str, Histogram]:
     """Give a histogram of every float32 activation of a ``ModelProto``, by tensor name.
 
-    Without ``binned`` only the extremes are kept, which is quicker.
-    One sample's activations are held at a time.
+    ``means`` of the tensors named there are filled on the way. Without ``binned`` only the extremes are
+    kept, which is quicker. One sample's activations are held at a time.
 
     Raises:
         QuantizationError: an activation is NaN or infinite.
@@ -33,16 +37,18 @@ def activations(model: Any, samples: CheckedSamples, *, binned: bool) -> dict[st
     del tapped
     names = list(inside)
     found = {name: Histogram(binned=binned) for name in [*inputs, *names]}
+    means = means or {}
     for index, sample in enumerate(samples):
-        for name in inputs:
-            found[name].add(sample[name])
-        for name, values in zip(names, engine.run(names, dict(sample)), strict=True):
+        made = zip(names, engine.run(names, dict(sample)), strict=True)
+        for name, values in [*((name, sample[name]) for name in inputs), *made]:
             found[name].add(values)
             if found[name].not_finite:
                 raise QuantizationError(
                     f"calibration sample {index} makes the tensor {name!r} NaN or infinite; "
                     f"look at the sample, and at the model on it"
                 )
+            if name in means:
+                means[name].add(values)
     return {name: histogram for name, histogram in found.items() if histogram.count}
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from edgeml.converter import ConversionStep, QuantizerSettings, StepRequest, StepResult
 from edgeml.findings import Finding
 from edgeml.words import ARTIFACT_FILE
-from edgeml_converters.quantize import calibration, choice, onnx_model, onnx_weights, qdq
+from edgeml_converters.quantize import bias, calibration, choice, onnx_model, onnx_weights, qdq
 from edgeml_converters.quantize.ranges import CANDIDATES, MINMAX, PERCENTILE, Percentile, Range, Rule
 from edgeml_converters.quantize.step import CheckedSamples, judge_coverage, quantization_step
 
@@ -68,12 +68,21 @@ def _quantized(
     model: Any, samples: CheckedSamples, settings: QuantizerSettings
 ) -> tuple[Any, dict[str, Range], str]:
     """Give the QDQ model, the ranges in it, and a sentence on how they were set."""
-    found = calibration.activations(model, samples, binned=settings.method != "minmax")
+    means = (
+        {name: bias.ChannelMeans(axis=axis) for name, axis in bias.inputs(model).items()}
+        if settings.reduce_range
+        else {}
+    )
+    found = calibration.activations(model, samples, binned=settings.method != "minmax", means=means)
     rules: tuple[Rule, ...] = {
         "minmax": MINMAX, "percentile": (Percentile(PERCENTILE),), "default": CANDIDATES,
     }[settings.method]  # fmt: skip
     sets = [{name: rule(item) for name, item in found.items()} for rule in rules]
-    made = [qdq.insert(model, ranges, settings) for ranges in sets]
+    corrected = model
+    if means:  # weights do not hang on the ranges: any set shows them
+        corrected = _copy(model)
+        bias.correct(corrected, qdq.insert(model, sets[0], settings), means)
+    made = [qdq.insert(corrected, ranges, settings) for ranges in sets]
     if len(made) == 1:
         return made[0], sets[0], f"ranges: {rules[0]}"
     runs = [calibration.runner(item) for item in made]
