@@ -11,7 +11,6 @@ from edgeml.tensors import TensorSpec
 from edgeml.words import RuntimeName, Scheme
 
 SCHEMA_VERSION: Final = 1
-NO_FIELDS: Final[Mapping[str, Any]] = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,11 +142,6 @@ def finish(outputs: Mapping[str, Array], postprocess: Postprocess, labels: Seque
     return Prediction(shown, _best_classes(scores.ravel(), postprocess, labels))
 
 
-def class_of(scores: Array, postprocess: Postprocess) -> NDArray[np.int64]:
-    """Give the class of each sample: argmax over the last axis of ``scores`` [N,C], offset taken off."""
-    return np.asarray(np.asarray(scores).argmax(axis=-1) - postprocess.label_offset, np.int64)
-
-
 def softmax(scores: Array) -> NDArray[np.float32]:
     """Exponentiate and normalise along the last axis, in float32, without overflow."""
     values = np.asarray(scores, np.float32)

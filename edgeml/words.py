@@ -11,7 +11,6 @@ Scheme = Literal[
 ]
 IoDtype = Literal["float32", "int8", "uint8"]
 
-FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 RUNTIMES: Final[tuple[RuntimeName, ...]] = get_args(RuntimeName)
 SCHEMES: Final[tuple[Scheme, ...]] = get_args(Scheme)
 

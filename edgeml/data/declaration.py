@@ -38,7 +38,6 @@ from edgeml.errors import DataError, UsageError
 from edgeml.preprocess import Postprocess, Preprocess
 from edgeml.tensors import TensorSpec
 
-NO_INPUTS: Final[Mapping[str, str]] = {}
 SIZE_PARTS: Final = 2
 Declared = TypeVar("Declared", Preprocess, Postprocess)
 

@@ -41,7 +41,6 @@ class FileReader:
             self._files, classes = _list(path, None if labels is None else Path(labels))
         else:
             self._files, classes = [path], []
-        self._label_path: Path | None = None
         self.labels: Array | None = None
         self.label_names: tuple[str, ...] = names
         if labels is not None:

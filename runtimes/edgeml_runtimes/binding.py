@@ -264,18 +264,6 @@ def quantization_of(table: Mapping[str, Quantization], name: str, dtype: str) ->
     return table.get(name) if np.dtype(dtype).kind in "iu" else None
 
 
-def quantization_text(table: Mapping[str, Quantization]) -> str:
-    """Write the JSON that :func:`quantization_table` reads."""
-    return json.dumps(
-        {
-            name: {"scale": list(entry.scale), "zero_point": list(entry.zero_point)}
-            | ({} if entry.axis is None else {"axis": entry.axis})
-            for name, entry in table.items()
-        },
-        sort_keys=True,
-    )
-
-
 def engine_text(error: BaseException, limit: int = 300) -> str:
     """Give the first telling line of an engine's message, without the place in its source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -219,9 +219,7 @@ def _dtype(artifact: Path, part: Any) -> str:
 
 
 def _bind(engine: Any, artifact: Path) -> BoundSession:
-    table = quantization_table(
-        engine.get_modelmeta().custom_metadata_map.get("edgeml.quantization"), artifact
-    )
+    table = _quantization(engine, artifact)
     inputs = _specs(artifact, engine.get_inputs(), table)
     outputs = _specs(artifact, engine.get_outputs(), table)
     names = [spec.name for spec in inputs]
@@ -251,9 +249,7 @@ def _bind(engine: Any, artifact: Path) -> BoundSession:
 
 
 def _bind_tapped(engine: Any, artifact: Path, taps: tuple[Tap, ...]) -> BoundSession:
-    table = quantization_table(
-        engine.get_modelmeta().custom_metadata_map.get("edgeml.quantization"), artifact
-    )
+    table = _quantization(engine, artifact)
     inputs = _specs(artifact, engine.get_inputs(), table)
     numeric = {part.name: part for part in engine.get_outputs() if _is_numeric(part)}
     read = [tap for tap in taps if tap.tensor in numeric]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgeml.errors import EngineMissingError, InputShapeError, UsageError
-from edgeml.pipeline import class_of, finish, prepare, softmax
+from edgeml.pipeline import finish, prepare, softmax
 from edgeml.preprocess import Postprocess, Preprocess
 from edgeml.tensors import Quantization, TensorSpec
 
@@ -334,8 +334,3 @@ class TestFinish:
     def test_a_class_without_argmax_declared_is_refused(self) -> None:
         with pytest.raises(UsageError, match="set argmax"):
             _ = finish(OUTPUTS, Postprocess()).label
-
-    def test_class_of_gives_the_classes_that_labels_speak_of(self) -> None:
-        scores = np.eye(4, dtype=np.float32)
-
-        assert class_of(scores, Postprocess(label_offset=1)).tolist() == [-1, 0, 1, 2]

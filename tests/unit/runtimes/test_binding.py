@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ from edgeml_runtimes.binding import (
     bind_checked,
     engine_text,
     quantization_table,
-    quantization_text,
     restoring,
     storing,
 )
@@ -62,9 +62,14 @@ def test_an_integer_input_without_quantization_does_not_decide_the_outputs_dtype
     assert run({"ids": np.array([1])})["y"].dtype == np.float32
 
 
-def test_quantization_survives_being_written_and_read() -> None:
-    table = {"x": RANGES, "w": SLICES}
-    assert quantization_table(quantization_text(table), Path("model")) == table
+def test_scales_of_a_whole_tensor_and_of_slices_are_read() -> None:
+    text = json.dumps(
+        {
+            "x": {"scale": list(RANGES.scale), "zero_point": list(RANGES.zero_point)},
+            "w": {"scale": list(SLICES.scale), "zero_point": list(SLICES.zero_point), "axis": SLICES.axis},
+        }
+    )
+    assert quantization_table(text, Path("model")) == {"x": RANGES, "w": SLICES}
 
 
 def test_a_single_scale_may_be_written_without_a_list() -> None:
