@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import sys
+
+
+def silence_engines() -> None:
+    """Keep every engine that reports usage from doing so. Call this before any of them is imported.
+
+    The rooms call it when they are imported, and so before any module of theirs can import an engine.
+    """
+    silence_onnxruntime()
+    silence_openvino()
+
+
+def silence_onnxruntime() -> None:
+    """Turn off what ONNX Runtime sends from version 1.29 on, on Linux as well.
+
+    It reads the variable once, when it is imported. Besides sending it writes ``.ses`` into the folder
+    for temporary files.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 
 def silence_openvino() -> None:

@@ -1,8 +1,8 @@
 """edgeml's drivers for LiteRT, ONNX Runtime and OpenVINO, and its benchmark."""
 
-from edgeml.offline import silence_openvino
+from edgeml.offline import silence_engines
 
-# before the driver imports OpenVINO, which makes up its mind about usage statistics then
-silence_openvino()
+# before a driver imports its engine, which makes up its mind about usage statistics then
+silence_engines()
 
 __version__ = "0.1.0"

@@ -1,5 +1,6 @@
 """Nothing here talks to anybody: no usage statistics, on import or on conversion."""
 
+import os
 import subprocess
 import sys
 
@@ -48,6 +49,27 @@ def test_openvino_opens_no_socket_and_starts_no_process(data_dir, tmp_path, task
         check=True,
     )
     assert done.stdout.strip() == ""
+
+
+SESSION_FILE = """
+from edgeml import plugins
+with plugins.runtime("onnxruntime").load(kws / "kws_float.onnx"):
+    pass
+"""
+
+
+def test_onnxruntime_starts_no_telemetry(data_dir, tmp_path):
+    """Where its telemetry runs, the engine leaves a session file among the temporary files."""
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED + SESSION_FILE + ENDED, data_dir / "kws", tmp_path],
+        env={**environment, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == ""
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.worker("keras")

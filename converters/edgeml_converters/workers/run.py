@@ -62,6 +62,7 @@ def run_job(worker: str, job: Mapping[str, Any], timeout_s: float) -> dict[str, 
 def _run(worker: str, argv: list[str], log: Path, scratch: Path, timeout_s: float) -> int:
     environment = {key: value for key, value in os.environ.items() if key not in _HIDDEN}
     environment |= {"TMPDIR": str(scratch), "PYTHONNOUSERSITE": "1", "HF_HUB_OFFLINE": "1"}
+    environment["ORT_DISABLE_TELEMETRY"] = "1"
     with log.open("wb") as stream:
         try:
             process = subprocess.Popen(
