@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeml import plugins
 from edgeml.converter import ConversionStep, State
+from edgeml.engines import engine
 from edgeml.errors import ConversionError, EdgemlError, InferenceError, MeasureError, PlanError
 from edgeml.findings import Finding
 from edgeml.targets import host
@@ -148,6 +149,10 @@ def _planned(request: Request, state: State) -> tuple[tuple[Row, ...], dict[str,
     for row in wanted_rows(request):
         if row.status != "ok":
             rows.append(row)
+            continue
+        here = engine(row.runtime)
+        if here is not None and here.lacking is not None:
+            rows.append(row.without("unavailable", here.lacking))
             continue
         goal = State(FORMAT_OF_RUNTIME[row.runtime], row.scheme)
         try:
