@@ -19,14 +19,14 @@ from edgeml.settings import settings
 from edgeml.targets import HOST, Target, target
 from edgeml.tensors import Shape
 from edgeml.words import RUNTIMES, SCHEMES, IoDtype
-from edgeml_converters.cache import StepCache
-from edgeml_converters.choose import Choice, Gates
-from edgeml_converters.conversion import Outcome, run
-from edgeml_converters.record import document
-from edgeml_converters.report import render
-from edgeml_converters.request import ALL, Request
-from edgeml_converters.rows import Row
-from edgeml_converters.writing import bundle_name, places, write, write_text
+from edgeml_converters.report.bundle import bundle_name, places, write, write_text
+from edgeml_converters.report.page import render
+from edgeml_converters.report.record import document
+from edgeml_converters.variants.choose import Choice, Gates
+from edgeml_converters.variants.conversion import Outcome, run
+from edgeml_converters.variants.request import ALL, Request
+from edgeml_converters.variants.rows import Row
+from edgeml_converters.variants.step_cache import StepCache
 
 NO_SHAPES: Final[Mapping[str, Shape]] = {}
 
@@ -181,7 +181,7 @@ def _without_scratch(outcome: Outcome) -> Outcome:
 def _as_file(source: object, scratch: Path, example_inputs: object) -> Path:
     if isinstance(source, (str, Path)):
         return Path(source)
-    from edgeml_converters.objects import export_object
+    from edgeml_converters.formats.objects import export_object
 
     return export_object(source, example_inputs, scratch)
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from edgeml_converters.timing import Job, measure
+from edgeml_converters.evaluate.latency import Job, measure
 from edgeml_converters.workers import catalogue, install, run, run_job
 
 from edgeml.errors import WorkerError

@@ -12,7 +12,7 @@ from typing import Any
 
 import onnx
 import pytest
-from edgeml_converters.formats_safety import check
+from edgeml_converters.formats.safety import check
 from edgeml_converters.steps.keras import STEPS as KERAS_STEPS
 from edgeml_converters.steps.onnx import STEPS as ONNX_STEPS
 from edgeml_converters.workers import interpreter

@@ -1,7 +1,7 @@
 """Measuring goes through fresh processes; a file that cannot be measured does not stop the others."""
 
 import pytest
-from edgeml_converters.timing import Job, measure
+from edgeml_converters.evaluate.latency import Job, measure
 
 from edgeml.errors import MeasureError, UsageError
 from edgeml.measure import Measurement

@@ -30,7 +30,7 @@ TASKS = {
     "openvino.convert_model(kws / 'kws_float.onnx')",
     "step": CONVERTED,
     "inspect after the driver": "from edgeml import plugins\nplugins.runtime('openvino')\n" + CONVERTED +
-    "from edgeml_converters.inspection import inspect_model\ninspect_model(made / 'model.xml')",
+    "from edgeml_converters.formats.inspection import inspect_model\ninspect_model(made / 'model.xml')",
     "quantizer": CONVERTED + "from edgeml import plugins\nfrom edgeml.converter import State\n"
     "(step,) = [one for one in plugins.conversion_steps()\n"
     "    if one.source == State('openvino', 'float32') and one.target == State('openvino', 'int8_weights')]\n"

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from edgeml_converters.formats import onnx_file, tflite_file
+from edgeml_converters.formats.objects import export_object
 from edgeml_converters.graph import plan, this_machine
-from edgeml_converters.objects import export_object
-from edgeml_converters.steps import onnx_file, tflite_file
 from edgeml_converters.workers import interpreter
 
 from edgeml import plugins
@@ -277,7 +277,7 @@ EXPORT = """
 import sys, torch
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
-from edgeml_converters.objects import export_object
+from edgeml_converters.formats.objects import export_object
 model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Softmax(-1))
 print(export_object(model, torch.zeros(1, 4), Path(sys.argv[1])).name, model.training)
 """

@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeml_converters.comparison import Comparison
+    from edgeml_converters.compare.models import Comparison
 
 EXISTING = click.Path(exists=True, path_type=Path)
 
@@ -50,7 +50,7 @@ def compare(
 
     from edgeml.data import DataConfig, DataDeclaration, parse_preprocess, read_data_config
     from edgeml_converters.cli.convert import input_shapes
-    from edgeml_converters.comparison import compare_models
+    from edgeml_converters.compare.models import compare_models
 
     declared = read_data_config(config) if config is not None else DataConfig()
     chosen = declared.evaluation
@@ -75,7 +75,7 @@ def _print(found: Comparison, all_tensors: bool) -> None:
     from rich.table import Table
 
     from edgeml_converters.cli.inspect import short_name
-    from edgeml_converters.record import sqnr
+    from edgeml_converters.report.record import sqnr
 
     console = Console(highlight=False)
     kind = "random samples (give --data for real ones)" if found.random else "samples"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from edgeml_converters.inspection import Inspection
+    from edgeml_converters.formats.inspection import Inspection
 
 LARGEST = 12
 SHOWN_CHARACTERS = 32
@@ -28,7 +28,7 @@ def inspect(model: Path, all_layers: bool, as_json: bool) -> None:
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
     import json
 
-    from edgeml_converters.inspection import inspect_model
+    from edgeml_converters.formats.inspection import inspect_model
 
     found = inspect_model(model)
     if as_json:

@@ -36,7 +36,7 @@ def plan(model: Path, goals: tuple[str, ...], as_json: bool) -> None:
     from edgeml.errors import PlanError
     from edgeml.words import RUNTIMES
     from edgeml_converters import graph
-    from edgeml_converters.schemes import state_of
+    from edgeml_converters.formats.scheme import state_of
 
     wanted = [_goal(text) for text in goals or RUNTIMES]
     source = state_of(model)

@@ -8,13 +8,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from edgeml_converters.record import all_findings, sqnr
-from edgeml_converters.rows import kilobytes, lacking
+from edgeml_converters.report.record import all_findings, sqnr
+from edgeml_converters.variants.rows import kilobytes, lacking
 
 if TYPE_CHECKING:
     from edgeml_converters.convert import ConvertResult
-    from edgeml_converters.metrics import Metric
-    from edgeml_converters.rows import Row
+    from edgeml_converters.evaluate.metrics import Metric
+    from edgeml_converters.variants.rows import Row
 
 WIDE = 100
 """Columns of a terminal from which p99 and memory are shown as well; the report has them always."""

@@ -14,6 +14,7 @@ from edgeml.converter import ConversionStep, StepRequest, StepResult
 from edgeml.findings import Finding
 from edgeml.tensors import TensorSpec
 from edgeml.words import ARTIFACT_FILE, IoDtype, Scheme
+from edgeml_converters.formats import tflite_file
 from edgeml_converters.quantize import aeq, choice, tflite_model
 from edgeml_converters.quantize.ranges import (
     CANDIDATES_LITERT,
@@ -23,7 +24,6 @@ from edgeml_converters.quantize.ranges import (
     Rule,
 )
 from edgeml_converters.quantize.step import CheckedSamples, judge_coverage, quantization_step
-from edgeml_converters.steps import tflite_file
 
 WRAPPER_VERSIONS: Final = ((2, 3), (2, 4))
 """ai-edge-litert versions, from the first to before the second, whose calibration module was tried here.

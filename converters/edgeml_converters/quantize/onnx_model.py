@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from edgeml.converter import StepRequest
 from edgeml.tensors import TensorSpec
+from edgeml_converters.formats import onnx_file
 from edgeml_converters.quantize.step import Coverage, refuse_quantized
-from edgeml_converters.steps import onnx_file
 
 QUANTIZED: Final = frozenset({
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger",

@@ -14,7 +14,7 @@ from edgeml.errors import QuantizationError
 from edgeml.findings import Finding
 from edgeml.offline import silence_openvino
 from edgeml.words import ARTIFACT_FILE
-from edgeml_converters.quantize import openvino_model
+from edgeml_converters.quantize import openvino_bias, openvino_model
 from edgeml_converters.quantize.step import CheckedSamples, Coverage, judge_coverage, quantization_step
 from edgeml_converters.steps import openvino_ir
 
@@ -35,6 +35,7 @@ def _int8_static(request: StepRequest, step: str) -> StepResult:
     with _nncf() as nncf:
         model, notes = _prepared(request)
         samples = CheckedSamples(step, request.calibration, openvino_model.inputs(model))
+        means = openvino_bias.input_means(model, samples) if request.settings.reduce_range else {}
         made = nncf.quantize(
             model,
             nncf.Dataset(samples, dict),
@@ -42,6 +43,7 @@ def _int8_static(request: StepRequest, step: str) -> StepResult:
             subset_size=len(samples),
             advanced_parameters=_parameters(nncf, request.settings.method, request.settings.reduce_range),
         )
+        openvino_bias.correct(model, made, means)
     return _result(request, step, made, notes, openvino_model.coverage(made))
 
 

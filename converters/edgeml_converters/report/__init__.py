@@ -1,7 +1,1 @@
-"""The page that a person reads: one HTML file with its pictures in it, and no request to anywhere."""
-
-from __future__ import annotations
-
-from edgeml_converters.report.page import render
-
-__all__ = ["render"]
+"""The page that a person reads, the record that a machine reads, and the bundle that both go into."""

@@ -6,8 +6,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from edgeml_converters.conversion import Outcome
-from edgeml_converters.rows import Row, StepTrace
+from edgeml_converters.variants.conversion import Outcome
+from edgeml_converters.variants.rows import Row, StepTrace
 
 COLOURS: Final[Mapping[str, str]] = {"litert": "#1b6ca8", "onnxruntime": "#d1495b", "openvino": "#2e8b57"}
 MARKERS: Final[Mapping[str, str]] = {

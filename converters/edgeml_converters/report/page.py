@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import edgeml
-from edgeml_converters.conversion import Outcome
-from edgeml_converters.record import all_findings, record, sqnr
 from edgeml_converters.report import charts
-from edgeml_converters.rows import Row, StepTrace, kilobytes, lacking
+from edgeml_converters.report.record import all_findings, record, sqnr
+from edgeml_converters.variants.conversion import Outcome
+from edgeml_converters.variants.rows import Row, StepTrace, kilobytes, lacking
 
 TEMPLATE: Final = "report.html.jinja"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgeml.converter import ConversionStep, Requirement, StepRequest, StepResult
 from edgeml.words import Format
-from edgeml_converters.steps import tflite_file
+from edgeml_converters.formats import tflite_file
 from edgeml_converters.steps.step import FormatStep, distributions, state, tool_errors
 from edgeml_converters.steps.worker_step import Made, convert_in_worker
 

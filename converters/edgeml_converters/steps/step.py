@@ -13,7 +13,7 @@ from edgeml.converter import Requirement, State, StepRequest, StepResult
 from edgeml.errors import ConversionError, EdgemlError, EngineMissingError
 from edgeml.tensors import Shape
 from edgeml.words import Format, Scheme
-from edgeml_converters.formats_safety import check
+from edgeml_converters.formats.safety import check
 
 LONGEST: Final = 400
 """Characters of an engine's message that are passed on."""

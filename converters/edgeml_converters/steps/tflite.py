@@ -9,7 +9,8 @@ from typing import Final
 
 from edgeml.converter import ConversionStep, Requirement, StepRequest, StepResult
 from edgeml.words import Scheme
-from edgeml_converters.steps import onnx_file, openvino_ir, tflite_file
+from edgeml_converters.formats import onnx_file, tflite_file
+from edgeml_converters.steps import openvino_ir
 from edgeml_converters.steps.step import FormatStep, distributions, state, tool_errors
 from edgeml_converters.steps.worker_step import convert_in_worker
 

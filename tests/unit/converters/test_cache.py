@@ -5,9 +5,9 @@ import os
 import numpy as np
 import onnx
 import pytest
-from edgeml_converters.cache import StepCache, content_key
-from edgeml_converters.model_files import hash_tree, model_files, size_bytes
-from edgeml_converters.spool import Spool
+from edgeml_converters.evaluate.spool import Spool
+from edgeml_converters.formats.files import hash_tree, model_files, size_bytes
+from edgeml_converters.variants.step_cache import StepCache, content_key
 
 from edgeml.converter import StepResult
 from edgeml.findings import Finding
@@ -74,7 +74,7 @@ def test_no_cache_keeps_nothing(made):
 
 
 def test_the_oldest_entries_go(tmp_path, made, monkeypatch):
-    monkeypatch.setattr("edgeml_converters.cache.KEPT_ENTRIES", 2)
+    monkeypatch.setattr("edgeml_converters.variants.step_cache.KEPT_ENTRIES", 2)
     cache = StepCache(tmp_path / "cache")
     for age, key in ((30, "aa01"), (20, "bb02"), (10, "cc03")):
         cache.keep(key, *made)
@@ -122,7 +122,7 @@ def test_external_data_of_an_onnx_model_count(tmp_path):
 
 @pytest.mark.parametrize("limit", [1 << 20, 100], ids=["memory", "file"])
 def test_a_spool_gives_back_what_it_took_as_often_as_asked(tmp_path, monkeypatch, limit):
-    monkeypatch.setattr("edgeml_converters.spool.IN_MEMORY_BYTES", limit)
+    monkeypatch.setattr("edgeml_converters.evaluate.spool.IN_MEMORY_BYTES", limit)
     rng = np.random.default_rng(0)
     samples = [
         {"a": rng.normal(size=(1, size)).astype(np.float32), "b": np.array([[size]])}

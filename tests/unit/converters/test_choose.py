@@ -1,7 +1,7 @@
 """The rule that picks a variant for a target."""
 
-from edgeml_converters.choose import Gates, choose
-from edgeml_converters.rows import Row
+from edgeml_converters.variants.choose import Gates, choose
+from edgeml_converters.variants.rows import Row
 
 from edgeml.converter import QuantizerSettings
 from edgeml.manifest import Latency, Measured

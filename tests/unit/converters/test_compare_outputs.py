@@ -4,7 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from edgeml_converters.compare import SQNR_OF_EQUAL_DB, OutputTally, pair_names, sqnr_db, worst_sqnr_db
+from edgeml_converters.compare.outputs import (
+    SQNR_OF_EQUAL_DB,
+    OutputTally,
+    pair_names,
+    sqnr_db,
+    worst_sqnr_db,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from edgeml_converters.matching import FLOAT_THRESHOLDS, first_divergence, match_tensors
+from edgeml_converters.compare.tensors import FLOAT_THRESHOLDS, first_divergence, match_tensors
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The tolerance that golden samples travel with."""
 
 import numpy as np
-from edgeml_converters.golden import tolerance
+from edgeml_converters.evaluate.golden import tolerance
 
 
 def outputs(count=4, scale=1.0, noise=0.0):

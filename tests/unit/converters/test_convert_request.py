@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 from edgeml_converters.cli.convert import input_shapes
-from edgeml_converters.request import Request, wanted_rows
-from edgeml_converters.writing import bundle_name, places
+from edgeml_converters.report.bundle import bundle_name, places
+from edgeml_converters.variants.request import Request, wanted_rows
 
 from edgeml.data import DataDeclaration
 from edgeml.errors import UsageError

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 import pytest
-from edgeml_converters.artifacts import Artifact
-from edgeml_converters.cache import StepCache
-from edgeml_converters.compare import OutputComparison
-from edgeml_converters.evaluate import Naming
-from edgeml_converters.execute import Executor, parity_failure
-from edgeml_converters.model_files import hash_tree
+from edgeml_converters.compare.outputs import OutputComparison
+from edgeml_converters.evaluate.accuracy import Naming
+from edgeml_converters.formats.files import hash_tree
+from edgeml_converters.variants.artifact import Artifact
+from edgeml_converters.variants.step_cache import StepCache
+from edgeml_converters.variants.step_runner import Executor, parity_failure
 
 from edgeml.converter import QuantizerSettings, State, StepResult
 from edgeml.errors import ConversionError, ParityError

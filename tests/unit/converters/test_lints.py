@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from edgeml_converters.lints import (
+from edgeml_converters.evaluate.lints import (
     DataWatch,
     check_labels,
     lint_calibration,

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from edgeml_converters.metrics import open_metric
+from edgeml_converters.evaluate.metrics import open_metric
 
 from edgeml.errors import DataError, UsageError
 

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from edgeml_converters.choose import Gates, choose
 from edgeml_converters.graph import Availability, no_way, plan
-from edgeml_converters.record import sqnr
-from edgeml_converters.request import Request, wanted_rows
-from edgeml_converters.rows import Row, lacking
-from edgeml_converters.writing import version_range
+from edgeml_converters.report.bundle import version_range
+from edgeml_converters.report.record import sqnr
+from edgeml_converters.variants.choose import Gates, choose
+from edgeml_converters.variants.request import Request, wanted_rows
+from edgeml_converters.variants.rows import Row, lacking
 
 from edgeml import plugins
 from edgeml.converter import QuantizerSettings, State

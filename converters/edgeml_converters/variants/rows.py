@@ -12,7 +12,7 @@ from edgeml.findings import Finding
 from edgeml.manifest import Measured, Tolerance
 from edgeml.tensors import TensorSpec
 from edgeml.words import RuntimeName, Scheme
-from edgeml_converters.compare import OutputComparison
+from edgeml_converters.compare.outputs import OutputComparison
 
 SMALL_BYTES: Final = 100_000
 """Below this a size is shown with a decimal."""

@@ -14,8 +14,8 @@ from edgeml.converter import State
 from edgeml.errors import EdgemlError, EngineMissingError, ModelFileError
 from edgeml.tensors import Shape, TensorSpec
 from edgeml.words import FORMAT_OF_RUNTIME
-from edgeml_converters.model_files import hash_tree, size_bytes
-from edgeml_converters.schemes import state_of
+from edgeml_converters.formats.files import hash_tree, size_bytes
+from edgeml_converters.formats.scheme import state_of
 
 READER: Final = {"onnx": "onnx", "tflite": "ai-edge-litert", "openvino": "openvino"}
 """The distribution that reads a format."""

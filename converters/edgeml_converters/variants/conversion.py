@@ -17,21 +17,21 @@ from edgeml.findings import Finding
 from edgeml.targets import host
 from edgeml.tensors import TensorSpec, dequantize
 from edgeml.words import FORMAT_OF_RUNTIME
-from edgeml_converters import timing
-from edgeml_converters.artifacts import Artifact, random_samples, runs_here, with_shapes
-from edgeml_converters.cache import StepCache
-from edgeml_converters.choose import Choice, choose
-from edgeml_converters.evaluate import Naming
-from edgeml_converters.execute import CALIBRATED, Executor
+from edgeml_converters.evaluate import latency
+from edgeml_converters.evaluate.accuracy import Naming
+from edgeml_converters.evaluate.lints import lint_seen_ranges
+from edgeml_converters.evaluate.samples import Samples, lint, read_samples
+from edgeml_converters.formats.files import hash_tree, size_bytes
+from edgeml_converters.formats.scheme import state_of
 from edgeml_converters.graph import Plan, no_way, plan, this_machine
-from edgeml_converters.lints import lint_seen_ranges
-from edgeml_converters.making import Evaluator
-from edgeml_converters.model_files import hash_tree, size_bytes
-from edgeml_converters.request import Request, wanted_rows
-from edgeml_converters.rows import Row
-from edgeml_converters.samples import Samples, lint, read_samples
-from edgeml_converters.schemes import state_of
 from edgeml_converters.steps.onnx import with_unknown_operators
+from edgeml_converters.variants.artifact import Artifact, random_samples, runs_here, with_shapes
+from edgeml_converters.variants.choose import Choice, choose
+from edgeml_converters.variants.make import Evaluator
+from edgeml_converters.variants.request import Request, wanted_rows
+from edgeml_converters.variants.rows import Row
+from edgeml_converters.variants.step_cache import StepCache
+from edgeml_converters.variants.step_runner import CALIBRATED, Executor
 
 PARITY_SAMPLES: Final = 8
 """Samples on which each step is compared with its source."""
@@ -239,15 +239,15 @@ def _lint_source(
 
 def _measured(rows: Sequence[Row], progress: Progress) -> list[Row]:
     jobs = [
-        timing.Job(row.name, row.runtime, row.artifact, row.options)
+        latency.Job(row.name, row.runtime, row.artifact, row.options)
         for row in rows
         if row.status == "ok" and row.artifact is not None
     ]
-    results = timing.measure(jobs, progress) if jobs else {}
+    results = latency.measure(jobs, progress) if jobs else {}
     return [_with_measurement(row, results.get(row.name)) for row in rows]
 
 
-def _with_measurement(row: Row, result: timing.Result | None) -> Row:
+def _with_measurement(row: Row, result: latency.Result | None) -> Row:
     if result is None:
         return row
     if isinstance(result, MeasureError):

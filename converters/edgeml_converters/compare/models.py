@@ -11,11 +11,8 @@ from edgeml.data import DataDeclaration, open_declared
 from edgeml.errors import ConversionError
 from edgeml.preprocess import Preprocess
 from edgeml.tensors import Array, Shape
-from edgeml_converters.artifacts import Artifact, match_signature, random_samples, runs_here, with_shapes
-from edgeml_converters.compare import ModelTally, OutputComparison
-from edgeml_converters.evaluate import Naming
-from edgeml_converters.execute import FLOATS, PROBED_SAMPLES
-from edgeml_converters.matching import (
+from edgeml_converters.compare.outputs import ModelTally, OutputComparison
+from edgeml_converters.compare.tensors import (
     FLOAT_THRESHOLDS,
     QUANTIZED_THRESHOLDS,
     TensorMatch,
@@ -23,9 +20,18 @@ from edgeml_converters.matching import (
     match_tensors,
     tapped_values,
 )
-from edgeml_converters.model_files import hash_tree
-from edgeml_converters.record import comparison_document
-from edgeml_converters.schemes import state_of
+from edgeml_converters.evaluate.accuracy import Naming
+from edgeml_converters.formats.files import hash_tree
+from edgeml_converters.formats.scheme import state_of
+from edgeml_converters.report.record import comparison_document
+from edgeml_converters.variants.artifact import (
+    Artifact,
+    match_signature,
+    random_samples,
+    runs_here,
+    with_shapes,
+)
+from edgeml_converters.variants.step_runner import FLOATS, PROBED_SAMPLES
 
 RANDOM_SAMPLES: Final = 16
 

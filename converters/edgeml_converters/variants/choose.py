@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from edgeml_converters.compare import SQNR_OF_EQUAL_DB
-from edgeml_converters.rows import Row, kilobytes, lacking
+from edgeml_converters.compare.outputs import SQNR_OF_EQUAL_DB
+from edgeml_converters.variants.rows import Row, kilobytes, lacking
 
 DEFAULT_MAX_DROP: Final = 1.0
 """Points of accuracy that a faster variant may cost when no ``max_drop`` is given."""

@@ -20,8 +20,8 @@ from edgeml.errors import EdgemlError
 from edgeml.runtime import TensorTap
 from edgeml.tensors import Array
 from edgeml.words import RuntimeName
-from edgeml_converters.compare import OutputTally
-from edgeml_converters.evaluate import Naming
+from edgeml_converters.compare.outputs import OutputTally
+from edgeml_converters.evaluate.accuracy import Naming
 
 SAME_CORRELATION: Final = 0.9
 """Two tensors of one shape whose values correlate less are taken for different ones."""

@@ -16,9 +16,9 @@ from edgeml.findings import Finding
 from edgeml.runtime import Runtime, RuntimeOptions, Session
 from edgeml.tensors import Array, Shape, TensorSpec
 from edgeml.words import FORMAT_OF_RUNTIME, Format, RuntimeName
-from edgeml_converters.compare import pair_names
-from edgeml_converters.evaluate import Naming
-from edgeml_converters.rows import StepTrace
+from edgeml_converters.compare.outputs import pair_names
+from edgeml_converters.evaluate.accuracy import Naming
+from edgeml_converters.variants.rows import StepTrace
 
 RUNTIME_OF_FORMAT: Final[dict[Format, RuntimeName]] = {
     format_: runtime for runtime, format_ in FORMAT_OF_RUNTIME.items()

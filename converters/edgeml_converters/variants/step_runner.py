@@ -27,18 +27,18 @@ from edgeml.errors import ConversionError, EdgemlError, EngineMissingError, Pari
 from edgeml.findings import Finding
 from edgeml.tensors import Array, Shape, TensorSpec
 from edgeml.words import Scheme
-from edgeml_converters.artifacts import Artifact, match_signature, runs_here
-from edgeml_converters.cache import StepCache, content_key
-from edgeml_converters.compare import ModelTally, OutputComparison
-from edgeml_converters.matching import (
+from edgeml_converters.compare.outputs import ModelTally, OutputComparison
+from edgeml_converters.compare.tensors import (
     FLOAT_THRESHOLDS,
     QUANTIZED_THRESHOLDS,
     first_divergence,
     match_tensors,
     tapped_values,
 )
-from edgeml_converters.model_files import hash_tree
-from edgeml_converters.rows import StepTrace
+from edgeml_converters.formats.files import hash_tree
+from edgeml_converters.variants.artifact import Artifact, match_signature, runs_here
+from edgeml_converters.variants.rows import StepTrace
+from edgeml_converters.variants.step_cache import StepCache, content_key
 
 FLOATS: Final[frozenset[Scheme]] = frozenset({"float32", "float16"})
 CALIBRATED: Final[frozenset[Scheme]] = frozenset({"int8_static", "int16x8"})
@@ -352,6 +352,7 @@ def _version(kind: str, name: str) -> str:
 @cache
 def _own_code() -> str:
     """Hash this package's steps, quantizers and worker scripts: a cache must not outlive a mended bug."""
-    root = Path(__file__).parent
-    files = (one for name in ("steps", "quantize", "workers") for one in sorted((root / name).rglob("*.py")))
+    root = Path(__file__).parents[1]
+    folders = ("formats", "steps", "quantize", "workers")
+    files = (one for name in folders for one in sorted((root / name).rglob("*.py")))
     return content_key({file.relative_to(root).as_posix(): hash_tree(file) for file in files})

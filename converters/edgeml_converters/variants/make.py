@@ -18,18 +18,18 @@ from edgeml.errors import (
 from edgeml.findings import Finding
 from edgeml.manifest import Measured
 from edgeml.tensors import Array, TensorSpec
-from edgeml_converters.artifacts import OPTIONS, Artifact, runs_here
-from edgeml_converters.compare import SQNR_OF_EQUAL_DB, ModelTally, OutputComparison, worst_sqnr_db
-from edgeml_converters.evaluate import Evaluation, evaluate
-from edgeml_converters.execute import Executor
-from edgeml_converters.golden import save_golden, tolerance
-from edgeml_converters.lints import check_labels
-from edgeml_converters.metrics import Metric, open_metric
-from edgeml_converters.model_files import size_bytes
-from edgeml_converters.request import Request
-from edgeml_converters.rows import Row
-from edgeml_converters.samples import Samples
-from edgeml_converters.spool import Spool
+from edgeml_converters.compare.outputs import SQNR_OF_EQUAL_DB, ModelTally, OutputComparison, worst_sqnr_db
+from edgeml_converters.evaluate.accuracy import Evaluation, evaluate
+from edgeml_converters.evaluate.golden import save_golden, tolerance
+from edgeml_converters.evaluate.lints import check_labels
+from edgeml_converters.evaluate.metrics import Metric, open_metric
+from edgeml_converters.evaluate.samples import Samples
+from edgeml_converters.evaluate.spool import Spool
+from edgeml_converters.formats.files import size_bytes
+from edgeml_converters.variants.artifact import OPTIONS, Artifact, runs_here
+from edgeml_converters.variants.request import Request
+from edgeml_converters.variants.rows import Row
+from edgeml_converters.variants.step_runner import Executor
 
 LACKING = (EngineMissingError, EngineVersionError, WorkerMissingError, PlanError)
 """Errors that say what this machine lacks, not that the model cannot be converted."""

@@ -14,8 +14,8 @@ from edgeml.targets import Target
 from edgeml.targets.quantizer import quantizer_settings
 from edgeml.tensors import Shape
 from edgeml.words import SCHEMES, IoDtype, RuntimeName, Scheme
-from edgeml_converters.choose import Gates
-from edgeml_converters.rows import Row, row_name
+from edgeml_converters.variants.choose import Gates
+from edgeml_converters.variants.rows import Row, row_name
 
 ALL: Final = "all"
 

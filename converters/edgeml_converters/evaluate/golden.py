@@ -12,7 +12,7 @@ import numpy as np
 from edgeml.manifest import Tolerance
 from edgeml.tensors import Array
 from edgeml.words import Scheme
-from edgeml_converters.compare import ModelTally
+from edgeml_converters.compare.outputs import ModelTally
 
 FLOAT_SHARE: Final[Mapping[Scheme, float]] = {"float32": 1e-3, "float16": 1e-2}
 """Difference between float kernels of two CPUs, as a share of the output's largest value."""

@@ -10,7 +10,7 @@ from edgeml.errors import DataError
 from edgeml.findings import Finding
 from edgeml.preprocess import Preprocess
 from edgeml.tensors import Array, TensorSpec
-from edgeml_converters.lints import (
+from edgeml_converters.evaluate.lints import (
     DataSummary,
     DataWatch,
     Role,
@@ -18,7 +18,7 @@ from edgeml_converters.lints import (
     lint_evaluation,
     lint_pair,
 )
-from edgeml_converters.spool import Spool
+from edgeml_converters.evaluate.spool import Spool
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ import edgeml
 from edgeml.findings import Finding
 from edgeml.tensors import TensorSpec
 from edgeml.words import ARTIFACT_FILE, FORMAT_OF_RUNTIME
-from edgeml_converters.compare import SQNR_OF_EQUAL_DB, OutputComparison
-from edgeml_converters.conversion import Outcome
-from edgeml_converters.rows import Row, StepTrace, kilobytes
-from edgeml_converters.samples import Samples
+from edgeml_converters.compare.outputs import SQNR_OF_EQUAL_DB, OutputComparison
+from edgeml_converters.evaluate.samples import Samples
+from edgeml_converters.variants.conversion import Outcome
+from edgeml_converters.variants.rows import Row, StepTrace, kilobytes
 
 SCHEMA: Final = 1
 TOOLS: Final = (

@@ -14,11 +14,11 @@ from edgeml.atomic import new_file
 from edgeml.bundle import SUFFIX, bundle_file_name, write_bundle
 from edgeml.errors import BundleError, UsageError
 from edgeml.manifest import DataEntry, FileEntry, Manifest, Needs, Variant
-from edgeml_converters.conversion import Outcome
-from edgeml_converters.golden import save_golden
-from edgeml_converters.model_files import model_files
-from edgeml_converters.record import model_card, record, variant_file
-from edgeml_converters.rows import Row
+from edgeml_converters.evaluate.golden import save_golden
+from edgeml_converters.formats.files import model_files
+from edgeml_converters.report.record import model_card, record, variant_file
+from edgeml_converters.variants.conversion import Outcome
+from edgeml_converters.variants.rows import Row
 
 GOLDEN_INPUTS = "golden/inputs.npz"
 LABELS = "labels.txt"

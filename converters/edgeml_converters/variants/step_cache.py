@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from edgeml.converter import StepResult
 from edgeml.findings import Finding
-from edgeml_converters.model_files import hash_tree
+from edgeml_converters.formats.files import hash_tree
 
 ENTRY_FILE: Final = "step.json"
 LAYOUT: Final = 1

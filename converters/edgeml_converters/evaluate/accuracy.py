@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from edgeml.runtime import Session
 from edgeml.tensors import Array
-from edgeml_converters.compare import ModelTally, OutputComparison
-from edgeml_converters.metrics import Metric
-from edgeml_converters.spool import Spool
+from edgeml_converters.compare.outputs import ModelTally, OutputComparison
+from edgeml_converters.evaluate.metrics import Metric
+from edgeml_converters.evaluate.spool import Spool
 
 
 @dataclass(frozen=True, slots=True)
