@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from edgeml.errors import BundleError, EngineMissingError, EngineVersionError, UsageError
 from edgeml.manifest import Manifest, Variant
-from edgeml.targets import HOST, Target, target
+from edgeml.targets import Target, named_target
 
 _FOR_OTHERS, _FOR_NONE = 2, 3
 """Ranks of what was made for other machines, and of what suits no target."""
@@ -94,7 +94,7 @@ def _rank(variant: Variant, machine: Target) -> tuple[int, int]:
         return _FOR_NONE, 0
     if not set(variant.needs.cpu_features) <= machine.cpu_features:
         return _FOR_OTHERS, 0
-    if machine.name in _classes(variant):
+    if machine.name in variant.targets:
         return 0, 0
     features = [len(one.cpu_features) for one in _targets(variant) if one.runs_on(machine)]
     return (1, -max(features)) if features else (_FOR_OTHERS, 0)
@@ -105,22 +105,9 @@ def _is_chosen(variant: Variant, machine: Target) -> bool:
     return isinstance(chosen_for, list | tuple) and machine.name in chosen_for
 
 
-def _classes(variant: Variant) -> tuple[str, ...]:
-    """Give the targets by name, ``host`` as the class of the machine that measured."""
-    measured = (variant.measured.machine or "").split()
-    return tuple(
-        name if name != HOST else measured[0] for name in variant.targets if name != HOST or measured
-    )
-
-
 def _targets(variant: Variant) -> list[Target]:
-    found: list[Target] = []
-    for name in _classes(variant):
-        try:
-            found.append(target(name))
-        except UsageError:  # a target of the user who made the bundle
-            continue
-    return found
+    found = (named_target(name) for name in variant.targets)
+    return [one for one in found if one is not None]  # the others are those of who made the bundle
 
 
 def _latency(variant: Variant) -> float:
@@ -131,7 +118,7 @@ def _latency(variant: Variant) -> float:
 def _warning(manifest: Manifest, variant: Variant, machine: Target) -> str | None:
     if _rank(variant, machine)[0] < _FOR_OTHERS:
         return None
-    made = ", ".join(_classes(variant)) or "no target"
+    made = ", ".join(variant.targets) or "no target"
     lacks = sorted(set(variant.needs.cpu_features) - machine.cpu_features)
     why = f"; this CPU lacks {', '.join(lacks)}" if lacks else ""
     return (

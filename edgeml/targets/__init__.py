@@ -75,9 +75,7 @@ def targets() -> tuple[Target, ...]:
     Raises:
         UsageError: a file of the user's holds something wrong.
     """
-    found = dict(_shipped())
-    for path in sorted(user_folder().glob(f"*{SUFFIX}")):
-        found[path.stem] = read_target(path)
+    found = dict(_shipped()) | {name: read_target(path) for name, path in _own_files().items()}
     return tuple(found[name] for name in sorted(found))
 
 
@@ -91,14 +89,25 @@ def target(name: str) -> Target:
         return host()
     if name.endswith(SUFFIX) or os.sep in name:
         return read_target(Path(name))
-    own = user_folder() / f"{name}{SUFFIX}"
-    if own.is_file():
-        return read_target(own)
-    shipped = _shipped()
-    if name not in shipped:
-        known = ", ".join([HOST, *sorted({*shipped, *(p.stem for p in user_folder().glob(f"*{SUFFIX}"))})])
+    found = named_target(name)
+    if found is None:
+        known = ", ".join([HOST, *sorted({*_shipped(), *_own_files()})])
+        own = user_folder() / f"{name}{SUFFIX}"
         raise UsageError(f"no target {name!r}; known: {known}. Your own: a path to a TOML file, or {own}")
-    return shipped[name]
+    return found
+
+
+def named_target(name: str) -> Target | None:
+    """Give a target by its name alone; ``None`` if there is none.
+
+    For names that come out of a bundle: they must neither lead to a file elsewhere nor stand for the
+    machine that reads them.
+
+    Raises:
+        UsageError: the user's file of that name holds something wrong.
+    """
+    own = _own_files()
+    return read_target(own[name]) if name in own else _shipped().get(name)
 
 
 def host() -> Target:
@@ -135,6 +144,10 @@ def describe(found: cpus.Cpu, board: str, memory_bytes: int, declared: str = "")
 def user_folder() -> Path:
     """Give the folder of the user's own targets: ``targets`` in ``EDGEML_HOME``."""
     return settings().home / "targets"
+
+
+def _own_files() -> Mapping[str, Path]:
+    return {path.stem: path for path in sorted(user_folder().glob(f"*{SUFFIX}"))}
 
 
 def read_target(path: Path) -> Target:

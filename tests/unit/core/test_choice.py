@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from edgeml import targets as shipped
 from edgeml.choice import choose
 from edgeml.engines import engine, version_fits
 from edgeml.errors import BundleError, EngineMissingError, EngineVersionError, UsageError
@@ -81,12 +84,12 @@ def test_needed_cpu_features_count_even_if_the_target_fits() -> None:
     assert names(needing, variant("litert-b", "x86-64-v2")) == ["litert-b", "litert-a"]
 
 
-def test_host_stands_for_the_machine_that_measured() -> None:
-    one = variant("litert-a", "host")
-    elsewhere = replace(one, measured=Measured(machine="raspberry-pi-4"))
-    here = replace(one, measured=Measured(machine="x86-64-vnni with AVX-512"))
-    assert choose(manifest(elsewhere), VNNI, usable)[0].warning is not None
-    assert choose(manifest(here), VNNI, usable)[0].warning is None
+def test_a_target_in_a_bundle_is_a_name_and_leads_to_no_file(tmp_path: Path) -> None:
+    board = tmp_path / "x86-64-board.toml"
+    shutil.copy(Path(shipped.__file__).parent / "x86-64-v2.toml", board)
+    assert target(str(board)).runs_on(VNNI)
+    for name in (str(board), "host", "x" * 5000, "\0"):
+        assert choose(manifest(variant("litert-a", name)), VNNI, usable)[0].warning is not None
 
 
 def test_a_target_of_somebody_elses_does_not_stop_the_choice() -> None:
