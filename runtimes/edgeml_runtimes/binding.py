@@ -264,14 +264,6 @@ def quantization_of(table: Mapping[str, Quantization], name: str, dtype: str) ->
     return table.get(name) if np.dtype(dtype).kind in "iu" else None
 
 
-def engine_text(error: BaseException, limit: int = 300) -> str:
-    """Give the first telling line of an engine's message, without the place in its source."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("Exception from ", "Check '"))]
-    text = " ".join(telling or lines) or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
 def _floats(value: Any) -> tuple[float, ...]:
     return tuple(float(part) for part in (value if isinstance(value, list) else [value]))
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+from edgeml.engine_text import engine_text
 from edgeml.errors import InferenceError, ModelFileError
 from edgeml.formats import check_file
 from edgeml.runtime import OperatorTime, RuntimeOptions
@@ -24,7 +25,6 @@ from edgeml_runtimes.binding import (
     bind_checked,
     bind_tapped,
     closed,
-    engine_text,
 )
 from edgeml_runtimes.chatter import without_chatter
 from edgeml_runtimes.litert_profile import operator_times

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as binding
 
+from edgeml.engine_text import engine_text
 from edgeml.errors import InferenceError, ModelFileError, UsageError
 from edgeml.formats import check_file
 from edgeml.runtime import OperatorTime, RuntimeOptions
@@ -20,7 +21,6 @@ from edgeml_runtimes.binding import (
     bind,
     bind_tapped,
     closed,
-    engine_text,
     quantization_of,
     quantization_table,
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 import numpy as np
 import openvino as ov
 
+from edgeml.engine_text import engine_text
 from edgeml.errors import InferenceError, ModelFileError, UsageError
 from edgeml.formats import check_file
 from edgeml.runtime import OperatorTime, RuntimeOptions
@@ -21,7 +22,6 @@ from edgeml_runtimes.binding import (
     bind_checked,
     bind_tapped,
     closed,
-    engine_text,
     quantization_of,
     quantization_table,
 )

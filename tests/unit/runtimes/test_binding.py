@@ -10,7 +10,6 @@ import pytest
 from edgeml_runtimes.binding import (
     bind,
     bind_checked,
-    engine_text,
     quantization_table,
     restoring,
     storing,
@@ -81,10 +80,3 @@ def test_a_single_scale_may_be_written_without_a_list() -> None:
 def test_a_quantization_entry_that_cannot_be_read_names_the_file(text: str) -> None:
     with pytest.raises(ModelFileError, match=r"model\.onnx: its edgeml\.quantization entry"):
         quantization_table(text, Path("model.onnx"))
-
-
-def test_an_engines_message_loses_the_place_in_its_source() -> None:
-    error = RuntimeError(
-        "Exception from src/inference/core.cpp:12:\nCheck 'x' failed at y\nweights are gone\n"
-    )
-    assert engine_text(error) == "weights are gone"
