@@ -78,7 +78,7 @@ def test_seven_bits_keep_the_accuracy_of_kws(data_dir: Path, kws_ir: Path, tmp_p
         for node in openvino.Core().read_model(str(made[0])).get_ordered_ops()
         if node.get_type_name() == "Constant" and node.get_element_type().get_type_name() == "i8"
     ]
-    # NNCF leaves depthwise weights [groups, outputs, inputs, …] at 8 bits: their products are not summed in 16
+    # NNCF leaves depthwise weights, of five dimensions, at 8 bits
     dense = [array for array in weights if array.ndim != 5]
     assert (len(dense), len(weights)) == (6, 10)
     assert all(-64 <= array.min() <= array.max() <= 64 for array in dense)
