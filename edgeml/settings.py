@@ -6,9 +6,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from edgeml.errors import SettingsError
+from edgeml.toml_file import read_toml
 
 FILE_NAME: Final = "edgeml.toml"
 VARIABLES: Final = {
@@ -62,18 +63,8 @@ def _find(folder: Path) -> Path | None:
 
 
 def _read(file: Path) -> dict[str, Path]:
-    import tomllib
-
-    try:
-        table: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file} is not valid TOML: {error}") from error
-    except OSError as error:
-        raise SettingsError(f"cannot read {file}: {error.strerror}") from error
     paths: dict[str, Path] = {}
-    for key, value in table.items():
-        if key not in VARIABLES:
-            raise SettingsError(f"{file}: unknown setting {key!r}; known: {', '.join(VARIABLES)}")
+    for key, value in read_toml(file, VARIABLES, SettingsError).items():
         if not isinstance(value, str) or not value:
             raise SettingsError(f"{file}: {key} must be a path in quotes, got {value!r}")
         paths[key] = file.parent / Path(value).expanduser()

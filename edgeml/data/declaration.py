@@ -24,7 +24,6 @@ Paths are relative to the TOML file.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -37,7 +36,9 @@ from edgeml.data.labels import PATTERN
 from edgeml.errors import DataError, UsageError
 from edgeml.preprocess import Postprocess, Preprocess
 from edgeml.tensors import TensorSpec
+from edgeml.toml_file import read_toml, reject_unknown
 
+TABLES: Final = ("preprocess", "postprocess", "calibration", "evaluation")
 SIZE_PARTS: Final = 2
 Declared = TypeVar("Declared", Preprocess, Postprocess)
 
@@ -73,17 +74,10 @@ def read_data_config(path: Path) -> DataConfig:
     Raises:
         UsageError: missing, not TOML, an unknown table or key (names the known ones), a wrong value.
     """
-    try:
-        with path.open("rb") as stream:
-            read = tomllib.load(stream)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not TOML: {error}") from error
+    read = read_toml(path, ("labels", *TABLES))
     where = str(path)
-    _reject_unknown(read, ("labels", "preprocess", "postprocess", "calibration", "evaluation"), where)
     tables: dict[str, Mapping[str, Any]] = {}
-    for name in ("preprocess", "postprocess", "calibration", "evaluation"):
+    for name in TABLES:
         table = read.get(name, {})
         if not isinstance(table, dict):
             raise UsageError(f"{where}: {name} must be a table, [{name}]")
@@ -160,7 +154,7 @@ def _pairs(options: Iterable[str], where: str) -> dict[str, Any]:
 
 
 def _declared(base: Declared, table: Mapping[str, Any], where: str) -> Declared:
-    _reject_unknown(table, tuple(f.name for f in fields(base)), where)
+    reject_unknown(table, tuple(f.name for f in fields(base)), where)
     hints = get_type_hints(type(base))
     changes: dict[str, Any] = {}
     for key, value in table.items():
@@ -254,7 +248,7 @@ def _text(value: Any) -> str:
 def _data(table: Mapping[str, Any], where: str, folder: Path) -> DataDeclaration | None:
     if not table:
         return None
-    _reject_unknown(table, tuple(f.name for f in fields(DataDeclaration)), where)
+    reject_unknown(table, tuple(f.name for f in fields(DataDeclaration)), where)
     if "source" not in table:
         raise UsageError(f"{where}: needs a source")
     inputs = table.get("inputs", {})
@@ -279,9 +273,3 @@ def _located(text: str, folder: Path) -> str:
     if text.startswith(PATTERN):
         return text
     return str(folder / text) if any((folder / part).exists() for part in (text, head) if part) else text
-
-
-def _reject_unknown(table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
-    unknown = [key for key in table if key not in known]
-    if unknown:
-        raise UsageError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(known)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -13,6 +12,7 @@ from typing import Any, Final
 from edgeml import cpu as cpus
 from edgeml.errors import UsageError
 from edgeml.settings import settings
+from edgeml.toml_file import read_toml
 from edgeml.words import RUNTIMES, RuntimeName
 
 HOST: Final = "host"
@@ -156,28 +156,14 @@ def read_target(path: Path) -> Target:
     Raises:
         UsageError: missing, not TOML, an unknown or missing key, a value of another kind.
     """
-    try:
-        with path.open("rb") as stream:
-            table = tomllib.load(stream)
-    except OSError as error:
-        raise UsageError(f"target {path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"target {path}: not TOML: {error}") from error
-    return _checked(table, path)
-
-
-def _checked(table: Mapping[str, Any], path: Path) -> Target:
-    known = [f.name for f in fields(Target) if f.name != "name"]
-    for key in table:
-        if key not in known:
-            raise UsageError(f"target {path}: unknown key {key!r}; known: {', '.join(known)}")
+    table = read_toml(path, [f.name for f in fields(Target) if f.name != "name"])
     for key in ("title", "architecture", "cores", "cpu_features", "memory_bytes", "runtimes"):
         if key not in table:
-            raise UsageError(f"target {path}: needs {key}")
+            raise UsageError(f"{path}: needs {key}")
     values = {key: _value(key, value, path) for key, value in table.items()}
     foreign = [name for name in values["runtimes"] if name not in RUNTIMES]
     if foreign:
-        raise UsageError(f"target {path}: unknown runtime {foreign[0]!r}; known: {', '.join(RUNTIMES)}")
+        raise UsageError(f"{path}: unknown runtime {foreign[0]!r}; known: {', '.join(RUNTIMES)}")
     return Target(name=path.stem, **values)
 
 
@@ -194,7 +180,7 @@ def _value(key: str, value: Any, path: Path) -> Any:
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return frozenset(value) if key == "cpu_features" else tuple(value)
         wanted = "a list of texts"
-    raise UsageError(f"target {path}: {key} needs {wanted}, got {value!r}")
+    raise UsageError(f"{path}: {key} needs {wanted}, got {value!r}")
 
 
 @cache

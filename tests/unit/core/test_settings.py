@@ -35,9 +35,9 @@ def test_a_variable_overrides_the_file_and_an_empty_one_does_not(tmp_path: Path)
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("hom = 'x'", "unknown setting 'hom'; known: home, cache_dir, workers_dir"),
+        ("hom = 'x'", "unknown key 'hom'; known: home, cache_dir, workers_dir"),
         ("home = 3", "home must be a path in quotes, got 3"),
-        ("home = ", "not valid TOML"),
+        ("home = ", "not TOML"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_path(tmp_path: Path, text: str, said: str) -> None:
