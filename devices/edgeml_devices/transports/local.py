@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import select
 import shutil
-import signal
 import subprocess
 import tempfile
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
 from edgeml.atomic import replacing_file
 from edgeml.errors import TransportError, UsageError
+from edgeml.processes import ended_within, kill_session
 from edgeml.transport import CommandResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
-
-_SESSION_FIELD: Final = 3
-"""Place of the session id behind the command name in ``/proc/<pid>/stat`` (proc_pid_stat(5), field 6)."""
 
 
 class LocalTransport:
@@ -46,12 +40,12 @@ class LocalTransport:
             except (OSError, ValueError) as error:
                 raise TransportError(f"local: {_shown(argv)} could not be started: {error}") from error
             try:
-                ended = _wait(process, timeout_s)
+                ended = ended_within(process, timeout_s)
             except BaseException:
-                _kill_session(process)
+                kill_session(process)
                 raise
             if not ended:
-                _kill_session(process)
+                kill_session(process)
                 raise TransportError(
                     f"local: {_shown(argv)} did not end within {timeout_s:g} s and was killed; "
                     "give it more time or find out what it waits for"
@@ -83,44 +77,6 @@ class LocalTransport:
     def _require_open(self) -> None:
         if not self._open:
             raise TransportError("local: not connected; call connect() first, or use it in a with statement")
-
-
-def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
-    """Say whether the process ended in time. Popen.wait would find out up to 50 ms late."""
-    if hasattr(os, "pidfd_open"):
-        handle = os.pidfd_open(process.pid)
-        try:
-            ready, _, _ = select.select([handle], [], [], timeout_s)
-        finally:
-            os.close(handle)
-        if ready:
-            process.wait()
-        return bool(ready)
-    try:
-        process.wait(timeout_s)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
-
-
-def _kill_session(process: subprocess.Popen[bytes]) -> None:
-    """Kill the process and everything in its session, process groups of its own included."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    for pid in _session_members(process.pid):
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
-    process.wait()
-
-
-def _session_members(session: int) -> list[int]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError, ValueError, IndexError):
-            fields = stat.read_text(errors="replace").rpartition(")")[2].split()
-            if int(fields[_SESSION_FIELD]) == session:
-                found.append(int(stat.parent.name))
-    return found
 
 
 def _copy(source: Path, target: Path) -> None:

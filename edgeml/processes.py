@@ -1,0 +1,66 @@
+"""Waiting for processes, and ending them with everything that they started.
+
+For processes started with ``start_new_session=True``: the session is what still holds together a
+command, its children, and those of them that made process groups of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+_STATE, _SESSION = 0, 3
+"""Places behind the command name in ``/proc/<pid>/stat`` (proc_pid_stat(5), fields 3 and 6)."""
+_GONE: Final = frozenset("ZX")
+_PASSES: Final = 10
+"""A process that forks while its session is listed is found by the next pass."""
+
+
+def ended_within(process: subprocess.Popen[Any], timeout_s: float) -> bool:
+    """Say whether a process ended in time, as soon as it does; ``Popen.wait`` finds out up to 50 ms late."""
+    if not hasattr(os, "pidfd_open"):
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout_s)
+        return process.returncode is not None
+    if process.returncode is None:
+        handle = os.pidfd_open(process.pid)
+        try:
+            ready, _, _ = select.select([handle], [], [], timeout_s)
+        finally:
+            os.close(handle)
+        if not ready:
+            return False
+        process.wait()
+    return True
+
+
+def kill_session(process: subprocess.Popen[Any]) -> None:
+    """Kill a process with everything in its session, and reap it.
+
+    It may have ended: what it left behind is killed all the same. Without ``/proc``, only its process
+    group is found.
+    """
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    for _ in range(_PASSES):
+        members = list(_session_members(process.pid))
+        if not members:
+            break
+        for pid in members:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+def _session_members(session: int) -> Iterator[int]:
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError, IndexError):
+            fields = stat.read_text(errors="replace").rpartition(")")[2].split()
+            if int(fields[_SESSION]) == session and fields[_STATE] not in _GONE:
+                yield int(stat.parent.name)
