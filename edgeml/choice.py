@@ -35,8 +35,8 @@ def choose(
 
     Variants made for this very class of machine come first, then those made for a class whose features
     this machine has (the more features, the earlier), then the rest with a warning, those that suit no
-    target at all last; among equals the lowest measured latency wins, then what the conversion chose for
-    this class, then the order of the manifest.
+    target at all last; among equals what the conversion chose for this class (or for the most capable one
+    whose features this machine has) wins, then the lowest measured latency, then the order of the manifest.
 
     Args:
         manifest: of the bundle.
@@ -62,7 +62,7 @@ def choose(
     if not fit:
         reasons = "; ".join(f"{name} {reason}" for name, reason in unfit.items())
         raise BundleError(f"no variant of {manifest.name} suits this machine: {reasons}")
-    ranked = sorted(fit, key=lambda one: (_rank(one, machine), _latency(one), not _is_chosen(one, machine)))
+    ranked = sorted(fit, key=lambda one: (_rank(one, machine), _chosen(one, machine), _latency(one)))
     return [Choice(one, _warning(manifest, one, machine)) for one in ranked]
 
 
@@ -94,20 +94,25 @@ def _rank(variant: Variant, machine: Target) -> tuple[int, int]:
         return _FOR_NONE, 0
     if not set(variant.needs.cpu_features) <= machine.cpu_features:
         return _FOR_OTHERS, 0
-    if machine.name in variant.targets:
-        return 0, 0
-    features = [len(one.cpu_features) for one in _targets(variant) if one.runs_on(machine)]
-    return (1, -max(features)) if features else (_FOR_OTHERS, 0)
+    return _nearest(variant.targets, machine)
 
 
-def _is_chosen(variant: Variant, machine: Target) -> bool:
+def _chosen(variant: Variant, machine: Target) -> tuple[int, int]:
+    """Give the rank of the target that the conversion chose this variant for."""
     chosen_for = variant.extra.get("chosen_for")
-    return isinstance(chosen_for, list | tuple) and machine.name in chosen_for
+    names = (
+        [name for name in chosen_for if isinstance(name, str)] if isinstance(chosen_for, list | tuple) else []
+    )
+    return _nearest(names, machine)
 
 
-def _targets(variant: Variant) -> list[Target]:
-    found = (named_target(name) for name in variant.targets)
-    return [one for one in found if one is not None]  # the others are those of who made the bundle
+def _nearest(names: Sequence[str], machine: Target) -> tuple[int, int]:
+    """Rank by the target nearest to this machine."""
+    if machine.name in names:
+        return 0, 0
+    known = (named_target(name) for name in names)  # others are those of who made the bundle
+    features = [len(one.cpu_features) for one in known if one is not None and one.runs_on(machine)]
+    return (1, -max(features)) if features else (_FOR_OTHERS, 0)
 
 
 def _latency(variant: Variant) -> float:

@@ -2,9 +2,11 @@
 
 A variant is a candidate if it was made, suits the target and holds every gate. Of the candidates that
 lose at most the allowed points of accuracy (``max_drop``, 1.0 unless given) the one with the lowest median
-latency is taken, as ``edgeml.load`` does on the device. Without measured latencies the smallest file wins.
-Where nothing holds an allowance that nobody asked for, the most accurate candidate is taken and the reason
-says so.
+latency is taken; latencies within 5 % of the lowest count as equal, and then accuracy decides, then size.
+Without measured latencies the smallest file wins. Where accuracy is unknown, a quantized variant must come
+within ``SQNR_FLOOR_DB`` of the source's outputs, or float stays. Where nothing holds an allowance that nobody
+asked for, the most accurate candidate is taken and the reason says so. ``edgeml.load`` takes on the device
+what was chosen here, if its engine is there.
 """
 
 from __future__ import annotations
@@ -13,11 +15,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from edgeml.engines import engine
+from edgeml.words import Scheme
 from edgeml_converters.compare.outputs import SQNR_OF_EQUAL_DB
 from edgeml_converters.variants.rows import Row, kilobytes, lacking
 
 DEFAULT_MAX_DROP: Final = 1.0
 """Points of accuracy that a faster variant may cost when no ``max_drop`` is given."""
+EQUAL_LATENCY: Final = 1.05
+"""Medians of the same file measured twice differ by up to about 5 %."""
+SQNR_FLOOR_DB: Final = 20.0
+"""At 20 dB the outputs are off by a tenth of their own size (root mean square). Static int8 of sound small
+networks gives 20 to 35 dB; what a quantizer ruined gives 0 to 10."""
+FLOATS: Final[frozenset[Scheme]] = frozenset({"float32", "float16"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,33 +86,73 @@ def choose(target: str, rows: Sequence[Row], gates: Gates, measured_on: str | No
         why = _why(asked) or "it has none of the runtimes asked for"
         return Choice(target, None, f"no variant could be made: {why}")
     allowed = DEFAULT_MAX_DROP if gates.max_drop is None else gates.max_drop
-    within = [row for row in candidates if row.drop_points is None or row.drop_points <= allowed]
-    if not within:
-        best = min(candidates, key=lambda row: (row.drop_points or 0.0, row.size_bytes or 0))
-        reason = (
-            f"{best.name} loses {best.drop_points:.2f} points of accuracy, the least of "
-            f"{_count(candidates)}; none stays within {_points(allowed)}"
-        )
-        return Choice(target, best.name, reason, foreign, suiting=(best.name,))
-    best = _fastest(within)
-    reason = _reason(best, within, candidates, allowed)
+    within = [row for row in candidates if _may_be_chosen(row, allowed)]
+    if within:
+        best = _best(within)
+        reason = _reason(best, within, candidates, allowed, foreign=foreign)
+    else:
+        best = min(candidates, key=_loss)
+        within, reason = [best], _of_the_poor(best, candidates, allowed)
     if foreign:
-        reason += f"; latency was measured on {measured_on}, not on {target}"
+        reason += f"; provisional: latency was measured on {measured_on}, not on {target}"
+    reason += _needed_engine(best)
     return Choice(target, best.name, reason, foreign, suiting=tuple(row.name for row in within))
+
+
+def _may_be_chosen(row: Row, allowed: float) -> bool:
+    """Say whether a variant is near enough to its source to be ranked by speed."""
+    if row.drop_points is not None:
+        return row.drop_points <= allowed
+    return row.scheme in FLOATS or (row.measured.sqnr_db or 0.0) >= SQNR_FLOOR_DB
+
+
+def _loss(row: Row) -> tuple[float, float, int]:
+    """Order by what is lost: points of accuracy, where they are unknown SQNR; then by size."""
+    return row.drop_points or 0.0, -(row.measured.sqnr_db or 0.0), row.size_bytes or 0
+
+
+def _of_the_poor(best: Row, candidates: Sequence[Row], allowed: float) -> str:
+    if best.drop_points is None:
+        known = best.measured.sqnr_db
+        text = "its distance from the source is unknown" if known is None else f"SQNR {known:.1f} dB"
+        return (
+            f"{best.name}: {text}, the nearest to the source of {_count(candidates)}; accuracy was not "
+            f"evaluated, and none reaches {SQNR_FLOOR_DB:g} dB: evaluate before use"
+        )
+    return (
+        f"{best.name} loses {best.drop_points:.2f} points of accuracy, the least of "
+        f"{_count(candidates)}; none stays within {_points(allowed)}"
+    )
+
+
+def _needed_engine(best: Row) -> str:
+    """Name the extra that a device needs beyond what a plain installation has, LiteRT."""
+    if best.runtime == "litert":
+        return ""
+    known = engine(best.runtime)
+    return (
+        f"; the device needs {known.install}" if known is not None else f"; the device needs {best.runtime}"
+    )
 
 
 def _why(rows: Sequence[Row]) -> str:
     return "; ".join(f"{', '.join(one.names)}: {one.reason}" for one in lacking(rows))
 
 
-def _fastest(rows: Sequence[Row]) -> Row:
+def _best(rows: Sequence[Row]) -> Row:
     timed = [row for row in rows if row.measured.latency_ms is not None]
     if not timed:
         return min(rows, key=lambda row: row.size_bytes or 0)
-    return min(timed, key=lambda row: (_p50(row), row.size_bytes or 0))
+    lowest = min(map(_p50, timed))
+    return min(
+        (row for row in timed if _p50(row) <= EQUAL_LATENCY * lowest),
+        key=lambda row: (*_loss(row), _p50(row)),
+    )
 
 
-def _reason(best: Row, within: Sequence[Row], candidates: Sequence[Row], allowed: float) -> str:
+def _reason(
+    best: Row, within: Sequence[Row], candidates: Sequence[Row], allowed: float, *, foreign: bool
+) -> str:
     facts = []
     if best.measured.latency_ms is not None:
         facts.append(f"{_p50(best):.3g} ms (p50)")
@@ -115,31 +165,47 @@ def _reason(best: Row, within: Sequence[Row], candidates: Sequence[Row], allowed
     text = f"{best.name}: {', '.join(facts)}"
     if len(candidates) == 1:
         return f"{text}; the only usable variant"
-    how = "fastest" if best.measured.latency_ms is not None else "smallest"
-    if best.drop_points is not None:
-        text += f"; the {how} of {_count(within)} that lose at most {_points(allowed)}"
-    else:
-        text += f"; the {how} of {_count(within)}; accuracy was not evaluated"
-    slower = _slower_int8(best, candidates)
+    text += f"; the {_how(best, within)} of {_count(within)}"
+    text += f" that lose at most {_points(allowed)}" if best.drop_points is not None else ""
+    if best.drop_points is None:
+        text += "; accuracy was not evaluated"
+        poor = [row for row in candidates if row not in within]
+        if poor:
+            names = ", ".join(row.name for row in poor)
+            text += f", so that {names} below {SQNR_FLOOR_DB:g} dB SQNR did not count"
+    slower = _unpaid_int8(best, candidates, foreign=foreign)
     return f"{text}. {slower}" if slower else text
 
 
-def _slower_int8(best: Row, candidates: Sequence[Row]) -> str | None:
-    """Say so when quantization did not pay."""
+def _how(best: Row, within: Sequence[Row]) -> str:
+    """Say by what the variant is the best."""
+    if best.measured.latency_ms is None:
+        return "smallest"
+    if _p50(best) == min(map(_p50, within)):
+        return "fastest"
+    if any(_loss(row)[:2] > _loss(best)[:2] and _p50(row) < _p50(best) for row in within):
+        return "most accurate of those within 5 % of the lowest latency"
+    return "smallest of those within 5 % of the lowest latency"
+
+
+def _unpaid_int8(best: Row, candidates: Sequence[Row], *, foreign: bool) -> str | None:
+    """Say so when quantization did not pay; of latency only where it was measured for the target."""
     if best.scheme != "float32" or best.measured.latency_ms is None:
         return None
     rivals = [row for row in candidates if row.scheme.startswith("int") and row.measured.latency_ms]
     if not rivals:
         return None
     rival = min(rivals, key=_p50)
-    if _p50(rival) > _p50(best):
+    if _p50(rival) > EQUAL_LATENCY * _p50(best):
+        if foreign:
+            return None
         return (
             f"int8 is slower here: float32 kept ({_p50(best):.3g} ms against {_p50(rival):.3g} ms "
             f"for {rival.name})"
         )
-    return (
-        f"{rival.name} is faster ({_p50(rival):.3g} ms) and loses too much: {_drop(rival.drop_points or 0.0)}"
-    )
+    if _p50(best) > EQUAL_LATENCY * _p50(rival) and rival.drop_points is not None:
+        return f"{rival.name} is faster ({_p50(rival):.3g} ms) and loses too much: {_drop(rival.drop_points)}"
+    return None
 
 
 def _drop(points: float) -> str:

@@ -1,5 +1,6 @@
 """The rule that picks a variant for a target."""
 
+import pytest
 from edgeml_converters.variants.choose import Gates, choose
 from edgeml_converters.variants.rows import Row
 
@@ -7,7 +8,7 @@ from edgeml.converter import QuantizerSettings
 from edgeml.manifest import Latency, Measured
 
 
-def row(name, p50=None, drop=None, size=100_000, *, status="ok", targets=("board",), reason=""):
+def row(name, p50=None, drop=None, size=100_000, *, status="ok", targets=("board",), reason="", sqnr=None):
     runtime, scheme = name.split("-", 1)
     return Row(
         name=name,
@@ -19,7 +20,7 @@ def row(name, p50=None, drop=None, size=100_000, *, status="ok", targets=("board
         reason=reason,
         size_bytes=size,
         drop_points=drop,
-        measured=Measured(latency_ms=None if p50 is None else Latency(p50, p50, p50)),
+        measured=Measured(latency_ms=None if p50 is None else Latency(p50, p50, p50), sqnr_db=sqnr),
     )
 
 
@@ -51,9 +52,48 @@ def test_what_loses_too_much_does_not_suit_the_target():
 
 
 def test_without_latency_the_smallest_wins_and_without_data_the_reason_says_so():
-    choice = chosen([row("litert-float32", size=400), row("litert-int8_static", size=100)])
+    choice = chosen([row("litert-float32", size=400), row("litert-int8_static", size=100, sqnr=30.0)])
     assert choice.variant == "litert-int8_static"
     assert "accuracy was not evaluated" in choice.reason
+
+
+@pytest.mark.parametrize("sqnr", [19.9, None])
+def test_unknown_accuracy_and_outputs_far_from_the_source_keep_float(sqnr):
+    choice = chosen([row("litert-float32", 2.0, sqnr=300.0), row("litert-int8_static", 1.0, sqnr=sqnr)])
+    assert choice.variant == "litert-float32"
+    assert choice.suiting == ("litert-float32",)
+    assert "accuracy was not evaluated, so that litert-int8_static below 20 dB SQNR did not count" in (
+        choice.reason
+    )
+
+
+def test_a_target_with_only_poor_variants_gets_the_nearest_one_and_is_told():
+    choice = chosen([row("litert-int8_static", 1.0, sqnr=8.0), row("litert-int16x8", 2.0, sqnr=15.0)])
+    assert choice.variant == "litert-int16x8"
+    assert "SQNR 15.0 dB" in choice.reason
+    assert "none reaches 20 dB" in choice.reason
+
+
+def test_latencies_within_5_per_cent_are_equal_and_accuracy_decides():
+    rows = [row("litert-float32", 1.04, 0.0, size=400), row("litert-int8_static", 1.0, 0.6, size=100)]
+    choice = chosen(rows)
+    assert choice.variant == "litert-float32"
+    assert "the most accurate of those within 5 % of the lowest latency of 2" in choice.reason
+    assert chosen([rows[0], row("litert-int8_static", 1.0, 0.0, size=100)]).variant == "litert-int8_static"
+    assert chosen([row("litert-float32", 1.06, 0.0), rows[1]]).variant == "litert-int8_static"
+
+
+def test_equal_latency_and_accuracy_leave_it_to_the_size():
+    rows = [row("litert-float32", 1.0, 0.0, size=400), row("litert-int8_static", 1.04, 0.0, size=100)]
+    assert chosen(rows).variant == "litert-int8_static"
+    assert "the smallest of those within 5 %" in chosen(rows).reason
+
+
+def test_what_another_engine_than_litert_asks_of_the_device_is_said():
+    assert (
+        "the device needs pip install 'edgeml-runtimes[openvino]'" in chosen([row("openvino-float32")]).reason
+    )
+    assert "the device needs" not in chosen([row("litert-float32")]).reason
 
 
 def test_nobodys_gate_does_not_leave_a_target_empty():
@@ -84,7 +124,12 @@ def test_rows_of_other_targets_do_not_count():
 def test_latency_of_another_class_of_machine_is_marked():
     choice = chosen([row("litert-float32", 1.0, 0.0)], measured_on="x86-64-amx")
     assert choice.foreign_latency
-    assert "measured on x86-64-amx, not on board" in choice.reason
+    assert "provisional: latency was measured on x86-64-amx, not on board" in choice.reason
+
+
+def test_nothing_is_said_of_int8_being_slow_from_another_machines_latency():
+    rows = [row("litert-float32", 1.0, 0.0), row("litert-int8_static", 1.5, 0.0)]
+    assert "int8 is slower" not in chosen(rows, measured_on="x86-64-amx").reason
 
 
 def test_each_gate_names_its_number():

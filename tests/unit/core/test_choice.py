@@ -113,6 +113,19 @@ def test_without_latencies_the_conversions_choice_for_this_class_counts() -> Non
     assert names(first, replace(second, extra={"chosen_for": 3})) == ["litert-a", "litert-b"]
 
 
+def test_what_the_conversion_chose_comes_before_what_is_a_little_faster() -> None:
+    faster = variant("litert-a", "x86-64-vnni", p50=0.98)
+    chosen = replace(variant("litert-b", "x86-64-vnni", p50=1.0), extra={"chosen_for": ["x86-64-vnni"]})
+    assert names(faster, chosen) == ["litert-b", "litert-a"]
+
+
+def test_a_machine_of_no_named_class_takes_what_was_chosen_for_the_nearest_one() -> None:
+    both = ("x86-64-v2", "x86-64-v3")
+    first = replace(variant("litert-a", *both, p50=1.0), extra={"chosen_for": ["x86-64-v2"]})
+    second = replace(variant("litert-b", *both, p50=2.0), extra={"chosen_for": ["x86-64-v3"]})
+    assert names(first, second) == ["litert-b", "litert-a"]
+
+
 def test_an_accelerator_or_memory_that_is_not_here_rules_out() -> None:
     coral = variant("litert-a", "coral-usb", needs=Needs(accelerator="edgetpu"))
     large = variant("litert-b", needs=Needs(memory_bytes=1 << 50))
