@@ -197,6 +197,12 @@ def test_calibration_at_another_scale_is_a_finding_in_result_and_report(kws, tmp
     assert result.choices[0].variant == "litert-float32"
 
 
+def test_forgotten_preprocessing_does_not_go_unnoticed(kws):
+    result = convert(kws / "kws_float.tflite", **options(kws, preprocess=None, runtimes=("litert",)))
+    codes = {finding["code"] for finding in result.to_json()["findings"]}
+    assert {"undeclared-integer-data", "accuracy-near-chance"} <= codes
+
+
 def test_an_int8_source_is_not_quantized_again(kws):
     result = convert(kws / "kws_ref_model_int8.tflite", **options(kws, runtimes=("litert",)))
     rows = {row.scheme: row for row in result.rows}

@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeml.errors import DataError, InputError
 from edgeml.findings import Finding
+from edgeml.preprocess import Preprocess
 from edgeml.tensors import Array, TensorSpec, reject_array, reject_names, shape_fits
 
 Role = Literal["calibration", "evaluation"]
@@ -197,6 +198,33 @@ def lint_evaluation(data: DataSummary, source: str) -> tuple[Finding, ...]:
     if data.count == 0:
         raise DataError(f"evaluation data {source!r} hold no samples")
     return tuple(_lint_constant(data))
+
+
+def lint_raw(
+    role: Role, raw: Mapping[str, Array], inputs: Sequence[TensorSpec], preprocess: Preprocess
+) -> tuple[Finding, ...]:
+    """Judge a sample as it stands in its source: integers that reach a float input as they are.
+
+    A declared ``dtype`` says that this is meant.
+    """
+    declared = preprocess.scale != 1.0 or preprocess.zero_point or preprocess.mean or preprocess.std
+    if declared or preprocess.dtype is not None:
+        return ()
+    return tuple(
+        Finding(
+            "undeclared-integer-data",
+            "warning",
+            f"input {spec.name}",
+            f"the {role} data are {np.asarray(raw[spec.name]).dtype}, the model takes {spec.dtype}, and no "
+            "pre-processing says what the integers stand for",
+            "declare scale (1/255, say), zero_point, mean or std; if the model takes them as they are, "
+            f"declare dtype={spec.dtype}",
+        )
+        for spec in inputs
+        if spec.name in raw
+        and spec.dtype.startswith("float")
+        and np.asarray(raw[spec.name]).dtype.kind in "iu"
+    )
 
 
 def lint_pair(calibration: DataSummary, evaluation: DataSummary) -> tuple[Finding, ...]:

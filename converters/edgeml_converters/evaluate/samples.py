@@ -17,6 +17,7 @@ from edgeml_converters.evaluate.lints import (
     lint_calibration,
     lint_evaluation,
     lint_pair,
+    lint_raw,
 )
 from edgeml_converters.evaluate.spool import Spool
 
@@ -32,6 +33,8 @@ class Samples:
     labels: Array | None
     """[N] or [N,…]."""
     label_names: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
+    """About how the samples stand in their source, before pre-processing."""
 
     @property
     def count(self) -> int:
@@ -67,7 +70,8 @@ def read_samples(
             spool.append(sample)
     finally:
         spool.close()
-    return Samples(role, data.source, spool, watch.summary(), labels, data.label_names)
+    found = lint_raw(role, next(iter(data.raw())), inputs, preprocess)
+    return Samples(role, data.source, spool, watch.summary(), labels, data.label_names, found)
 
 
 def lint(calibration: Samples | None, evaluation: Samples | None) -> tuple[Finding, ...]:
@@ -77,6 +81,8 @@ def lint(calibration: Samples | None, evaluation: Samples | None) -> tuple[Findi
         DataError: there are data, and they hold no samples.
     """
     findings: list[Finding] = []
+    for known in (calibration, evaluation):
+        findings += known.findings if known is not None else ()
     if calibration is not None:
         findings += lint_calibration(calibration.summary, calibration.source)
     if evaluation is not None:

@@ -25,6 +25,7 @@ from edgeml_converters.formats.files import hash_tree, size_bytes
 from edgeml_converters.formats.scheme import state_of
 from edgeml_converters.graph import Plan, no_way, plan, this_machine
 from edgeml_converters.steps.onnx import with_unknown_operators
+from edgeml_converters.variants import findings
 from edgeml_converters.variants.artifact import Artifact, random_samples, runs_here, with_shapes
 from edgeml_converters.variants.choose import Choice, choose
 from edgeml_converters.variants.make import Evaluator
@@ -35,14 +36,6 @@ from edgeml_converters.variants.step_runner import CALIBRATED, Executor
 
 PARITY_SAMPLES: Final = 8
 """Samples on which each step is compared with its source."""
-
-NO_DATA: Final = Finding(
-    "no-data",
-    "warning",
-    "data",
-    "no calibration or evaluation data: steps were compared on random samples, accuracy was not evaluated",
-    "give --evaluate (labelled samples) to have variants judged by what matters",
-)
 
 Progress = Callable[[str], None]
 
@@ -105,8 +98,21 @@ def run(request: Request, scratch: Path, cache: StepCache, progress: Progress) -
         rows=tuple(made),
         choices=tuple(choices),
         data=data,
-        findings=(*data.findings, *executor.findings),
+        findings=(*data.findings, *_judged(request, data, made), *executor.findings),
         machine=machine.name,
+    )
+
+
+def _judged(request: Request, data: Evaluator, rows: Sequence[Row]) -> tuple[Finding, ...]:
+    """Draw what a person should know from the whole."""
+    labels = data.evaluation.labels if data.evaluation is not None else None
+    accuracy = data.reference.value if data.reference is not None else None
+    return (
+        *findings.near_chance(data.metric, accuracy, labels),
+        *findings.accuracy_unknown(request, data.metric),
+        *findings.not_calibrated(request),
+        *findings.runtimes_left_out(request, rows),
+        *findings.accelerators_left_out(request),
     )
 
 
@@ -186,7 +192,7 @@ def _prepare(
     wanted = [row for row in rows if row.status == "ok"]
     if not source.inputs:
         _probe(request, executor, [plans[row.name] for row in wanted])
-    findings: tuple[Finding, ...] = ()
+    found: tuple[Finding, ...] = ()
     calibration = evaluation = None
     if source.inputs:
         given = (source.inputs, request.preprocess, request.label_names, executor.scratch)
@@ -196,14 +202,13 @@ def _prepare(
             calibration = read_samples("calibration", request.calibration, *given)
         if request.evaluation is not None:
             evaluation = read_samples("evaluation", request.evaluation, *given)
-        findings = lint(calibration, evaluation) + _lint_source(source, calibration, evaluation)
+        found = lint(calibration, evaluation) + _lint_source(source, calibration, evaluation)
     known = evaluation or calibration
     if known is not None:
         executor.use_samples(known.spool.first(PARITY_SAMPLES))
     elif source.inputs:
         executor.use_samples(random_samples(source.inputs, PARITY_SAMPLES))
-        findings += (NO_DATA,)
-    evaluator = Evaluator(request, executor, calibration, evaluation, findings)
+    evaluator = Evaluator(request, executor, calibration, evaluation, found)
     evaluator.judge_source()
     return evaluator
 
@@ -230,11 +235,11 @@ def _lint_source(
             info = np.iinfo(spec.dtype)
             low, high = dequantize(np.array([info.min, info.max]), spec.quantization)
             seen[spec.name] = (float(low), float(high))
-    findings: tuple[Finding, ...] = ()
+    found: tuple[Finding, ...] = ()
     for data in (calibration, evaluation):
         if data is not None and seen:
-            findings += lint_seen_ranges(data.summary, seen, "the quantized source")
-    return findings
+            found += lint_seen_ranges(data.summary, seen, "the quantized source")
+    return found
 
 
 def _measured(rows: Sequence[Row], progress: Progress) -> list[Row]:
@@ -263,7 +268,8 @@ def _with_measurement(row: Row, result: latency.Result | None) -> Row:
         machine=result.machine,
         threads=result.threads,
     )
-    return replace(row, measured=measured, runtime_version=result.runtime_version)
+    row = replace(row, measured=measured, runtime_version=result.runtime_version)
+    return replace(row, findings=(*row.findings, *findings.noisy(row)))
 
 
 def _gated(request: Request, row: Row) -> Row:

@@ -8,11 +8,13 @@ from edgeml_converters.evaluate.lints import (
     lint_calibration,
     lint_evaluation,
     lint_pair,
+    lint_raw,
     lint_seen_ranges,
     summarise,
 )
 
 from edgeml.errors import DataError
+from edgeml.preprocess import Preprocess
 from edgeml.tensors import TensorSpec
 
 X = TensorSpec("x", (1, 4, 4, 3), "float32")
@@ -113,3 +115,24 @@ def test_data_outside_what_a_quantized_source_was_made_for():
     (finding,) = lint_seen_ranges(summary, {"x": (-3.0, 3.0)}, "the int8 source")
     assert finding.code == "range-outside-model"
     assert lint_seen_ranges(summary, {"other": (-1.0, 1.0)}, "the int8 source") == ()
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64])
+def test_integers_that_reach_a_float_input_as_they_are_are_a_warning(dtype):
+    (found,) = lint_raw("evaluation", {"x": np.zeros((4, 4, 3), dtype)}, (X,), Preprocess(resize=(4, 4)))
+    assert found.code == "undeclared-integer-data"
+    assert np.dtype(dtype).name in found.message
+    assert "dtype=float32" in found.remedy
+
+
+@pytest.mark.parametrize(
+    "declared", [Preprocess(scale=1 / 255), Preprocess(mean=(127.5,)), Preprocess(dtype="float32")]
+)
+def test_declared_integers_are_no_finding(declared):
+    assert lint_raw("evaluation", {"x": np.zeros((4, 4, 3), np.uint8)}, (X,), declared) == ()
+
+
+def test_integers_for_an_integer_input_and_floats_are_no_finding():
+    tokens = TensorSpec("x", (1, 8), "int64")
+    assert lint_raw("evaluation", {"x": np.zeros(8, np.int64)}, (tokens,), Preprocess()) == ()
+    assert lint_raw("evaluation", {"x": np.zeros((4, 4, 3), np.float32)}, (X,), Preprocess()) == ()

@@ -1,0 +1,135 @@
+"""What a person should know of a finished conversion: findings drawn from its rows, data and targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from edgeml.findings import Finding
+from edgeml.tensors import Array
+from edgeml_converters.evaluate.metrics import Metric
+from edgeml_converters.variants.choose import SQNR_FLOOR_DB
+from edgeml_converters.variants.request import Request
+from edgeml_converters.variants.rows import Row, lacking
+
+CHANCE_FACTOR: Final = 3.0
+CHANCE_SHARE: Final = 0.2
+"""A source that is right less than 3 times as often as a guess, or, of fewer than 11 classes, that goes less
+than a fifth of the way from a guess to perfect, is being fed something else than it was trained on."""
+NOISY_RATIO: Final = 3.0
+"""On an idle machine p95 is 1.05 to 1.5 times p50; beyond this other work took the CPU while measuring."""
+
+
+def near_chance(metric: Metric | None, accuracy: float | None, labels: Array | None) -> tuple[Finding, ...]:
+    """Report a source whose own top-1 is about that of a guess among the classes in the data."""
+    if metric is None or metric.name != "top1" or accuracy is None or labels is None:
+        return ()
+    classes = np.unique(labels).size
+    if classes < 2:  # noqa: PLR2004 - of one class there is nothing to guess
+        return ()
+    chance = 1.0 / classes
+    if accuracy >= min(CHANCE_FACTOR * chance, chance + CHANCE_SHARE * (1.0 - chance)):
+        return ()
+    return (
+        Finding(
+            "accuracy-near-chance",
+            "warning",
+            "evaluation data",
+            f"the source model itself is right for {100 * accuracy:.1f} % of the samples, a guess among "
+            f"their {classes} classes for {100 * chance:.1f} %: drops measured on these data mean nothing",
+            "check scale, zero_point, mean and std, color and layout of the pre-processing, and label_offset",
+        ),
+    )
+
+
+def accuracy_unknown(request: Request, metric: Metric | None) -> tuple[Finding, ...]:
+    """Report that variants were judged by their outputs alone."""
+    if metric is not None:
+        return ()
+    if request.evaluation is not None:
+        seen, remedy = "the evaluation data have no labels", "give labels with them, or a --metric without"
+    elif request.calibration is not None:
+        seen, remedy = "no evaluation data", "give --evaluate (labelled samples)"
+    else:
+        seen = "no calibration or evaluation data: steps were compared on random samples"
+        remedy = "give --evaluate (labelled samples)"
+    return (
+        Finding(
+            "no-data",
+            "warning",
+            "data",
+            f"{seen}; accuracy was not evaluated, and a quantized variant is only chosen from "
+            f"{SQNR_FLOOR_DB:g} dB SQNR on",
+            f"{remedy} to have variants judged by what matters",
+        ),
+    )
+
+
+def not_calibrated(request: Request) -> tuple[Finding, ...]:
+    """Say that the default left static int8 out."""
+    if request.calibration is not None or request.schemes:
+        return ()
+    return (
+        Finding(
+            "no-calibration",
+            "info",
+            "int8_static",
+            "int8_static was not made: it needs calibration data",
+            "give --calibration (100 or more samples of what the model will see)",
+        ),
+    )
+
+
+def runtimes_left_out(request: Request, rows: Sequence[Row]) -> tuple[Finding, ...]:
+    """Name each runtime of a target that ended up without any variant, and why."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for target in request.targets:
+        for runtime in target.runtimes:
+            own = [row for row in rows if row.runtime == runtime and target.name in row.targets]
+            if own and all(row.status in {"unavailable", "failed"} for row in own):
+                why = "; ".join(one.reason for one in lacking(own))
+                found.setdefault((runtime, why), []).append(target.name)
+    return tuple(
+        Finding(
+            "runtime-left-out",
+            "warning",
+            ", ".join(targets),
+            f"there is no {runtime} variant: {why}",
+            f"mend that and convert again, or leave {runtime} out with --runtime",
+        )
+        for (runtime, why), targets in found.items()
+    )
+
+
+def accelerators_left_out(request: Request) -> tuple[Finding, ...]:
+    """Say that the variants run on the CPU of a target that has an accelerator."""
+    return tuple(
+        Finding(
+            "accelerator-not-used",
+            "warning",
+            target.name,
+            f"no variant uses its {', '.join(target.accelerators)}: all of them run on the CPU",
+            "compile the int8_static TFLite variant with the accelerator's own compiler",
+        )
+        for target in request.targets
+        if target.accelerators
+    )
+
+
+def noisy(row: Row) -> tuple[Finding, ...]:
+    """Report latencies of one variant that lie too far apart to rank by."""
+    latency = row.measured.latency_ms
+    if latency is None or latency.p95 <= NOISY_RATIO * latency.p50:
+        return ()
+    return (
+        Finding(
+            "noisy-measurement",
+            "warning",
+            row.name,
+            f"p95 is {latency.p95 / latency.p50:.1f} times p50 ({latency.p95:.3g} and {latency.p50:.3g} ms): "
+            "something else used the CPU",
+            "stop other programs and convert again (finished steps come from the cache)",
+        ),
+    )
