@@ -55,6 +55,21 @@ def settings(folder: Path | None = None, environment: Mapping[str, str] | None =
     )
 
 
+def origin(key: str, folder: Path | None = None, environment: Mapping[str, str] | None = None) -> str:
+    """Say in a word or two where a setting's value comes from: a variable, a file, or the default."""
+    environment = os.environ if environment is None else environment
+    if environment.get(VARIABLES[key]):
+        return f"set by {VARIABLES[key]}"
+    file = _find(Path.cwd() if folder is None else folder.absolute())
+    given = {} if file is None else _read(file)
+    if key in given:
+        return f"set in {file}"
+    if key == "workers_dir":
+        home = origin("home", folder, environment)
+        return home if home == "the default" else f"workers in home, {home}"
+    return "the default"
+
+
 def _find(folder: Path) -> Path | None:
     for place in (folder, *folder.parents):
         if (place / FILE_NAME).is_file():

@@ -33,6 +33,7 @@ def list_(as_json: bool) -> None:
       edgeml workers list --json
     """  # noqa: D301 - as above
     from edgeml_converters.workers import WORKERS, size_bytes, status
+    from edgeml_converters.workers.catalogue import workers_dir, workers_dir_origin
 
     found = [(worker, status(name)) for name, worker in WORKERS.items()]
     if as_json:
@@ -50,7 +51,8 @@ def list_(as_json: bool) -> None:
             }
             for worker, state in found
         ]
-        click.echo(json.dumps({"schema": 1, "workers": rows}, indent=2))
+        place = {"path": str(workers_dir()), "origin": workers_dir_origin()}
+        click.echo(json.dumps({"schema": 1, "workers_dir": place, "workers": rows}, indent=2))
         return
     from rich.console import Console
     from rich.table import Table
@@ -61,11 +63,14 @@ def list_(as_json: bool) -> None:
         table.add_column(column)
     for worker, state in found:
         colour = "green" if state.usable else "yellow" if state.state == "outdated" else ""
-        table.add_row(Text(state.name, "bold"), Text(state.state, colour), worker.purpose, Text(state.reason))
+        # where a missing one would be is the folder below the table
+        detail = "" if state.state == "missing" else state.reason
+        table.add_row(Text(state.name, "bold"), Text(state.state, colour), worker.purpose, Text(detail))
     Console().print(table)
+    click.echo(f"\nworkers_dir: {workers_dir()} ({workers_dir_origin()})")
     missing = [state.name for _, state in found if not state.usable]
     if missing:
-        click.echo(f"\nInstall one: edgeml workers install {missing[0]}")
+        click.echo(f"Install one: edgeml workers install {missing[0]}")
 
 
 @workers.command()

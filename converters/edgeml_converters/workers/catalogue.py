@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from edgeml.errors import UsageError, WorkerMissingError
-from edgeml.settings import settings
+from edgeml.settings import origin, settings
 
 State = Literal["installed", "importable", "configured", "outdated", "missing"]
 
@@ -76,6 +76,11 @@ def workers_dir() -> Path:
     return settings().workers_dir
 
 
+def workers_dir_origin() -> str:
+    """Say where the setting comes from: a worker installed under another setting is not seen."""
+    return origin("workers_dir")
+
+
 def folder(name: str) -> Path:
     """Give the folder of this package that holds a worker's script and pins."""
     return Path(__file__).parent / worker_named(name).name
@@ -115,7 +120,8 @@ def status(name: str) -> WorkerStatus:
     if _importable(worker.modules):
         reason = f"{', '.join(worker.modules)} can be imported in this interpreter"
         return WorkerStatus(name, "importable", usable=True, reason=reason, python=Path(sys.executable))
-    return WorkerStatus(name, "missing", usable=False, reason="not installed")
+    reason = f"not installed in {workers_dir()}; workers_dir is {workers_dir_origin()}"
+    return WorkerStatus(name, "missing", usable=False, reason=reason)
 
 
 def interpreter(name: str) -> Path:

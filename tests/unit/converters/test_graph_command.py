@@ -62,12 +62,10 @@ def test_the_json_holds_a_plan_for_every_runtime(model: Path) -> None:
         "onnx/float32",
         "tflite/float32",
     )
-    assert step["requires"][0] == {
-        "kind": "worker",
-        "name": "onnx2tf",
-        "missing": "not installed",
-        "command": "edgeml workers install onnx2tf",
-    }
+    need = step["requires"][0]
+    assert (need["kind"], need["name"]) == ("worker", "onnx2tf")
+    assert need["missing"].startswith("not installed in ")
+    assert need["command"] == "edgeml workers install onnx2tf"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgeml.errors import SettingsError
-from edgeml.settings import settings
+from edgeml.settings import origin, settings
 
 
 def test_defaults_follow_xdg(tmp_path: Path) -> None:
@@ -45,3 +45,11 @@ def test_a_wrong_file_is_refused_with_its_path(tmp_path: Path, text: str, said: 
     with pytest.raises(SettingsError, match=r"edgeml\.toml") as caught:
         settings(tmp_path, {})
     assert said in str(caught.value)
+
+
+def test_where_a_setting_comes_from_can_be_told(tmp_path: Path) -> None:
+    assert origin("workers_dir", tmp_path, {}) == "the default"
+    assert origin("workers_dir", tmp_path, {"EDGEML_HOME": "/x"}) == "workers in home, set by EDGEML_HOME"
+    (tmp_path / "edgeml.toml").write_text('workers_dir = "w"\n')
+    assert origin("workers_dir", tmp_path, {}) == f"set in {tmp_path / 'edgeml.toml'}"
+    assert origin("workers_dir", tmp_path, {"EDGEML_WORKERS_DIR": "/x"}) == "set by EDGEML_WORKERS_DIR"
