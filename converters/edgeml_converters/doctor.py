@@ -14,6 +14,7 @@ TOOLS: Final = (
     # not imported: each takes seconds
     Package("ai-edge-quantizer", "ai-edge-quantizer", "", "quantizing TFLite", _ALL),
     Package("matplotlib", "matplotlib", "", "pictures in the report", _ALL),
+    Package("skl2onnx", "skl2onnx", "", "scikit-learn estimators", "edgeml-converters[sklearn]"),
     Package("scikit-learn", "scikit-learn", "", "scikit-learn estimators", "edgeml-converters[sklearn]"),
 )
 

@@ -58,5 +58,6 @@ def _show(found: tuple[Check, ...]) -> None:
     remedies = [check for check in found if check.remedy]
     if remedies:
         console.print("\nTo get what is not here:")
-        for check in remedies:
-            console.print(Text(f"  {check.name}: {check.remedy}"), soft_wrap=True)
+        for remedy in dict.fromkeys(check.remedy for check in remedies):
+            names = ", ".join(check.name for check in remedies if check.remedy == remedy)
+            console.print(Text(f"  {names}: {remedy}"), soft_wrap=True)

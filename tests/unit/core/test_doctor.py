@@ -227,6 +227,16 @@ class TestCommand:
         assert result.exit_code == 0
         assert "litert: pip install 'edgeml-runtimes[litert]'" in result.output
 
+    def test_a_remedy_that_several_need_is_shown_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        remedy = "pip install 'edgeml-core[workstation]'"
+        found = tuple(Check("tool", name, "missing", "not installed", remedy) for name in ("onnx", "nncf"))
+        monkeypatch.setattr(doctor, "checks", lambda: found)
+
+        shown = CliRunner().invoke(main, ["doctor"]).output
+
+        assert shown.count(remedy) == 1
+        assert f"onnx, nncf: {remedy}" in shown
+
     def test_what_is_broken_is_exit_code_1(self, monkeypatch: pytest.MonkeyPatch) -> None:
         broken = Check("runtime", "litert", "broken", "2.3.0, cannot be imported: no libc", "reinstall it")
         monkeypatch.setattr(doctor, "checks", lambda: (broken,))
