@@ -36,7 +36,7 @@ $(STAMP): constraints.txt $(PYPROJECTS) scripts/make-venv
 	    echo "Installing the development environment into $(VENV)"; \
 	    $(BIN)/python -m pip install -qq -c constraints.txt $(BACKEND); \
 	    $(BIN)/python -m pip install -qq --no-build-isolation -c constraints.txt \
-	        -e . -e "./runtimes[all]" -e "./converters[all,sklearn]" -e ./devices $(TOOLS); \
+	        -e . -e "./runtimes[all]" -e "./converters[all]" -e ./devices $(TOOLS); \
 	fi
 	@cat $^ | sha256sum > $@
 
