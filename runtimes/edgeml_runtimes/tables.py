@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from rich.text import Text
 
+from edgeml.figures import milliseconds, readable_size
+from edgeml.terminal import Column, open_console, print_table
 from edgeml_runtimes.benchmark import result_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from edgeml.data import Dataset
+    from edgeml.measure import Measurement
     from edgeml.pipeline import Prediction
     from edgeml.runtime import OperatorTime
     from edgeml_runtimes.benchmark import Job, Result
 
-_MIB = 1 << 20
 _OPERATORS_SHOWN = 40
-_NAME_WIDTH = 24
-_LONG_MS = 100
-"""From here on a table shows whole milliseconds."""
 
 
 def measuring(jobs: Sequence[Job]) -> Iterator[Job]:
@@ -56,89 +54,84 @@ def print_json(results: Sequence[Result]) -> None:
 
 def print_results(results: Sequence[Result]) -> None:
     """Print a table, the quickest marked, and the operators where they were timed."""
-    console = Console()
-    measured = [result for result in results if result.measurement is not None]
+    console = open_console()
+    titles = _titles(results)
+    measured = [(title, result) for title, result in zip(titles, results, strict=True) if result.measurement]
     if measured:
         _print_table(console, measured)
-    for result in measured:
+    for title, result in measured:
         if result.operators:
-            _print_operators(console, result)
+            _print_operators(console, title, result)
         elif result.reason:
-            console.print(Text(f"{_title(result)}: {result.reason}"))
-    for result in results:
+            console.print(Text(f"{title}: {result.reason}"))
+    for title, result in zip(titles, results, strict=True):
         if result.measurement is None:
-            click.echo(f"{click.style('failed:', fg='red')} {_title(result)}: {result.reason}", err=True)
+            click.echo(f"{click.style('failed:', fg='red')} {title}: {result.reason}", err=True)
 
 
-def _print_table(console: Console, measured: Sequence[Result]) -> None:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("", overflow="fold")
-    # A variant's name begins with its runtime.
-    named = any(result.job.variant is None for result in measured)
-    if named:
-        table.add_column("runtime", no_wrap=True)
-    for column in ("p50\nms", "p95\nms", "p99\nms", "per\nsecond", "load\nms", "import\nms", "peak\nMiB"):
-        table.add_column(column, justify="right", no_wrap=True)
-    best = min(measured, key=_p50) if len(measured) > 1 else None
-    for result in measured:
-        table.add_row(*_cells(result, is_best=result is best, named=named))
-    console.print(table)
+def _print_table(console: Console, measured: Sequence[tuple[str, Result]]) -> None:
+    found = [result.measurement for _, result in measured if result.measurement is not None]
+    best = min(found, key=lambda one: one.latency_ms.p50) if len(found) > 1 else None
+    names = [f"{title} *" if one is best else title for (title, _), one in zip(measured, found, strict=True)]
+    columns = [Column("", names, is_name=True)]
+    if any(result.job.variant is None for _, result in measured):
+        # a variant's name begins with its runtime
+        columns.append(Column("runtime", [one.runtime for one in found], leaves=1, is_word=True))
+    columns += [
+        Column("p50\nms", [milliseconds(one.latency_ms.p50) for one in found]),
+        Column("p95\nms", [milliseconds(one.latency_ms.p95) for one in found], leaves=5),
+        Column("p99\nms", [milliseconds(one.latency_ms.p99) for one in found], leaves=4),
+        *_rates(found),
+        Column("load\nms", [milliseconds(one.load_ms) for one in found], leaves=3),
+        Column("import\nms", [f"{one.import_ms:,.0f}" for one in found], leaves=6),
+        Column("peak\nmemory", [readable_size(one.peak_memory_bytes) for one in found], leaves=2),
+    ]
+    print_table(console, columns, ["bold" if one is best else "" for one in found])
     if best is not None:
         console.print(Text("* quickest by p50", "dim"))
-    first = measured[0].measurement
-    if first is not None:
-        note = f"{first.threads} thread{'s' if first.threads > 1 else ''}, {first.machine}"
-        console.print(Text(f"{note}; rates with (threads) where several were asked for", "dim"))
+    threads = found[0].threads
+    console.print(Text(f"{threads} thread{'s' if threads > 1 else ''}, {found[0].machine}", "dim"))
 
 
-def _cells(result: Result, *, is_best: bool, named: bool) -> list[Any]:
-    found = result.measurement
-    if found is None:
-        return []
-    several = len(found.throughput) > 1
-    rates = "\n".join(
-        f"{part.per_second:,.0f}" + (f" ({part.threads})" if several else "") for part in found.throughput
-    )
-    latency = found.latency_ms
-    return [
-        Text(_title(result) + (" *" if is_best else ""), "bold" if is_best else ""),
-        *([found.runtime] if named else []),
-        *(_milliseconds(value) for value in (latency.p50, latency.p95, latency.p99)),
-        rates,
-        _milliseconds(found.load_ms),
-        f"{found.import_ms:.0f}",
-        f"{found.peak_memory_bytes / _MIB:.1f}",
-    ]
+def _rates(found: Sequence[Measurement]) -> list[Column]:
+    """Give a column of inferences per second for each number of threads that was asked for."""
+    counts = sorted({part.threads for one in found for part in one.throughput})
+    columns = []
+    for count in counts:
+        rates = [{part.threads: part.per_second for part in one.throughput} for one in found]
+        cells = [f"{rate[count]:,.0f}" if count in rate else "–" for rate in rates]
+        asked = f"per s,\n{count} thr." if len(counts) > 1 else "per\nsecond"
+        columns.append(Column(asked, cells, leaves=2 if len(counts) > 1 else 1))
+    return columns
 
 
-def _milliseconds(value: float) -> str:
-    digits = 3 if value < 1 else 2 if value < _LONG_MS else 0
-    return f"{value:.{digits}f}"
-
-
-def _print_operators(console: Console, result: Result) -> None:
+def _print_operators(console: Console, title: str, result: Result) -> None:
     total = sum(part.mean_us for part in result.operators) or 1.0
-    table = Table(
-        title=f"{_title(result)}: operators, costliest first", title_justify="left", box=None, pad_edge=False
-    )
-    table.add_column("µs", justify="right", no_wrap=True)
-    table.add_column("%", justify="right", no_wrap=True)
-    table.add_column("operator", no_wrap=True)
-    table.add_column(
-        "name", overflow="ellipsis", no_wrap=True, max_width=max(_NAME_WIDTH, console.width - 60)
-    )
     ordered: list[OperatorTime] = sorted(result.operators, key=lambda part: -part.mean_us)
-    for part in ordered[:_OPERATORS_SHOWN]:
-        table.add_row(f"{part.mean_us:.1f}", f"{part.mean_us / total * 100:.0f}", part.kind, Text(part.name))
+    shown = ordered[:_OPERATORS_SHOWN]
+    columns = [
+        Column("µs", [f"{part.mean_us:,.1f}" for part in shown]),
+        Column("%", [f"{part.mean_us / total * 100:.0f}" for part in shown]),
+        Column("operator", [part.kind for part in shown], is_word=True),
+        Column("name", [part.name for part in shown], is_name=True),
+    ]
     console.print()
-    console.print(table)
+    print_table(console, columns, title=f"{title}: operators, costliest first")
     if len(ordered) > _OPERATORS_SHOWN:
         console.print(Text(f"and {len(ordered) - _OPERATORS_SHOWN} more; --json has them all", "dim"))
 
 
-def _p50(result: Result) -> float:
-    return result.measurement.latency_ms.p50 if result.measurement else float("inf")
+def _titles(results: Sequence[Result]) -> list[str]:
+    """Name each row: its variant, or as much of the path's end as tells the files apart."""
+    artifacts = {result.job.artifact for result in results if result.job.variant is None}
+    return [result.job.variant or telling(result.job.artifact, artifacts) for result in results]
 
 
-def _title(result: Result) -> str:
-    return result.job.variant or PurePath(result.job.artifact).name
+def telling(path: str, others: Iterable[str]) -> str:
+    """Give the shortest end of a path, in whole parts, that no other path ends in."""
+    parts = PurePath(path).parts
+    rest = [PurePath(other).parts for other in others if PurePath(other) != PurePath(path)]
+    for count in range(1, len(parts)):
+        if all(other[-count:] != parts[-count:] for other in rest):
+            return str(PurePath(*parts[-count:]))
+    return path

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from edgeml_converters.formats.inspection import Inspection
 
 LARGEST = 12
@@ -38,12 +40,13 @@ def inspect(model: Path, all_layers: bool, as_json: bool) -> None:
 
 
 def _print(found: Inspection, all_layers: bool) -> None:
-    from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
-    console = Console(highlight=False)
-    console.print(f"[bold]{escape(found.path.name)}[/]  {found.state}, {found.size_bytes / 1000:,.1f} kB")
+    from edgeml.figures import readable_size
+    from edgeml.terminal import open_console
+
+    console = open_console()
+    console.print(f"[bold]{escape(found.path.name)}[/]  {found.state}, {readable_size(found.size_bytes)}")
     for what, specs in (("input", found.inputs), ("output", found.outputs)):
         for spec in specs:
             scale = ""
@@ -56,23 +59,36 @@ def _print(found: Inspection, all_layers: bool) -> None:
         macs = "unknown" if found.macs is None else f"{found.macs / 1e6:,.2f} M"
         console.print(f"parameters {found.parameters:,}   MACs {macs}   operators {len(found.layers)}")
         console.print("  ".join(f"{kind} ×{count}" for kind, count in found.operators.items()))
-        largest = sorted(found.layers, key=lambda layer: -layer.size_bytes)[:LARGEST]
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("layer", no_wrap=True)
-        table.add_column("kind", no_wrap=True)
-        for name in ("parameters", "bytes", "MACs"):
-            table.add_column(name, justify="right", no_wrap=True)
-        for layer in found.layers if all_layers else largest:
-            cells = (layer.parameters, layer.size_bytes, layer.macs)
-            shown = ("?" if cell is None else f"{cell:,}" for cell in cells)
-            table.add_row(escape(short_name(layer.name)), layer.kind, *shown)
-        console.print(table)
+        _print_layers(console, found, all_layers)
     for runtime, answer in found.runtimes.items():
         console.print(f"{runtime:12} {escape(answer)}")
     for note in found.notes:
         console.print(f"note: {escape(note)}", style="dim")
 
 
+def _print_layers(console: Console, found: Inspection, all_layers: bool) -> None:
+    """Print all layers in their order, or the largest and how many are left out."""
+    from edgeml.figures import readable_size
+    from edgeml.terminal import Column, print_table
+
+    layers = list(found.layers)
+    if not all_layers:
+        layers = sorted(layers, key=lambda layer: -layer.size_bytes)[:LARGEST]
+    columns = [
+        Column("layer", [layer.name for layer in layers], is_name=True),
+        Column("kind", [layer.kind for layer in layers], is_word=True),
+        Column("parameters", [f"{layer.parameters:,}" for layer in layers], leaves=1),
+        Column("size", [readable_size(layer.size_bytes) for layer in layers]),
+        Column("MACs", ["?" if layer.macs is None else f"{layer.macs:,}" for layer in layers], leaves=2),
+    ]
+    print_table(console, columns)
+    more = len(found.layers) - len(layers)
+    if more:
+        console.print(f"… {more} more, none of them larger; --layers shows all", style="dim")
+
+
 def short_name(name: str) -> str:
-    """Keep the end of a long name: converters put what they share in front."""
-    return name if len(name) <= SHOWN_CHARACTERS else f"…{name[1 - SHOWN_CHARACTERS :]}"
+    """Cut a long name in its middle."""
+    from edgeml.figures import shorten
+
+    return shorten(name, SHOWN_CHARACTERS)

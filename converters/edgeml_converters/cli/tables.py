@@ -1,81 +1,70 @@
-"""What a person sees of conversions, comparisons and models on the terminal."""
+"""What a person sees of a conversion on the terminal."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
-from edgeml_converters.report.record import all_findings, sqnr
-from edgeml_converters.variants.rows import kilobytes, lacking
+from edgeml.terminal import Column, open_console, print_table
+from edgeml_converters.report.cells import row_cells
+from edgeml_converters.report.record import all_findings
+from edgeml_converters.variants.rows import lacking
 
 if TYPE_CHECKING:
-    from edgeml_converters.convert import ConvertResult
-    from edgeml_converters.evaluate.metrics import Metric
-    from edgeml_converters.variants.rows import Row
+    from rich.console import Console
 
-WIDE = 100
-"""Columns of a terminal from which p99 and memory are shown as well; the report has them always."""
-PIPED_COLUMNS = 120
-"""Width of what does not go to a terminal."""
+    from edgeml_converters.convert import ConvertResult
+
 LONGEST = 400
 STYLE = {"ok": "green", "gate": "yellow", "failed": "red", "unavailable": "dim"}
 
 
 def print_result(result: ConvertResult) -> None:
     """Print the table of variants, what is not there, findings, files, and last what was chosen and why."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(console.width, PIPED_COLUMNS))
-    outcome = result.outcome
-    console.print(_table(result, wide=console.width >= WIDE))
+    console = open_console()
+    _print_rows(console, result)
     for one in lacking(result.rows):
         style = STYLE[one.status]
-        console.print(
-            f"[{style}]{one.status}[/] {', '.join(one.names)}: {escape(one.reason)}", highlight=False
-        )
-    for finding in all_findings(outcome):
+        console.print(f"[{style}]{one.status}[/] {', '.join(one.names)}: {escape(one.reason)}")
+    for finding in all_findings(result.outcome):
         if finding.severity == "warning":
             message = finding.message
             message = message if len(message) <= LONGEST else f"{message[:LONGEST]}…"
             text = f"{finding.code}: {finding.subject}: {message}; {finding.remedy}"
-            console.print(f"[yellow]warning[/] {escape(text)}", highlight=False)
+            console.print(f"[yellow]warning[/] {escape(text)}")
     for what, path in (("bundle", result.bundle), ("report", result.report)):
         if path is not None:
-            console.print(f"{what}  {escape(str(path))}", highlight=False, soft_wrap=True)
+            console.print(f"{what}  {escape(str(path))}", soft_wrap=True)
     for choice in result.choices:
         if choice.variant is not None:  # why there is none is the error that ends the command
-            console.print(f"[bold]{escape(choice.target)}[/]: {escape(choice.reason)}", highlight=False)
+            console.print(f"[bold]{escape(choice.target)}[/]: {escape(choice.reason)}")
 
 
-def _table(result: ConvertResult, *, wide: bool) -> Table:
+def _print_rows(console: Console, result: ConvertResult) -> None:
+    """Print the rows, those chosen in bold and with a mark that a pipe keeps."""
     metric = result.outcome.data.metric
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("variant", no_wrap=True)
-    names = [metric.name if metric else "accuracy", "drop", "SQNR dB", "p50 ms", "p99 ms", "MB", "kB"]
-    for name in names if wide else names[:4] + names[6:]:
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("status", no_wrap=True)
     chosen = {choice.variant for choice in result.choices}
-    for row in result.rows:
-        cells = _cells(row, metric)
-        shown = cells if wide else cells[:5] + cells[7:]
-        table.add_row(*shown, style="bold" if row.name in chosen else None)
-    return table
-
-
-def _cells(row: Row, metric: Metric | None) -> list[str]:
-    measured, latency = row.measured, row.measured.latency_ms
-    return [
-        row.name,
-        metric.show(measured.accuracy) if metric is not None else "–",
-        "–" if row.drop_points is None else f"{row.drop_points:+.2f}",
-        sqnr(measured.sqnr_db),
-        "–" if latency is None else f"{latency.p50:.3f}",
-        "–" if latency is None else f"{latency.p99:.3f}",
-        "–" if measured.peak_memory_bytes is None else f"{measured.peak_memory_bytes / 1e6:.0f}",
-        kilobytes(row.size_bytes),
-        f"[{STYLE[row.status]}]{row.status}[/]",
+    rows = [row_cells(row, metric) for row in result.rows]
+    columns = [
+        Column(
+            "variant", [f"{row.name} *" if row.name in chosen else row.name for row in rows], is_name=True
+        ),
+        Column(metric.name if metric else "accuracy", [row.accuracy for row in rows]),
+        Column("drop", [row.drop for row in rows], leaves=1),
+        Column("p50 ms", [row.p50 for row in rows]),
+        Column("p99 ms", [row.p99 for row in rows], leaves=5),
+        Column("size", [row.size for row in rows]),
+        Column("SQNR dB", [row.sqnr for row in rows], leaves=2),
+        Column("memory", [row.memory for row in rows], leaves=4),
+        Column("load ms", [row.load for row in rows], leaves=6),
+        Column("status", [row.status for row in rows], leaves=3),
     ]
+    columns = [column for column in columns if not column.leaves or set(column.cells) != {"–"}]
+    styles = [
+        "bold" if row.name in chosen else STYLE[row.status] if row.status != "ok" else "" for row in rows
+    ]
+    print_table(console, columns, styles)
+    if chosen - {None}:
+        console.print(Text("* chosen for a target", "dim"))

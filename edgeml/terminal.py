@@ -1,0 +1,120 @@
+"""Tables and text for a terminal: numbers whole at any width, everything where nobody's screen limits it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from edgeml.figures import shorten
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+PIPED_COLUMNS: Final = 10_000
+"""Width of what does not go to a terminal: no line is broken there."""
+GAP: Final = 2
+"""Spaces between columns."""
+LONG_NAME: Final = 40
+"""A name is cut to this before a column leaves, and further only when none is left to go."""
+SHORTEST_NAME: Final = 16
+"""A name is not cut below this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table."""
+
+    title: str
+    cells: Sequence[str]
+    leaves: int = 0
+    """Columns with the highest number leave a narrow screen first; 0: stays whatever the width."""
+    is_name: bool = False
+    """To the left, and cut in the middle where nothing else helps."""
+    is_word: bool = False
+    """To the left."""
+
+    @property
+    def width(self) -> int:
+        """Characters of the longest cell or line of the title."""
+        return max(len(text) for text in (*self.title.split("\n"), *self.cells, ""))
+
+
+def open_console() -> Console:
+    """Give the console for stdout: as wide as the terminal, without limit if there is none."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(width=PIPED_COLUMNS, highlight=False)
+
+
+def fitting(columns: Sequence[Column], width: int) -> tuple[Column, ...]:
+    """Give the columns that fit: long names are cut first, then the least important columns leave."""
+    kept = _shortened(columns, width, LONG_NAME)
+    while _width(kept) > width and any(column.leaves for column in kept):
+        kept.remove(max(reversed(kept), key=lambda column: column.leaves))
+    # the names get back what those that left have freed
+    names = {column.title: column for column in columns}
+    kept = _shortened([names[column.title] for column in kept], width, LONG_NAME)
+    return tuple(_shortened(kept, width, SHORTEST_NAME))
+
+
+def print_table(
+    console: Console, columns: Sequence[Column], styles: Sequence[str] = (), *, title: str = ""
+) -> None:
+    """Print a table and, below it, which columns the screen had no room for.
+
+    Args:
+        console: where to.
+        columns: all of the same length.
+        styles: a rich style for each row; none: plain.
+        title: a line above.
+    """
+    from rich.text import Text
+
+    shown = fitting(columns, console.width)
+    if title:
+        console.print(Text(title), soft_wrap=True)
+    # a screen narrower than what stays breaks lines itself; rich would cut numbers
+    console.print(_table(shown, styles), width=max(console.width, _width(shown)), crop=False, soft_wrap=False)
+    titles = {column.title for column in shown}
+    hidden = [column.title.replace("\n", " ") for column in columns if column.title not in titles]
+    if hidden:
+        console.print(Text(f"not shown at this width: {', '.join(hidden)}", "dim"))
+
+
+def _table(columns: Sequence[Column], styles: Sequence[str]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for column in columns:
+        to_left = column.is_name or column.is_word
+        table.add_column(
+            Text(column.title),
+            justify="left" if to_left else "right",
+            no_wrap=True,
+            min_width=column.width,
+        )
+    for place, cells in enumerate(zip(*(column.cells for column in columns), strict=True)):
+        table.add_row(*(Text(cell) for cell in cells), style=styles[place] if styles else None)
+    return table
+
+
+def _shortened(columns: Sequence[Column], width: int, shortest: int) -> list[Column]:
+    """Cut names in their middle as far as the width asks for and ``shortest`` allows."""
+    over, found = _width(columns) - width, []
+    for column in columns:
+        longest = max(min(shortest, column.width), column.width - max(0, over))
+        if column.is_name and longest < column.width:
+            over -= column.width - longest
+            cells = [shorten(cell, longest) for cell in column.cells]
+            found.append(replace(column, cells=cells))
+        else:
+            found.append(column)
+    return found
+
+
+def _width(columns: Sequence[Column]) -> int:
+    return sum(column.width for column in columns) + GAP * (len(columns) - 1)
