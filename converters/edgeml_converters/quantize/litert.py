@@ -56,6 +56,10 @@ def wrapper() -> Any | None:
 def _static(scheme: Scheme) -> Callable[[StepRequest, str], StepResult]:
     def run(request: StepRequest, step: str) -> StepResult:
         content, parsed, notes = _prepared(request)
+        moved = tflite_model.fuse_activations(parsed)
+        if moved:
+            content = tflite_model.content(parsed)
+            notes = (*notes, f"{moved} activation functions moved into the operators before them")
         inputs = tflite_model.inputs(parsed)
         samples = CheckedSamples(step, request.calibration, inputs)
         tool = wrapper()

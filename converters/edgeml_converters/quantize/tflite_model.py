@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,10 @@ _WEIGHT_OPERATORS: Final = (
     "CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "CONV_3D_TRANSPOSE",
 )  # fmt: skip
 """Operators that hold the weights of a network, in their input 1 (input 1 of 3 for transposed ones too)."""
+_CLAMPS: Final = {"RELU": 1, "RELU6": 3}
+"""Numbers of the schema's ActivationFunctionType; 0 stands for none."""
+_MOVING: Final = frozenset({"TRANSPOSE", "RESHAPE"})
+"""Operators that move values and change none."""
 _DTYPES: Final = {
     0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 6: "bool", 7: "int16", 9: "int8",
     10: "float64", 17: "int4",
@@ -28,6 +33,57 @@ def parse(content: bytes) -> Any:
     from ai_edge_litert.tools import flatbuffer_utils
 
     return flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+
+
+def content(model: Any) -> bytes:
+    """Give the bytes of a model in object form."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def fuse_activations(model: Any) -> int:
+    """Move RELU and RELU6 into the operators whose outputs they clamp; gives how many were moved.
+
+    Converters from other layouts leave one behind a TRANSPOSE now and then. Its input would need a range
+    of its own, wider than what comes of it, and AI Edge Quantizer has no integer RELU6.
+    """
+    kinds = operators(model)
+    graph = model.subgraphs[0]
+    makers = {int(item): operator for operator in graph.operators for item in operator.outputs}
+    readers = Counter(int(item) for operator in graph.operators for item in operator.inputs)
+    readers.update(int(item) for item in graph.outputs)
+    moved = 0
+    for operator in list(graph.operators):
+        code = _CLAMPS.get(kinds[operator.opcodeIndex])
+        last = makers.get(int(operator.inputs[0])) if code is not None else None
+        maker = last
+        while maker is not None and readers[int(maker.outputs[0])] == 1:
+            if kinds[maker.opcodeIndex] not in _MOVING:
+                break
+            maker = makers.get(int(maker.inputs[0]))
+        if last is None or maker is None or readers[int(maker.outputs[0])] != 1:
+            continue
+        if getattr(maker.builtinOptions, "fusedActivationFunction", None) != 0:
+            continue
+        maker.builtinOptions.fusedActivationFunction = code
+        last.outputs = operator.outputs
+        makers[int(operator.outputs[0])] = last
+        graph.operators.remove(operator)
+        moved += 1
+    if moved:
+        _drop_unused_operators(model)
+    return moved
+
+
+def _drop_unused_operators(model: Any) -> None:
+    """Drop operator codes that no operator has: LiteRT's calibration looks for each in a shorter list."""
+    every = [operator for graph in model.subgraphs for operator in graph.operators]
+    used = sorted({operator.opcodeIndex for operator in every})
+    places = {old: new for new, old in enumerate(used)}
+    for operator in every:
+        operator.opcodeIndex = places[operator.opcodeIndex]
+    model.operatorCodes = [model.operatorCodes[old] for old in used]
 
 
 def inputs(model: Any) -> tuple[TensorSpec, ...]:
