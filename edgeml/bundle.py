@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, BinaryIO, Final, NoReturn, Protocol
+from typing import BinaryIO, Final, NoReturn
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
-from edgeml.archive import READ_ERRORS, open_zip, unsafe_name
+from edgeml.archive import READ_ERRORS, unsafe_name
 from edgeml.atomic import new_file, replacing_folder
+from edgeml.bundle_place import MANIFEST, FolderPlace, Place, ZipPlace
 from edgeml.errors import BundleError, ModelFileError, UnsafeFileError
 from edgeml.manifest import FileEntry, Manifest
 from edgeml.manifest_json import SIZE_LIMIT_BYTES, dumps, loads
 
-MANIFEST: Final = "manifest.json"
 SUFFIX: Final = ".edgeml"
 _FIRST: Final = (MANIFEST, "record.json", "README.md")
 _TIME: Final = (1980, 1, 1, 0, 0, 0)
@@ -233,28 +232,18 @@ def _check_paths(paths: list[str], where: str) -> None:
 # --- reading
 
 
-class _Place(Protocol):
-    """Where a bundle's files lie."""
-
-    def sizes(self) -> dict[str, int]:
-        """Give the size in bytes of every file, by its path."""
-        ...
-
-    def open(self, name: str) -> AbstractContextManager[IO[bytes]]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Bundle:
     """A bundle that was opened: its names and sizes are as listed, its contents are checked when read."""
 
     path: Path
     manifest: Manifest
-    _place: _Place
+    _place: Place
 
     @property
     def is_folder(self) -> bool:
         """Whether it is an extracted bundle."""
-        return isinstance(self._place, _Folder)
+        return isinstance(self._place, FolderPlace)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -357,7 +346,7 @@ def open_bundle(path: Path) -> Bundle:
     if path.exists() and not (path.is_dir() or path.is_file()):
         raise BundleError(f"{path}: a pipe or device, not a bundle; save it to a file first")
     try:
-        place: _Place = _Folder(path) if path.is_dir() else _Zip(path)
+        place: Place = FolderPlace(path) if path.is_dir() else ZipPlace(path)
         sizes = place.sizes()
     except FileNotFoundError as error:
         raise BundleError(f"no such bundle: {path}") from error
@@ -379,7 +368,7 @@ def open_bundle(path: Path) -> Bundle:
     return Bundle(path, manifest, place)
 
 
-def _read_manifest(path: Path, place: _Place, sizes: Mapping[str, int]) -> Manifest:
+def _read_manifest(path: Path, place: Place, sizes: Mapping[str, int]) -> Manifest:
     if MANIFEST not in sizes:
         raise BundleError(f"{path} is not a bundle: it holds no {MANIFEST}")
     try:
@@ -390,54 +379,3 @@ def _read_manifest(path: Path, place: _Place, sizes: Mapping[str, int]) -> Manif
     manifest = loads(text, f"{path}: {MANIFEST}")
     check_manifest(manifest, f"{path}: {MANIFEST}")
     return manifest
-
-
-@dataclass(frozen=True, slots=True)
-class _Zip:
-    path: Path
-
-    def sizes(self) -> dict[str, int]:
-        with open_zip(self.path) as archive:
-            members = archive.infolist()
-            if not members or members[0].filename != MANIFEST or members[0].header_offset != 0:
-                raise BundleError(f"{self.path} is not a bundle: its first file is not {MANIFEST}")
-            for member in members:
-                if member.is_dir():
-                    raise BundleError(
-                        f"{self.path}: {member.filename!r} is a folder; a bundle holds files only"
-                    )
-                if member.compress_type != ZIP_STORED or member.compress_size != member.file_size:
-                    raise UnsafeFileError(f"{self.path}: {member.filename} is compressed; a bundle is stored")
-            return {member.filename: member.file_size for member in members}
-
-    @contextmanager
-    def open(self, name: str) -> Iterator[IO[bytes]]:
-        with open_zip(self.path) as archive, archive.open(name) as file:
-            yield file
-
-
-@dataclass(frozen=True, slots=True)
-class _Folder:
-    path: Path
-
-    def sizes(self) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for folder, folders, files in os.walk(self.path, onerror=_raise):
-            for name in (*folders, *files):
-                place = Path(folder, name)
-                status = place.lstat()
-                if name in files and stat.S_ISREG(status.st_mode):
-                    found[place.relative_to(self.path).as_posix()] = status.st_size
-                elif not stat.S_ISDIR(status.st_mode):
-                    raise UnsafeFileError(f"{place} is a link or a special file; a bundle holds files only")
-        return found
-
-    @contextmanager
-    def open(self, name: str) -> Iterator[IO[bytes]]:
-        # O_NOFOLLOW: a link that took the file's place since the check is refused
-        with os.fdopen(os.open(self.path / name, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
-            yield file
-
-
-def _raise(error: OSError) -> NoReturn:
-    raise error
