@@ -59,3 +59,20 @@ def test_a_worker_that_fails_is_the_reason_of_its_rows(data_dir, tmp_path, monke
     assert litert.status in {"failed", "unavailable"}
     assert litert.reason
     assert onnxruntime.status == "ok"
+
+
+@pytest.mark.worker("keras")
+def test_all_convolutions_of_a_keras_model_are_quantized_for_openvino(data_dir):
+    ic = data_dir / "ic"
+    result = convert(
+        ic / "pretrainedResnet.h5",
+        calibration=DataDeclaration(f"{ic / 'data.npz'}:calib"),
+        evaluation=DataDeclaration(f"{ic / 'data.npz'}:test,test_y"),
+        runtimes=("openvino",),
+        measure=False,
+    )
+    float32, int8 = result.rows
+    assert (float32.status, int8.status) == ("ok", "ok"), [row.reason for row in result.rows]
+    assert [one.code for one in int8.findings if one.code == "operators-not-quantized"] == []
+    assert float32.steps[0].outputs[0].sqnr_db > 80
+    assert int8.drop_points <= 1.0

@@ -10,6 +10,7 @@ from edgeml.converter import StepRequest, StepResult
 from edgeml.errors import ConversionError
 from edgeml.tensors import Quantization, Shape
 from edgeml.words import ARTIFACT_FILE
+from edgeml_converters.steps.openvino_fold import fold
 from edgeml_converters.steps.step import check_shape_names, fixed_shape, tool_errors
 
 
@@ -40,6 +41,8 @@ def convert(
         if stored:
             model = _float_io(model, stored)
         notes = (*notes, *freeze(model, request.input_shapes))
+        if path.suffix == ".xml":  # of an exporter, not of OpenVINO's own readers
+            fold(model)
         artifact = request.output_dir / ARTIFACT_FILE["openvino"]
         openvino.save_model(model, str(artifact), compress_to_fp16=False)
     return StepResult(artifact, notes=notes, versions={"openvino": version()})
