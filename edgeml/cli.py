@@ -188,7 +188,9 @@ def main(debug: bool) -> None:
 @main.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the script that completes edgeml's commands in a shell.
+    """Print the script that completes commands in a shell.
+
+    Beside commands and options it completes targets, runtimes, schemes and workers.
 
     \b
     Examples:

@@ -60,6 +60,13 @@ def test_every_command_has_help_with_an_example(commands: dict[str, click.Comman
     assert silent == []
 
 
+def test_the_list_of_commands_fits_eighty_columns(commands: dict[str, click.Command]) -> None:
+    groups = [(path, group) for path, group in commands.items() if isinstance(group, click.Group)]
+    for path, group in groups:
+        with click.Context(group, info_name=path, terminal_width=80) as context:
+            assert "..." not in group.get_help(context).partition("Commands:")[2], path
+
+
 def test_every_option_is_explained(commands: dict[str, click.Command]) -> None:
     silent = [
         f"{path} {option.opts[-1]}"

@@ -34,7 +34,7 @@ def bundle() -> None:
 @click.argument("path", metavar="BUNDLE", type=_PATH)
 @json_option
 def inspect(path: Path, as_json: bool) -> None:
-    """Show what a bundle takes and gives, its variants with their figures, and its files.
+    """Show a bundle's signature, variants with figures, and files.
 
     \b
     Example:
@@ -55,7 +55,9 @@ def inspect(path: Path, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, path: Path, as_json: bool) -> None:
-    """Check size and sha256 of every file in a bundle; exit code 1 if one is damaged.
+    """Check size and sha256 of every file in a bundle.
+
+    Exit code 1 if one is damaged.
 
     \b
     Example:
@@ -101,9 +103,9 @@ def verify(ctx: click.Context, path: Path, as_json: bool) -> None:
 def extract(
     path: Path, names: tuple[str, ...], output: Path | None, variant: str | None, as_json: bool
 ) -> None:
-    """Write a bundle's files to a new folder, each checked; or only those named.
+    """Write a bundle's files to a new folder, each checked.
 
-    Without names the folder is an extracted bundle, which `edgeml.load` takes, too.
+    With names only those files. Without, the folder is an extracted bundle, which `edgeml.load` takes, too.
 
     \b
     Examples:

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> None:
-    """Show which engines, tools, workers and CPU features are here, and how to get what is missing.
+    """Show what is here, what is missing, and how to get it.
 
+    It looks at engines, tools, workers, the CPU and folders.
     Ends with 1 if something that is installed is broken; what is only missing is no fault.
 
     \b

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeml import completion
 from edgeml.commands.json_output import json_option, print_json
 
 if TYPE_CHECKING:
@@ -13,11 +14,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completion.targets)
 @json_option
 def targets(name: str | None, as_json: bool) -> None:
-    """List the targets, or show the one called NAME (`host`: this machine; a path: your own file).
+    """List the targets, or show one.
 
+    NAME is a target, `host` (this machine), or the path of a file of yours.
     Your own targets are TOML files in the folder `targets` of EDGEML_HOME.
 
     \b

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeml import completion
 from edgeml.commands.json_output import json_option, print_json
 from edgeml.errors import UsageError
 
@@ -19,7 +20,11 @@ EXISTING = click.Path(exists=True, path_type=Path)
 @click.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=EXISTING)
 @click.option("--variant", "variants", multiple=True, help="Of a bundle, measure this variant only (repeat).")
-@click.option("--runtime", help="Runtime to use; by default the one that reads the file's format.")
+@click.option(
+    "--runtime",
+    shell_complete=completion.runtimes,
+    help="Runtime to use; by default the one that reads the file's format.",
+)
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Engine option (repeat).")
 @click.option(
     "--threads", metavar="N,N", help="Engine threads: latency with the first, throughput with each."
@@ -54,7 +59,9 @@ def bench(
     timeout_s: float,
     as_json: bool,
 ) -> None:
-    """Measure model files, or all variants of a bundle, each in a fresh process.
+    """Measure model files, or all variants of a bundle.
+
+    Each is measured in a fresh process: latency, throughput, load time, peak memory.
 
     \b
     Examples:
@@ -92,7 +99,11 @@ def bench(
 @click.argument("model")
 @click.argument("data", metavar="INPUT")
 @click.option("--variant", help="Of a bundle, use this variant.")
-@click.option("--runtime", help="Runtime to use; by default the one that reads the file's format.")
+@click.option(
+    "--runtime",
+    shell_complete=completion.runtimes,
+    help="Runtime to use; by default the one that reads the file's format.",
+)
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Engine option (repeat).")
 @click.option("--config", type=EXISTING, help="TOML file that declares pre- and post-processing.")
 @click.option(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeml.commands.json_output import json_option, print_json
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -27,7 +29,7 @@ EXISTING = click.Path(exists=True, path_type=Path)
     "--input-shape", "shapes", multiple=True, metavar="[INPUT=]N,N,…", help="Size of free dimensions."
 )
 @click.option("--tensors", "all_tensors", is_flag=True, help="Show every tensor that could be paired.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@json_option
 def compare(
     reference: Path,
     other: Path,
@@ -38,14 +40,15 @@ def compare(
     all_tensors: bool,
     as_json: bool,
 ) -> None:
-    """Compare two models of any format: their outputs, and the first tensor that diverges.
+    """Compare two models of any format, tensor by tensor.
+
+    Shows how far their outputs are apart, and the first tensor that diverges.
 
     \b
     Examples:
       edgeml compare model.onnx model.tflite --data test.npz:x
       edgeml compare model.onnx model.int8.xml --config data.toml --tensors
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
-    import json
     from dataclasses import replace
 
     from edgeml.data import DataConfig, DataDeclaration, parse_preprocess, read_data_config
@@ -64,7 +67,7 @@ def compare(
         input_shapes=input_shapes(shapes),
     )
     if as_json:
-        click.echo(json.dumps(found.to_json(), indent=2))
+        print_json(found.to_json())
     else:
         _print(found, all_tensors)
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeml import completion
+from edgeml.commands.json_output import json_option, print_json
 from edgeml.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ EXISTING = click.Path(exists=True, path_type=Path)
     "targets",
     multiple=True,
     metavar="NAME|FILE",
+    shell_complete=completion.targets,
     help="Make variants for this kind of machine (repeat). Default: host, this machine.",
 )
 @click.option(
@@ -34,6 +37,7 @@ EXISTING = click.Path(exists=True, path_type=Path)
     "schemes",
     multiple=True,
     metavar="NAME|all",
+    shell_complete=completion.schemes,
     help="Make this scheme (repeat). Default: float32, and int8_static with --calibration.",
 )
 @click.option(
@@ -41,6 +45,7 @@ EXISTING = click.Path(exists=True, path_type=Path)
     "runtimes",
     multiple=True,
     metavar="NAME",
+    shell_complete=completion.runtimes,
     help="Make variants for this runtime (repeat). Default: all that the targets have.",
 )
 @click.option(
@@ -109,9 +114,11 @@ EXISTING = click.Path(exists=True, path_type=Path)
 @click.option("--trust-code", is_flag=True, help="Let the file run the code that it carries.")
 @click.option("--no-measure", is_flag=True, help="Do not take latency, load time and memory.")
 @click.option("--no-cache", is_flag=True, help="Do every step again.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@json_option
 def convert(model: Path, output: Path, as_json: bool, **options: Any) -> None:
-    """Convert MODEL for targets: a bundle of measured variants, and a report that says why.
+    """Convert MODEL for targets into a bundle of measured variants.
+
+    A report beside the bundle says which variant each target gets, and why.
 
     \b
     Examples:
@@ -119,15 +126,13 @@ def convert(model: Path, output: Path, as_json: bool, **options: Any) -> None:
       edgeml convert model.onnx --config data.toml --target raspberry-pi-5 --target x86-64-v3
       edgeml convert model.tflite --scheme all --calibration c.npz --evaluate t.npz --max-drop 0.5 -o out/
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
-    import json
-
     from edgeml_converters.convert import convert as convert_model
 
     arguments = _arguments(options)
     with _progress() as progress:
         result = convert_model(model, output=output, progress=progress, **arguments)
     if as_json:
-        click.echo(json.dumps(result.to_json(), indent=2))
+        print_json(result.to_json())
     else:
         from edgeml_converters.cli.tables import print_result
 

@@ -21,7 +21,9 @@ SHOWN_CHARACTERS = 32
 @click.option("--layers", "all_layers", is_flag=True, help="Show every layer, not the largest only.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def inspect(model: Path, all_layers: bool, as_json: bool) -> None:
-    """Show what a model file holds: signature, operators, parameters, MACs, size by layer, runtimes.
+    """Show what a model file holds, and what can run it.
+
+    Signature, operators, parameters, multiply-adds, size by layer, and the runtimes that read it.
 
     \b
     Examples:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeml import completion
+
 if TYPE_CHECKING:
     from edgeml.converter import State
     from edgeml_converters.graph import Plan
@@ -19,11 +21,12 @@ if TYPE_CHECKING:
     "goals",
     multiple=True,
     metavar="RUNTIME[:SCHEME]",
+    shell_complete=completion.goals,
     help="Where to; several may be given. Default: float32 for every runtime.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def plan(model: Path, goals: tuple[str, ...], as_json: bool) -> None:
-    """Show the steps that would bring MODEL to a runtime, what each needs and what is missing.
+    """Show the steps from MODEL to a runtime, and what is missing.
 
     Nothing is converted. Exit code 1 if one of the ways does not exist or lacks something.
 

@@ -11,9 +11,17 @@ if TYPE_CHECKING:
     from rich.status import Status
 
 
+def _names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's signature
+    from edgeml_converters.workers import WORKERS
+
+    return [name for name in WORKERS if name.startswith(incomplete)]
+
+
 @click.group()
 def workers() -> None:
-    """List, install and remove workers: the isolated frameworks that some conversions need.
+    """List, install and remove isolated frameworks.
+
+    Some conversions need TensorFlow, PyTorch, Keras or onnx2tf; each lives in an environment of its own.
 
     \b
     Examples:
@@ -74,15 +82,16 @@ def list_(as_json: bool) -> None:
 
 
 @workers.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME…")
+@click.argument("names", nargs=-1, required=True, metavar="NAME…", shell_complete=_names)
 @click.option(
     "--python",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The interpreter to build the environment with (default: this one).",
 )
 def install(names: tuple[str, ...], python: Path | None) -> None:
-    """Install workers, with every package pinned, through your own pip configuration.
+    """Install workers with every package pinned.
 
+    They come through your own pip configuration.
     An interrupted installation leaves nothing. A worker that is there already is left as it is.
 
     \b
@@ -110,7 +119,7 @@ def install(names: tuple[str, ...], python: Path | None) -> None:
 
 
 @workers.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME…")
+@click.argument("names", nargs=-1, required=True, metavar="NAME…", shell_complete=_names)
 def remove(names: tuple[str, ...]) -> None:
     """Remove installed workers.
 

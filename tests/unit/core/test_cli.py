@@ -180,3 +180,29 @@ def test_a_signal_unwinds_so_that_nothing_half_written_stays(
         os.kill(process.pid, number)
         assert process.wait(timeout=10) == code
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("convert model.onnx --target rasp", "raspberry-pi-5"),
+        ("convert model.onnx --runtime li", "litert"),
+        ("convert model.onnx --scheme int8", "int8_static"),
+        ("plan model.onnx --to litert:int8_s", "litert:int8_static"),
+        ("bench model.tflite --runtime on", "onnxruntime"),
+        ("targets ho", "host"),
+        ("workers install onnx", "onnx2tf"),
+        ("workers remove ten", "tensorflow"),
+    ],
+)
+def test_a_shell_completes_names(typed: str, offered: str) -> None:
+    words = ["edgeml", *typed.split()]
+    environment = {
+        "_EDGEML_COMPLETE": "bash_complete",
+        "COMP_WORDS": " ".join(words),
+        "COMP_CWORD": str(len(words) - 1),
+    }
+
+    result = CliRunner().invoke(main, [], prog_name="edgeml", env=environment)
+
+    assert f"plain,{offered}" in result.output.split()
