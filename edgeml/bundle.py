@@ -29,6 +29,8 @@ _FIRST: Final = (MANIFEST, "record.json", "README.md")
 _TIME: Final = (1980, 1, 1, 0, 0, 0)
 """The earliest a zip can say: the same files give the same bytes."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_PLACE_OPTIONS: Final = ("_dir", "_path", "_file")
+"""How options end that an engine writes to or loads code from: they are the caller's to set."""
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _ZIP_MAGIC: Final = b"PK\x03\x04"
 _ZIP_NAME_AT: Final = 30
@@ -194,6 +196,12 @@ def check_manifest(manifest: Manifest, where: str) -> None:
             if not _NAME.fullmatch(variant.name):
                 what = "has a name that no folder should have"
             raise BundleError(f"{where}: variant {variant.name!r} {what}")
+        for option in variant.options:
+            if option.replace("-", "_").endswith(_PLACE_OPTIONS):
+                raise UnsafeFileError(
+                    f"{where}: variant {variant.name} sets {option}, an engine option that names a "
+                    "place on the machine that runs it; refused, do not trust its source"
+                )
     paths = [entry.path for entry in manifest_entries(manifest)]
     _check_paths(paths, where)
     for entry in manifest_entries(manifest):
@@ -346,6 +354,7 @@ def open_bundle(path: Path) -> Bundle:
     if path.exists() and not (path.is_dir() or path.is_file()):
         raise BundleError(f"{path}: a pipe or device, not a bundle; save it to a file first")
     try:
+        _require_zip(path)
         place: Place = FolderPlace(path) if path.is_dir() else ZipPlace(path)
         sizes = place.sizes()
     except FileNotFoundError as error:
@@ -366,6 +375,15 @@ def open_bundle(path: Path) -> Bundle:
         if sizes[name] != size_bytes:
             raise BundleError(f"{path}: {name} has {sizes[name]} bytes, the manifest says {size_bytes}")
     return Bundle(path, manifest, place)
+
+
+def _require_zip(path: Path) -> None:
+    """Refuse a file that neither is called a bundle nor begins as a zip: it is no damaged bundle."""
+    if path.is_dir() or path.suffix == SUFFIX:
+        return
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            raise BundleError(f"{path} is not a bundle: a bundle is a zip called NAME{SUFFIX}")
 
 
 def _read_manifest(path: Path, place: Place, sizes: Mapping[str, int]) -> Manifest:

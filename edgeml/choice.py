@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -64,6 +65,17 @@ def choose(
         raise BundleError(f"no variant of {manifest.name} suits this machine: {reasons}")
     ranked = sorted(fit, key=lambda one: (_rank(one, machine), _chosen(one, machine), _latency(one)))
     return [Choice(one, _warning(manifest, one, machine)) for one in ranked]
+
+
+def options_here(variant: Variant) -> dict[str, str]:
+    """Give the engine options that a variant was measured with, threads as far as this machine has cores."""
+    threads = variant.measured.threads
+    options = ({} if threads is None else {"threads": str(threads)}) | dict(variant.options)
+    cores = os.cpu_count() or 1
+    return {
+        name: str(min(int(text), cores)) if name.endswith("threads") and text.isdecimal() else text
+        for name, text in options.items()
+    }
 
 
 def _asked(manifest: Manifest, runtime: str | None, variant: str | None) -> list[Variant]:

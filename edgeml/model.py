@@ -15,7 +15,7 @@ import numpy as np
 from edgeml import plugins
 from edgeml.artifact_cache import artifact
 from edgeml.bundle import Bundle, is_bundle, open_bundle
-from edgeml.choice import Choice, choose
+from edgeml.choice import Choice, choose, options_here
 from edgeml.engines import engine, version_fits
 from edgeml.errors import BundleError, EngineMissingError, InputNameError, ModelFileError, UsageError
 from edgeml.formats import TITLE, identify
@@ -252,8 +252,7 @@ def _load_bundle(bundle: Bundle, runtime: str | None, variant: str | None, texts
     one = chosen.variant
     labels = () if manifest.labels is None else _labels(bundle, manifest.labels)
     file = artifact(bundle, one)
-    measured = {} if one.measured.threads is None else {"threads": str(one.measured.threads)}
-    session = driver.load(file, driver.options({**measured, **one.options, **texts}))
+    session = driver.load(file, driver.options(options_here(one) | dict(texts)))
     try:
         spec = _spec(manifest, one, session, labels)
         return Model(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeml.artifact_cache import artifact
 from edgeml.bundle import is_bundle, open_bundle
+from edgeml.choice import options_here
 from edgeml.errors import UsageError
 from edgeml.formats import TITLE, identify
 from edgeml.words import RUNTIME_OF_FORMAT
@@ -70,7 +71,7 @@ def jobs_of(path: Path, common: Job, names: Sequence[str]) -> tuple[Job, ...]:
             common,
             artifact=str(artifact(bundle, variant)),
             runtime=variant.runtime,
-            options={**variant.options, **common.options},
+            options=options_here(variant) | dict(common.options),
             variant=variant.name,
         )
         for variant in chosen_variants(bundle, names, common.runtime)

@@ -194,6 +194,15 @@ def test_a_manifest_that_contradicts_itself_is_refused(
         write_bundle(tmp_path / "b.edgeml", changed, files)
 
 
+@pytest.mark.parametrize("option", ["cache_dir", "cache-dir", "library_path"])
+def test_an_engine_option_that_names_a_place_is_refused(
+    tmp_path: Path, files: dict[str, Path], option: str
+) -> None:
+    changed = replace(MANIFEST, variants=(replace(MANIFEST.variants[0], options={option: "elsewhere"}),))
+    with pytest.raises(UnsafeFileError, match=f"variant litert-float32 sets {option}"):
+        write_bundle(tmp_path / "b.edgeml", changed, files)
+
+
 WRITER = """
 import sys
 from pathlib import Path

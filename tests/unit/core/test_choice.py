@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgeml import targets as shipped
-from edgeml.choice import choose
+from edgeml.choice import choose, options_here
 from edgeml.engines import engine, version_fits
 from edgeml.errors import BundleError, EngineMissingError, EngineVersionError, UsageError
 from edgeml.manifest import FileEntry, Latency, Manifest, Measured, Needs, Variant
@@ -124,6 +125,17 @@ def test_a_machine_of_no_named_class_takes_what_was_chosen_for_the_nearest_one()
     first = replace(variant("litert-a", *both, p50=1.0), extra={"chosen_for": ["x86-64-v2"]})
     second = replace(variant("litert-b", *both, p50=2.0), extra={"chosen_for": ["x86-64-v3"]})
     assert names(first, second) == ["litert-b", "litert-a"]
+
+
+def test_threads_of_a_bundle_are_no_more_than_the_cores_here() -> None:
+    cores = os.cpu_count()
+    one = replace(variant("onnxruntime-a"), measured=Measured(threads=100_000))
+    assert options_here(one) == {"threads": str(cores)}
+    assert options_here(replace(one, options={"inter_op_threads": "100000", "threads": "1"})) == {
+        "threads": "1",
+        "inter_op_threads": str(cores),
+    }
+    assert options_here(variant("openvino-a")) == {}
 
 
 def test_an_accelerator_or_memory_that_is_not_here_rules_out() -> None:
