@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,6 @@ from rich.text import Text
 
 from edgeml.figures import milliseconds, readable_size
 from edgeml.terminal import Column, open_console, print_table
-from edgeml_runtimes.benchmark import result_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -45,11 +43,6 @@ def following(
         yield from items
         return
     yield from track(items, "running", total=len(dataset), completed=done, console=console, transient=True)
-
-
-def print_json(results: Sequence[Result]) -> None:
-    """Print ``{"schema": 1, "results": […]}``."""
-    click.echo(json.dumps({"schema": 1, "results": [result_to_json(result) for result in results]}, indent=2))
 
 
 def print_results(results: Sequence[Result]) -> None:
