@@ -15,7 +15,7 @@ from edgeml.bundle import open_bundle
 from edgeml.cli import main
 from edgeml.data import DataDeclaration
 from edgeml.engines import Engine, version_fits
-from edgeml.errors import EngineVersionError, GateError
+from edgeml.errors import DataError, EngineVersionError, GateError, UsageError
 from edgeml.preprocess import Preprocess
 
 pytestmark = pytest.mark.data
@@ -125,8 +125,9 @@ def test_json_has_the_documented_shape(kws, tmp_path):
     assert document["source"]["sha256"] == sha256
     made, lacking = document["variants"]
     assert list(made) == [
-        "runtime", "scheme", "targets", "file", "size_bytes", "accuracy", "float_accuracy", "drop_points",
-        "sqnr_db", "latency_ms", "load_ms", "peak_memory_bytes", "status", "reason",
+        "name", "runtime", "scheme", "targets", "file", "size_bytes", "metric", "accuracy", "float_accuracy",
+        "drop_points", "sqnr_db", "latency_ms", "load_ms", "peak_memory_bytes", "measured_on", "status",
+        "reason",
     ]  # fmt: skip
     assert (made["status"], made["accuracy"], made["drop_points"]) == ("ok", 0.928, 0.0)
     assert (lacking["status"], lacking["file"]) == ("unavailable", None)
@@ -201,6 +202,17 @@ def test_forgotten_preprocessing_does_not_go_unnoticed(kws):
     result = convert(kws / "kws_float.tflite", **options(kws, preprocess=None, runtimes=("litert",)))
     codes = {finding["code"] for finding in result.to_json()["findings"]}
     assert {"undeclared-integer-data", "accuracy-near-chance"} <= codes
+
+
+def test_labels_that_are_missing_or_of_another_model_are_told(kws):
+    unlabelled = DataDeclaration(f"{kws / 'data.npz'}:calib_q")
+    result = convert(kws / "kws_float.tflite", **options(kws, evaluation=unlabelled, runtimes=("litert",)))
+    (found,) = [one for one in result.to_json()["findings"] if one["code"] == "no-data"]
+    assert "data.npz:x,y" in found["remedy"]
+    with pytest.raises(UsageError, match=r"metric top1 needs labels.*data\.npz:x,y"):
+        convert(kws / "kws_float.tflite", **options(kws, evaluation=unlabelled, metric="top1"))
+    with pytest.raises(DataError, match=r"10 labels, output .* has 12"):
+        convert(kws / "kws_float.tflite", **options(kws, label_names=["word"] * 10))
 
 
 def test_an_int8_source_is_not_quantized_again(kws):

@@ -290,6 +290,27 @@ def check_labels(data: DataSummary, classes: int, label_offset: int) -> None:
         )
 
 
+def check_label_names(
+    names: Sequence[str], outputs: Sequence[TensorSpec], judged: str | None, offset: int
+) -> None:
+    """Check that there is a class name for each place of an output [N, classes].
+
+    Raises:
+        DataError: more or fewer names than places, those before ``offset`` not counted.
+    """
+    chosen = [spec for spec in outputs if judged in (None, spec.name)]
+    if not names or not chosen or len(chosen[0].shape) != 2:  # noqa: PLR2004 - scores of one sample are a vector
+        return
+    places = chosen[0].shape[1]
+    if places is None or places < 2 or len(names) == places - offset:  # noqa: PLR2004 - one score has no places
+        return
+    raise DataError(
+        f"{len(names)} labels, output {chosen[0].name!r} has {places}"
+        f"{f' of which label_offset leaves {places - offset}' if offset else ''}; "
+        "give one name a line for each place, or set label_offset if the output begins with a background"
+    )
+
+
 def _lint_ranges(calibration: InputSummary, evaluation: InputSummary) -> list[Finding]:
     if evaluation.std == 0 or calibration.std == 0:
         return []

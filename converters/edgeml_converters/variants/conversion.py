@@ -19,7 +19,7 @@ from edgeml.tensors import TensorSpec, dequantize
 from edgeml.words import FORMAT_OF_RUNTIME
 from edgeml_converters.evaluate import latency
 from edgeml_converters.evaluate.accuracy import Naming
-from edgeml_converters.evaluate.lints import lint_seen_ranges
+from edgeml_converters.evaluate.lints import check_label_names, lint_seen_ranges
 from edgeml_converters.evaluate.samples import Samples, lint, read_samples
 from edgeml_converters.formats.files import hash_tree, size_bytes
 from edgeml_converters.formats.scheme import state_of
@@ -194,6 +194,8 @@ def _prepare(
         _probe(request, executor, [plans[row.name] for row in wanted])
     found: tuple[Finding, ...] = ()
     calibration = evaluation = None
+    post = request.postprocess
+    check_label_names(request.label_names, source.outputs, post.output, post.label_offset)
     if source.inputs:
         given = (source.inputs, request.preprocess, request.label_names, executor.scratch)
         if request.calibration is not None and any(

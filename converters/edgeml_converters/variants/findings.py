@@ -11,6 +11,7 @@ from edgeml.findings import Finding
 from edgeml.tensors import Array
 from edgeml_converters.evaluate.metrics import Metric
 from edgeml_converters.variants.choose import SQNR_FLOOR_DB
+from edgeml_converters.variants.make import HOW_LABELS
 from edgeml_converters.variants.request import Request
 from edgeml_converters.variants.rows import Row, lacking
 
@@ -49,7 +50,7 @@ def accuracy_unknown(request: Request, metric: Metric | None) -> tuple[Finding, 
     if metric is not None:
         return ()
     if request.evaluation is not None:
-        seen, remedy = "the evaluation data have no labels", "give labels with them, or a --metric without"
+        seen, remedy = "the evaluation data have no labels", HOW_LABELS
     elif request.calibration is not None:
         seen, remedy = "no evaluation data", "give --evaluate (labelled samples)"
     else:
@@ -62,7 +63,7 @@ def accuracy_unknown(request: Request, metric: Metric | None) -> tuple[Finding, 
             "data",
             f"{seen}; accuracy was not evaluated, and a quantized variant is only chosen from "
             f"{SQNR_FLOOR_DB:g} dB SQNR on",
-            f"{remedy} to have variants judged by what matters",
+            f"{remedy}, to have variants judged by what matters",
         ),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from edgeml import plugins
 from edgeml.converter import ConversionStep
@@ -31,6 +32,10 @@ from edgeml_converters.variants.request import Request
 from edgeml_converters.variants.rows import Row
 from edgeml_converters.variants.step_runner import Executor
 
+HOW_LABELS: Final = (
+    "give them as data.npz:x,y, as a column called label in a .csv, as folders named by class, "
+    "with --labels, or as labels = … in [evaluation] of --config"
+)
 LACKING = (EngineMissingError, EngineVersionError, WorkerMissingError, PlanError)
 """Errors that say what this machine lacks, not that the model cannot be converted."""
 
@@ -60,8 +65,7 @@ class Evaluator:
             self.metric = open_metric(name.replace("top-", "top"), post.output, post.label_offset)
         if self.metric is not None and self.metric.needs_labels and self.evaluation.labels is None:
             raise UsageError(
-                f"metric {self.metric.name} needs labels, and {self.evaluation.source} has none; "
-                "name them in the declaration (labels = …)"
+                f"metric {self.metric.name} needs labels, and {self.evaluation.source} has none; {HOW_LABELS}"
             )
 
     def golden_inputs(self) -> list[dict[str, Array]]:
@@ -79,13 +83,9 @@ class Evaluator:
     def make(self, row: Row, steps: Sequence[ConversionStep]) -> Row:
         """Make, evaluate and describe one row; a failure becomes its status and reason."""
         calibration = self.calibration.spool if self.calibration is not None else None
+        artifact: Artifact | None = None
         try:
             artifact = self.executor.make(steps, row.settings, calibration)
-        except LACKING as error:
-            return row.without("unavailable", str(error))
-        except EdgemlError as error:
-            return row.without("failed", str(error))
-        try:
             return self._described(row, artifact)
         except LACKING as error:
             return row.without("unavailable", str(error))
@@ -93,6 +93,9 @@ class Evaluator:
             raise
         except EdgemlError as error:
             return row.without("failed", str(error))
+        finally:
+            if artifact is not None:
+                artifact.release()
 
     def _described(self, row: Row, artifact: Artifact) -> Row:
         evaluation, golden = self._judge(artifact)
@@ -124,7 +127,6 @@ class Evaluator:
             options=OPTIONS.get(row.runtime, {}),
             runtime_version=plugins.runtime(row.runtime).version,
         )
-        artifact.release()
         return self._with_golden(described, golden)
 
     def _judge(self, artifact: Artifact) -> tuple[Evaluation, list[dict[str, Array]]]:
@@ -182,9 +184,7 @@ class Evaluator:
     def _check_labels(self, artifact: Artifact) -> None:
         if self.evaluation is None or self.metric is None or not self.metric.is_share:
             return
-        name = self.request.postprocess.output
-        judged = [spec for spec in artifact.outputs if name in (None, spec.name)]
-        classes = judged[0].shape[-1] if judged and judged[0].shape and not _is_class(judged[0]) else None
+        classes = class_count(artifact.outputs, self.request.postprocess.output)
         if classes is not None:
             check_labels(self.evaluation.summary, classes, self.request.postprocess.label_offset)
 
@@ -194,6 +194,12 @@ class Evaluator:
         if labels is None:
             return None
         return "mse" if labels.dtype.kind == "f" else "top1"
+
+
+def class_count(outputs: Sequence[TensorSpec], name: str | None) -> int | None:
+    """Say for how many classes an output holds scores; ``None`` where it holds something else."""
+    judged = [spec for spec in outputs if name in (None, spec.name)]
+    return judged[0].shape[-1] if judged and judged[0].shape and not _is_class(judged[0]) else None
 
 
 def _is_class(output: TensorSpec) -> bool:

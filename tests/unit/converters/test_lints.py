@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from edgeml_converters.evaluate.lints import (
     DataWatch,
+    check_label_names,
     check_labels,
     lint_calibration,
     lint_evaluation,
@@ -136,3 +137,20 @@ def test_integers_for_an_integer_input_and_floats_are_no_finding():
     tokens = TensorSpec("x", (1, 8), "int64")
     assert lint_raw("evaluation", {"x": np.zeros(8, np.int64)}, (tokens,), Preprocess()) == ()
     assert lint_raw("evaluation", {"x": np.zeros((4, 4, 3), np.float32)}, (X,), Preprocess()) == ()
+
+
+SCORES = TensorSpec("scores", (1, 12), "float32")
+
+
+def test_class_names_of_another_number_than_the_output_are_an_error():
+    with pytest.raises(DataError, match=r"10 labels, output 'scores' has 12"):
+        check_label_names(["word"] * 10, (SCORES,), None, 0)
+    with pytest.raises(DataError, match="which label_offset leaves 11"):
+        check_label_names(["word"] * 12, (SCORES,), None, 1)
+    check_label_names(["word"] * 12, (SCORES,), None, 0)
+    check_label_names(["word"] * 11, (SCORES,), None, 1)
+
+
+@pytest.mark.parametrize("shape", [(1, 10, 4), (1, 1), (1, None)])
+def test_class_names_are_not_counted_where_the_output_is_no_vector_of_scores(shape):
+    check_label_names(["word"] * 90, (TensorSpec("y", shape, "float32"),), None, 0)
