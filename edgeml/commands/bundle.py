@@ -11,7 +11,7 @@ from edgeml.commands.json_output import json_option, print_json
 
 if TYPE_CHECKING:
     from edgeml.bundle import Bundle
-    from edgeml.manifest import Manifest, Variant
+    from edgeml.manifest import Manifest, Measured, Variant
 
 _PATH = click.Path(path_type=Path)
 
@@ -170,7 +170,9 @@ def _show(opened: Bundle) -> None:
             about.add_row(f"{key}:", Text(_printable(value)))
     console.print(about)
     table = Table(box=None, pad_edge=False, title="\nvariants", title_justify="left")
-    for title in ("name", "size", "accuracy", "p50 ms", "load ms", "memory", "targets"):
+    metrics = {one.measured.metric for one in manifest.variants if one.measured.metric}
+    judged = _printable(metrics.pop()) if len(metrics) == 1 else "accuracy"
+    for title in ("name", "size", judged, "drop", "p50 ms", "load ms", "memory", "targets"):
         table.add_column(title, justify="left" if title in {"name", "targets"} else "right", overflow="fold")
     for variant in manifest.variants:
         table.add_row(*(Text(_printable(cell)) for cell in _variant_row(variant)))
@@ -185,18 +187,33 @@ def _show(opened: Bundle) -> None:
 
 def _variant_row(variant: Variant) -> tuple[str, ...]:
     measured = variant.measured
-    accuracy = "–" if measured.accuracy is None else f"{measured.accuracy:.4g}"
-    if measured.accuracy is not None and measured.float_accuracy is not None:
-        accuracy += f" ({measured.accuracy - measured.float_accuracy:+.4f})"
+    drop = _drop_points(measured)
+    targets = " ".join(variant.targets)
     return (
         variant.name,
         _bytes(sum(entry.size_bytes for entry in variant.files)),
-        accuracy,
+        "–" if measured.accuracy is None else f"{measured.accuracy:.4g}",
+        "–" if drop is None else f"{drop:+.2f}",
         "–" if measured.latency_ms is None else f"{measured.latency_ms.p50:.3f}",
         "–" if measured.load_ms is None else f"{measured.load_ms:.1f}",
         "–" if measured.peak_memory_bytes is None else _bytes(measured.peak_memory_bytes),
-        " ".join(variant.targets) or "any",
+        targets or ("none" if drop is None or drop <= 0 else f"none (loses {drop:.2f} points)"),
     )
+
+
+def _drop_points(measured: Measured) -> float | None:
+    """How much worse than the source: points of a share, per cent of an error; as ``convert`` shows it.
+
+    ``None`` for a metric of the user's own, of which a bundle does not say which way is better.
+    """
+    if measured.accuracy is None or measured.float_accuracy is None:
+        return None
+    lost = measured.float_accuracy - measured.accuracy
+    if measured.metric in {None, "top1", "top5", "auc"}:
+        return 100.0 * lost
+    if measured.metric in {"mse", "mae"} and measured.float_accuracy:
+        return -100.0 * lost / measured.float_accuracy
+    return None
 
 
 def _declared(declaration: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,9 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "int8_static",
         (FileEntry(MODEL, 0, ""),),
         ("raspberry-pi-4", "host"),
-        measured=Measured(accuracy=0.925, float_accuracy=0.928, latency_ms=Latency(0.05, 0.06, 0.07)),
+        measured=Measured(
+            accuracy=0.925, float_accuracy=0.928, metric="top1", latency_ms=Latency(0.05, 0.06, 0.07)
+        ),
     )
     manifest = Manifest(
         "kws",
@@ -54,7 +57,9 @@ def test_inspect_shows_signature_variants_and_files(path: Path) -> None:
         "x float32[1,49,10,1]",
         "scale=0.5",
         "calibration: 100 samples",
-        "0.925 (-0.0030)",
+        "top1",
+        "0.925",
+        "+0.30",
         "0.050",
         "raspberry-pi-4 host",
         "7.0 kB",
@@ -106,6 +111,24 @@ def test_extract_takes_a_variant_or_single_files(path: Path, tmp_path: Path) -> 
     unknown = CliRunner().invoke(main, ["bundle", "extract", str(path), "--variant", "x"])
     assert unknown.exit_code == 2
     assert "its variants are: litert-int8_static" in unknown.stderr
+
+
+def test_a_variant_that_suits_no_target_says_what_it_loses(path: Path, tmp_path: Path) -> None:
+    opened = open_bundle(path)
+    (variant,) = opened.manifest.variants
+    poor = replace(variant, targets=(), measured=replace(variant.measured, accuracy=0.916))
+    worse = tmp_path / "worse.edgeml"
+    files = {MODEL: tmp_path / "model", "labels.txt": tmp_path / "labels"}
+    write_bundle(worse, replace(opened.manifest, variants=(poor,), files=()), files)
+    result = CliRunner().invoke(main, ["bundle", "inspect", str(worse)])
+    assert "none (loses 1.20 points)" in result.stdout
+
+
+def test_a_file_of_another_kind_is_not_a_damaged_bundle(tmp_path: Path) -> None:
+    (tmp_path / "data.toml").write_text("[evaluation]\n")
+    result = CliRunner().invoke(main, ["bundle", "inspect", str(tmp_path / "data.toml")])
+    assert result.exit_code == 1
+    assert "data.toml is not a bundle: a bundle is a zip called NAME.edgeml" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["inspect", "verify", "extract"])
