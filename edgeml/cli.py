@@ -19,6 +19,7 @@ import click
 
 import edgeml
 from edgeml import plugins
+from edgeml.commands.json_output import note_json, print_json_error
 from edgeml.errors import EdgemlError
 
 if TYPE_CHECKING:
@@ -63,10 +64,14 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         debug = bool(ctx.params.get("debug"))
+        note_json(ctx)
         with _plain_warnings(), _termination():
             try:
                 result = super().invoke(ctx)
                 sys.stdout.flush()
+            except click.UsageError as error:
+                print_json_error(ctx, "UsageError", error.format_message())
+                raise
             except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
                 raise
             except (KeyboardInterrupt, click.Abort):
@@ -91,6 +96,7 @@ def _fail(ctx: click.Context, error: Exception, debug: bool) -> NoReturn:
         text = " ".join(str(error).split())
         trace = "" if debug else "; run again with `edgeml --debug …` or EDGEML_DEBUG=1 to see the trace"
         message, code = f"this is a bug in edgeml: {type(error).__name__}: {text}{trace}", 1
+    print_json_error(ctx, type(error).__name__, message)
     click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True)
     ctx.exit(code)
 

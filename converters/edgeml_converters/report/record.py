@@ -62,11 +62,13 @@ def row_document(row: Row) -> dict[str, Any]:
     """Describe one variant; what was not made or not measured is ``null``."""
     measured = row.measured
     return {
+        "name": row.name,
         "runtime": row.runtime,
         "scheme": row.scheme,
         "targets": list(row.targets),
         "file": variant_file(row) if row.status == "ok" else None,
         "size_bytes": row.size_bytes,
+        "metric": measured.metric,
         "accuracy": measured.accuracy,
         "float_accuracy": measured.float_accuracy,
         "drop_points": _finite(row.drop_points),
@@ -74,6 +76,7 @@ def row_document(row: Row) -> dict[str, Any]:
         "latency_ms": asdict(measured.latency_ms) if measured.latency_ms is not None else None,
         "load_ms": measured.load_ms,
         "peak_memory_bytes": measured.peak_memory_bytes,
+        "measured_on": measured.machine,
         "status": row.status,
         "reason": row.reason or None,
     }
@@ -113,7 +116,6 @@ def record(outcome: Outcome) -> dict[str, Any]:
         "reference": _reference(outcome),
         "variants": [
             {
-                "name": row.name,
                 **row_document(row),
                 "settings": _plain(row.settings),
                 "options": dict(row.options),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from click.testing import CliRunner, Result
 
 from edgeml import __version__, plugins
 from edgeml.cli import main
+from edgeml.commands.json_output import json_option, print_json
 from edgeml.errors import BundleError, EdgemlError, GateError, UsageError
 
 
@@ -45,6 +47,33 @@ def test_an_error_is_one_message_and_its_exit_code(
 ) -> None:
     result = run_command(monkeypatch, lambda: _raise(error))
     assert (result.exit_code, result.stderr, result.stdout) == (code, f"error: {error}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "code"),
+    [
+        (["targets", "nothing", "--json"], "UsageError", 2),
+        (["targets", "--json", "--wrong"], "UsageError", 2),
+    ],
+)
+def test_with_json_an_error_is_an_object_on_stdout(words: list[str], kind: str, code: int) -> None:
+    result = CliRunner().invoke(main, words)
+    document = json.loads(result.stdout)
+    assert (result.exit_code, document["schema"], document["error"]["type"]) == (code, 1, kind)
+    assert document["error"]["message"] in result.stderr
+
+
+def test_an_answer_that_was_printed_stays_the_only_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    def body(as_json: bool) -> None:
+        assert as_json
+        print_json({"variants": []})
+        raise GateError("3 points lost")
+
+    command = json_option(click.Command("probe", callback=body))
+    monkeypatch.setattr(plugins, "names", lambda *_: ("probe",))
+    monkeypatch.setattr(plugins, "load", lambda *_: command)
+    result = CliRunner().invoke(main, ["probe", "--json"])
+    assert (result.exit_code, json.loads(result.stdout)) == (3, {"schema": 1, "variants": []})
 
 
 def test_wrong_usage_is_exit_code_2() -> None:
