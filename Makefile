@@ -1,4 +1,4 @@
-# make demo · make test · make dev · make check · make bench · make soak · make light · make size
+# make demo · make test · make dev · make check · make bench · make soak · make wheels · make light · make size
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
@@ -13,8 +13,9 @@ WORKERS ?= tensorflow torch keras onnx2tf
 TOOLS := hypothesis import-linter mypy pytest ruff
 # Builds run without isolation: one pinned backend instead of four downloads, and wheels build offline.
 BACKEND := hatchling editables
+DIST ?= dist
 
-.PHONY: help dev demo test check workers bench soak light size clean
+.PHONY: help dev demo test check workers bench soak wheels light size clean
 
 help:
 	@echo "make demo    convert a digit classifier for several targets, measure it, write bundle and report"
@@ -23,7 +24,8 @@ help:
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make bench   the benchmarks (a quiet machine, please)"
 	@echo "make soak    the long tests"
-	@echo "make light   what a device would install, from built wheels"
+	@echo "make wheels  the four wheels, in $(DIST)"
+	@echo "make light   test the wheels, and what a device installs from them"
 	@echo "make size    lines per module"
 	@echo "make clean   remove the environment, the workers and all that was built"
 
@@ -60,6 +62,11 @@ soak: $(STAMP) workers
 
 demo: $(STAMP)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python examples/digits/demo.py
+
+wheels: $(STAMP)
+	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation --no-index -w $(DIST) \
+	    . ./runtimes ./converters ./devices
+	@echo "$(DIST): install with pip install --find-links $(DIST) 'edgeml-core[device]', or [workstation]"
 
 light: $(STAMP)
 	$(BIN)/python -m pytest tests/test_packaging.py

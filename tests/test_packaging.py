@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import json
 import os
 import re
 import subprocess
@@ -37,13 +38,10 @@ COPYLEFT = re.compile(r"(?<!l)gpl|gnu general public|agpl|affero", re.IGNORECASE
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The four wheels, built offline with the backend of this environment."""
+    """The four wheels, as `make wheels` builds them: offline, with the backend of this environment."""
     folder = tmp_path_factory.mktemp("wheels")
-    for room, _ in ROOMS.values():
-        _run(
-            sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index",
-            "-w", folder, room,
-        )  # fmt: skip
+    stamp = f"{sys.prefix}/.installed"  # -o: this environment is as good as a new one
+    _run("make", "-s", "-C", REPOSITORY, "-o", stamp, "wheels", f"VENV={sys.prefix}", f"DIST={folder}")
     found = {canonicalize_name(wheel.name.partition("-")[0]): wheel for wheel in folder.glob("*.whl")}
     assert set(found) == set(ROOMS)
     return found
@@ -61,6 +59,33 @@ def device(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
         "--find-links", wheels["edgeml-core"].parent, "edgeml-core[device]",
     )  # fmt: skip
     return python
+
+
+@pytest.mark.parametrize(
+    ("extra", "rooms", "brought", "left_out"),
+    [
+        ("device", ("./runtimes", "./devices"), {"ai-edge-litert", "pillow"}, NEVER_ON_A_DEVICE),
+        (
+            "workstation",
+            ("./runtimes", "./converters", "./devices"),
+            {"ai-edge-litert", "nncf", "onnx", "onnxruntime", "openvino", "skl2onnx"},
+            {"tensorflow", "torch"},
+        ),
+    ],
+)
+def test_a_clone_can_be_installed_as_the_readme_says(
+    tmp_path: Path, extra: str, rooms: tuple[str, ...], brought: set[str], left_out: set[str]
+) -> None:
+    command = f'pip install -c constraints.txt ".[{extra}]" {" ".join(rooms)}'
+    assert command in (REPOSITORY / "README.md").read_text()
+    report = tmp_path / "report.json"
+    _run(
+        sys.executable, "-m", "pip", "install", "-q", "--dry-run", "--ignore-installed", "--no-build-isolation",
+        "--report", report, "-c", "constraints.txt", f".[{extra}]", *rooms, cwd=REPOSITORY,
+    )  # fmt: skip
+    would = {canonicalize_name(one["metadata"]["name"]) for one in json.loads(report.read_text())["install"]}
+    assert brought | {"edgeml-core", "edgeml-runtimes", "edgeml-devices"} <= would
+    assert not would & left_out
 
 
 def test_the_four_distributions_have_one_version() -> None:
