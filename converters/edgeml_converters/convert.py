@@ -12,26 +12,34 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeml.converter import CalibrationMethod
-from edgeml.data import DataDeclaration
-from edgeml.errors import ConversionError, GateError, UsageError
+from edgeml.errors import ConversionError, GateError
 from edgeml.preprocess import Postprocess, Preprocess
 from edgeml.settings import settings
-from edgeml.targets import HOST, Target, target
+from edgeml.targets import HOST, Target
 from edgeml.tensors import Shape
 from edgeml.words import RUNTIMES, SCHEMES, IoDtype
+from edgeml_converters.arguments import (
+    DataArgument,
+    Declared,
+    read_data,
+    read_names,
+    read_postprocess,
+    read_preprocess,
+    read_targets,
+)
 from edgeml_converters.report.bundle import bundle_name, places, write, write_text
 from edgeml_converters.report.page import render
 from edgeml_converters.report.record import document
 from edgeml_converters.variants.choose import Choice, Gates
 from edgeml_converters.variants.conversion import Outcome, run
-from edgeml_converters.variants.request import ALL, Request
+from edgeml_converters.variants.request import Request
 from edgeml_converters.variants.rows import Row
 from edgeml_converters.variants.step_cache import StepCache
 
 NO_SHAPES: Final[Mapping[str, Shape]] = {}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ConvertResult:
     """What ``convert`` gives."""
 
@@ -46,9 +54,20 @@ class ConvertResult:
         return self.outcome.rows
 
     @property
+    def variants(self) -> tuple[Row, ...]:
+        """The rows that became variants of the bundle."""
+        return tuple(row for row in self.rows if row.status == "ok")
+
+    @property
     def choices(self) -> tuple[Choice, ...]:
         """The best variant of each target, and why."""
         return self.outcome.choices
+
+    def __repr__(self) -> str:
+        """Render what was chosen, in one line."""
+        chosen = ", ".join(f"{one.variant or 'nothing'} for {one.target}" for one in self.choices)
+        made = f"{len(self.variants)} of {len(self.rows)} variants"
+        return f"<ConvertResult: {made}, {chosen}; bundle {self.bundle}>"
 
     def to_json(self) -> dict[str, Any]:
         """Give the document that ``edgeml convert --json`` prints."""
@@ -76,15 +95,15 @@ class ConvertResult:
 def convert(
     source: Path | str | object,
     *,
-    targets: Sequence[str | Target] = (HOST,),
-    schemes: Sequence[str] = (),
-    runtimes: Sequence[str] | None = None,
-    calibration: DataDeclaration | str | Path | None = None,
-    evaluation: DataDeclaration | str | Path | None = None,
+    targets: str | Target | Sequence[str | Target] = (HOST,),
+    schemes: str | Sequence[str] = (),
+    runtimes: str | Sequence[str] | None = None,
+    calibration: DataArgument = None,
+    evaluation: DataArgument = None,
     metric: str | None = None,
     golden: int = 8,
-    preprocess: Preprocess | None = None,
-    postprocess: Postprocess | None = None,
+    preprocess: Preprocess | Declared | None = None,
+    postprocess: Postprocess | Declared | None = None,
     label_names: Sequence[str] = (),
     output: Path | str | None = None,
     name: str = "",
@@ -109,15 +128,16 @@ def convert(
         targets: names, paths of TOML files, or profiles; this machine by default.
         schemes: of ``words.SCHEMES``, or ``all``; by default float32, and int8_static with calibration data.
         runtimes: by default all that the targets have.
-        calibration: data for static quantization, as ``edgeml.data.open_data`` takes them.
-        evaluation: labelled data that accuracy is measured on.
+        calibration: data for static quantization: a source as ``edgeml.data.open_data`` takes it, a
+            declaration, or an array [N,…].
+        evaluation: labelled data that accuracy is measured on, the same way; arrays as ``(samples, labels)``.
         metric: ``top1``, ``top5``, ``auc``, ``mse``, ``mae`` or ``module:function``.
         golden: how many golden samples go into the bundle.
-        preprocess: how a raw sample becomes an input.
-        postprocess: how the outputs become a prediction.
+        preprocess: how a raw sample becomes an input: declared, ``"scale=1/255 layout=nchw"``, or a dict.
+        postprocess: how the outputs become a prediction, declared the same ways.
         label_names: class names by index.
         output: a folder, or ``NAME.edgeml``; nothing is written without it.
-        name: the bundle's; made from the source's by default.
+        name: the bundle's; made from the source's file or class by default.
         release: the bundle's counter.
         max_drop: gate: points of accuracy that a variant may lose.
         max_latency_ms: gate: median latency.
@@ -141,17 +161,17 @@ def convert(
         path = _as_file(source, scratch, example_inputs)
         request = Request(
             source=path,
-            targets=_targets(targets),
-            schemes=_known("scheme", schemes, SCHEMES),
-            runtimes=_known("runtime", runtimes or (), RUNTIMES),
-            calibration=_declared(calibration),
-            evaluation=_declared(evaluation),
+            targets=read_targets(targets),
+            schemes=read_names("scheme", schemes, SCHEMES),
+            runtimes=read_names("runtime", runtimes or (), RUNTIMES),
+            calibration=read_data("calibration", calibration, scratch),
+            evaluation=read_data("evaluation", evaluation, scratch),
             metric=metric,
             golden=golden,
-            preprocess=preprocess or Preprocess(),
-            postprocess=postprocess or Postprocess(),
+            preprocess=read_preprocess(preprocess),
+            postprocess=read_postprocess(postprocess),
             label_names=tuple(label_names),
-            name=bundle_name(name, path),
+            name=bundle_name(name, path if isinstance(source, (str, Path)) else Path(type(source).__name__)),
             release=release,
             gates=Gates(max_drop, max_latency_ms, max_size_bytes),
             measure=measure,
@@ -184,24 +204,6 @@ def _as_file(source: object, scratch: Path, example_inputs: object) -> Path:
     from edgeml_converters.formats.objects import export_object
 
     return export_object(source, example_inputs, scratch)
-
-
-def _targets(given: Sequence[str | Target]) -> tuple[Target, ...]:
-    found = [one if isinstance(one, Target) else target(one) for one in given]
-    return tuple({one.name: one for one in found}.values())
-
-
-def _known(what: str, given: Sequence[str], known: Sequence[str]) -> tuple[Any, ...]:
-    if ALL in given:
-        return tuple(known)
-    for one in given:
-        if one not in known:
-            raise UsageError(f"no {what} {one!r}; known: {', '.join(known)}, {ALL}")
-    return tuple(dict.fromkeys(given))
-
-
-def _declared(given: DataDeclaration | str | Path | None) -> DataDeclaration | None:
-    return DataDeclaration(str(given)) if isinstance(given, (str, Path)) else given
 
 
 @contextmanager

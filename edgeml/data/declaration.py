@@ -92,10 +92,13 @@ def read_data_config(path: Path) -> DataConfig:
     )
 
 
-def parse_preprocess(options: Iterable[str], base: Preprocess = Preprocess()) -> Preprocess:
+def parse_preprocess(
+    options: Iterable[str] | Mapping[str, Any], base: Preprocess = Preprocess()
+) -> Preprocess:
     """Read pre-processing from texts such as ``resize=256 crop=224 mean=127.5 std=127.5 layout=nchw``.
 
-    Each text may hold several options; ``base`` is what a file declared before.
+    Each text may hold several options, and one text or a mapping does as well; ``base`` is what a file
+    declared before.
 
     Raises:
         UsageError: an unknown key (names the known ones) or a value that does not parse.
@@ -103,7 +106,9 @@ def parse_preprocess(options: Iterable[str], base: Preprocess = Preprocess()) ->
     return _declared(base, _pairs(options, "--preprocess"), "--preprocess")
 
 
-def parse_postprocess(options: Iterable[str], base: Postprocess = Postprocess()) -> Postprocess:
+def parse_postprocess(
+    options: Iterable[str] | Mapping[str, Any], base: Postprocess = Postprocess()
+) -> Postprocess:
     """Read post-processing from texts such as ``softmax=true argmax=true top=5``.
 
     Raises:
@@ -143,9 +148,11 @@ def open_declared(
     )
 
 
-def _pairs(options: Iterable[str], where: str) -> dict[str, Any]:
+def _pairs(options: Iterable[str] | Mapping[str, Any], where: str) -> dict[str, Any]:
+    if isinstance(options, Mapping):
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
     found: dict[str, Any] = {}
-    for word in " ".join(options).split():
+    for word in (options if isinstance(options, str) else " ".join(options)).split():
         key, equals, value = word.partition("=")
         if not equals:
             raise UsageError(f"{where}: {word!r} is not key=value")

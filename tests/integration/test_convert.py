@@ -4,11 +4,13 @@ import hashlib
 import importlib.metadata
 import json
 import re
+from dataclasses import fields
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from edgeml_converters.convert import convert
+from edgeml_converters.variants.request import Request
 
 import edgeml
 from edgeml.bundle import open_bundle
@@ -110,6 +112,32 @@ def test_the_report_is_one_file_that_asks_nobody(converted):
     assert not re.search(r"url\((?!#)", page)
     assert "litert-int8_static" in page
     assert "92.8 %" in page
+
+
+def test_the_record_holds_every_option_and_the_result_is_shown_in_one_line(converted):
+    result, folder = converted
+    options = json.loads(open_bundle(folder / "kws-1.edgeml").read("record.json"))["options"]
+    assert options.keys() == {field.name for field in fields(Request)} - {"source"}
+    assert (options["name"], options["release"], options["metric"]) == ("kws", 1, "top1")
+    assert {row.name for row in result.variants} == {"litert-float32", "litert-int8_static"}
+    assert repr(result).startswith("<ConvertResult: 2 of 2 variants, litert-")
+    assert len(repr(result)) < 400
+
+
+def test_arrays_and_texts_do_in_place_of_declarations(kws):
+    with np.load(kws / "data.npz") as data:
+        evaluation = data["test_q"], data["test_y"]
+        result = convert(
+            kws / "kws_float.tflite",
+            targets="x86-64-v3",
+            runtimes="litert",
+            schemes="float32",
+            evaluation=evaluation,
+            preprocess="zero_point=83 scale=0.5847029",
+            measure=False,
+        )
+    (row,) = result.rows
+    assert row.measured.accuracy == pytest.approx(0.928)
 
 
 def test_json_has_the_documented_shape(kws, tmp_path):

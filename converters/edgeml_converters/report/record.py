@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from importlib import metadata
 from typing import Any, Final
 
@@ -84,7 +84,6 @@ def row_document(row: Row) -> dict[str, Any]:
 
 def record(outcome: Outcome) -> dict[str, Any]:
     """Give ``record.json``: what was done, with what, to what, and what came of it."""
-    request = outcome.request
     return {
         "schema": SCHEMA,
         "edgeml": edgeml.__version__,
@@ -93,25 +92,7 @@ def record(outcome: Outcome) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "machine": outcome.machine,
-        "options": _plain(
-            {
-                "targets": [target.name for target in request.targets],
-                "schemes": request.wanted_schemes,
-                "runtimes": request.runtimes,
-                "metric": outcome.data.metric.name if outcome.data.metric else None,
-                "calibration": request.calibration,
-                "evaluation": request.evaluation,
-                "golden": request.golden,
-                "preprocess": request.preprocess,
-                "postprocess": request.postprocess,
-                "gates": request.gates,
-                "io_dtype": request.io_dtype,
-                "method": request.method,
-                "input_shapes": request.input_shapes,
-                "trust_code": request.trust_code,
-                "measure": request.measure,
-            }
-        ),
+        "options": _options(outcome),
         "data": [_data(one) for one in (outcome.data.calibration, outcome.data.evaluation) if one],
         "reference": _reference(outcome),
         "variants": [
@@ -129,6 +110,18 @@ def record(outcome: Outcome) -> dict[str, Any]:
         "targets": [asdict(choice) for choice in outcome.choices],
         "findings": [asdict(finding) for finding in outcome.findings],
     }
+
+
+def _options(outcome: Outcome) -> dict[str, Any]:
+    """Give every field of the request but the source, which stands beside; what it left open, as decided."""
+    request = outcome.request
+    given = {one.name: getattr(request, one.name) for one in fields(request) if one.name != "source"}
+    decided = {
+        "targets": [target.name for target in request.targets],
+        "schemes": request.wanted_schemes,
+        "metric": outcome.data.metric.name if outcome.data.metric else None,
+    }
+    return {name: _plain(value) for name, value in (given | decided).items()}
 
 
 def step_document(step: StepTrace) -> dict[str, Any]:

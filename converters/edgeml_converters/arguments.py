@@ -1,0 +1,108 @@
+"""What callers of ``convert`` may pass, made what a request holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from edgeml.data import DataDeclaration, parse_postprocess, parse_preprocess
+from edgeml.errors import UsageError
+from edgeml.preprocess import Postprocess, Preprocess
+from edgeml.targets import Target, target
+from edgeml_converters.variants.request import ALL
+
+DataArgument = DataDeclaration | str | Path | object | None
+"""A declaration, a source as ``open_data`` takes it, an array [N,…], or a pair of samples and labels."""
+Declared = Mapping[str, Any] | Sequence[str] | str
+"""``"scale=1/255 layout=nchw"``, a list of such, or a dict."""
+
+FORMS: Final = (
+    "give a source as edgeml.data.open_data takes it (a path, data.npz:x,y or module:function), "
+    "a DataDeclaration, an array [N,…], or a pair (samples, labels)"
+)
+
+
+def read_targets(given: str | Target | Sequence[str | Target]) -> tuple[Target, ...]:
+    """Give each target once.
+
+    Raises:
+        UsageError: no such target, or no name at all.
+    """
+    several = [given] if isinstance(given, (str, Target)) else list(given)
+    if not several:
+        raise UsageError("no target was given; name one, or leave targets out for this machine")
+    found = [one if isinstance(one, Target) else target(one) for one in several]
+    return tuple({one.name: one for one in found}.values())
+
+
+def read_names(what: str, given: str | Sequence[str], known: Sequence[str]) -> tuple[Any, ...]:
+    """Give names that are known, each once; ``all`` stands for every one.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    several = (given,) if isinstance(given, str) else given
+    if ALL in several:
+        return tuple(known)
+    for one in several:
+        if one not in known:
+            raise UsageError(f"no {what} {one!r}; {what}s are: {', '.join(known)}, {ALL}")
+    return tuple(dict.fromkeys(several))
+
+
+def read_preprocess(given: Preprocess | Declared | None) -> Preprocess:
+    """Give a declaration that was written in any of its forms; raises as ``parse_preprocess``."""
+    if given is None or isinstance(given, Preprocess):
+        return given or Preprocess()
+    _require_declaration("preprocess", given)
+    return parse_preprocess(given)
+
+
+def read_postprocess(given: Postprocess | Declared | None) -> Postprocess:
+    """Give a declaration that was written in any of its forms; raises as ``parse_postprocess``."""
+    if given is None or isinstance(given, Postprocess):
+        return given or Postprocess()
+    _require_declaration("postprocess", given)
+    return parse_postprocess(given)
+
+
+def read_data(role: str, given: DataArgument, scratch: Path) -> DataDeclaration | None:
+    """Give a declaration; arrays are written to the scratch folder and read like files.
+
+    Raises:
+        UsageError: something else than data.
+    """
+    if given is None or isinstance(given, DataDeclaration):
+        return given
+    if isinstance(given, (str, Path)):
+        return DataDeclaration(str(given))
+    path = scratch / f"{role}.npz"
+    if isinstance(given, tuple) and len(given) == 2:  # noqa: PLR2004 - samples and labels
+        samples, labels = (_array(role, one) for one in given)
+        np.savez(path, allow_pickle=False, x=samples, y=labels)
+        return DataDeclaration(f"{path}:x,y")
+    np.savez(path, allow_pickle=False, x=_array(role, given))
+    return DataDeclaration(f"{path}:x")
+
+
+def _array(role: str, given: object) -> np.ndarray[Any, Any]:
+    if not hasattr(given, "__array__"):
+        raise UsageError(f"{role}: cannot read samples from a {type(given).__name__}; {FORMS}")
+    array = np.asarray(given)
+    if array.dtype.kind not in "biufUS" or array.ndim == 0:
+        raise UsageError(
+            f"{role}: an array of {array.dtype} and shape {array.shape} holds no samples; {FORMS}"
+        )
+    return array
+
+
+def _require_declaration(what: str, given: object) -> None:
+    texts = isinstance(given, Sequence) and all(isinstance(one, str) for one in given)
+    if not (texts or isinstance(given, Mapping)):
+        raise UsageError(
+            f"{what}: cannot be read from a {type(given).__name__}; give {what.capitalize()}(…), a text "
+            'such as "key=value key=value", or a dict'
+        )
