@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgeml.errors import EdgemlError
-    from edgeml.model import Model, load
+    from edgeml.loading import load
+    from edgeml.model import Model
     from edgeml.tensors import Quantization, TensorSpec
 
 __all__ = ["EdgemlError", "Model", "Quantization", "TensorSpec", "__version__", "load"]
@@ -19,7 +20,7 @@ _HOME = {
     "Model": "edgeml.model",
     "Quantization": "edgeml.tensors",
     "TensorSpec": "edgeml.tensors",
-    "load": "edgeml.model",
+    "load": "edgeml.loading",
 }
 
 

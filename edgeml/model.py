@@ -1,39 +1,22 @@
-"""``edgeml.load``: a bundle, a model file or an installed model, ready to call."""
+"""A model that is loaded: called with arrays, or with raw samples."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import numpy as np
 
-from edgeml import plugins
-from edgeml.artifact_cache import artifact
-from edgeml.bundle import Bundle, is_bundle, open_bundle
-from edgeml.choice import Choice, choose, options_here
-from edgeml.engines import engine, version_fits
-from edgeml.errors import BundleError, EngineMissingError, InputNameError, ModelFileError, UsageError
-from edgeml.formats import TITLE, identify
-from edgeml.manifest import Manifest, Variant
+from edgeml.errors import InputNameError
 from edgeml.pipeline import Prediction, finish, prepare
 from edgeml.preprocess import Postprocess, Preprocess
-from edgeml.runtime import Runtime, Session
-from edgeml.settings import settings
-from edgeml.targets import host
+from edgeml.runtime import Session
 from edgeml.tensors import Array, TensorSpec, dequantize, reject_names
-from edgeml.words import RUNTIME_OF_FORMAT
 
-CURRENT: Final = "current"
 _RunCall = Callable[[Mapping[str, Array]], dict[str, Array]]
-
-
-class OtherMachineWarning(UserWarning):
-    """The variant that was loaded was made for another kind of machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,169 +136,6 @@ class Model:
             raise InputNameError("pass one array, or every input by its name, not both")
         outputs = self.run(inputs)
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
-
-
-def load(
-    source: str | Path,
-    *,
-    runtime: str | None = None,
-    variant: str | None = None,
-    threads: int | None = None,
-    options: Mapping[str, str] | None = None,
-) -> Model:
-    """Load a model to run on this machine.
-
-    Args:
-        source: a bundle, an extracted bundle, a model file (ONNX, TFLite, OpenVINO), or the name of an
-            installed model (its current release).
-        runtime: use this one; by default the variant decides, or the file's format.
-        variant: use this one of the bundle; by default what suits this machine best.
-        threads: engine threads; by default as many as the variant was measured with, else 1.
-        options: engine options as texts, over those that the variant was measured with.
-
-    Warns:
-        OtherMachineWarning: nothing in the bundle was made for this kind of machine.
-
-    Raises:
-        UsageError: no such name, variant or runtime.
-        BundleError: the bundle is damaged.
-        ModelFileError: the file is missing, damaged, or of a format that no runtime reads.
-        EngineMissingError: no engine that could run it is installed; says how to install one.
-        InferenceError: the engine refuses the model.
-    """
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads={threads}: use 1 or more")
-    texts = dict(options or {}) | ({} if threads is None else {"threads": str(threads)})
-    path = _locate(source)
-    if is_bundle(path):
-        return _load_bundle(open_bundle(path), runtime, variant, texts)
-    if variant is not None:
-        raise UsageError(f"{path} is a model file, not a bundle: it has no variant {variant!r}")
-    return _load_file(path, runtime, texts)
-
-
-def _locate(source: str | Path) -> Path:
-    path = Path(source)
-    if isinstance(source, Path) or path.exists() or path.suffix or len(path.parts) != 1:
-        return path
-    installed = settings().home / "models" / source
-    if not (installed / CURRENT).exists():
-        folder = installed.parent
-        names = sorted(place.parent.name for place in folder.glob(f"*/{CURRENT}"))
-        known = ", ".join(names) or "none"
-        raise UsageError(f"no file and no installed model {source!r}; installed in {folder}: {known}")
-    # one release, even if `current` is switched while it loads
-    return (installed / CURRENT).resolve()
-
-
-# --- model files
-
-
-def _load_file(path: Path, runtime: str | None, texts: Mapping[str, str]) -> Model:
-    found = identify(path)
-    readers = [name for name in plugins.names(plugins.RUNTIME_GROUP) if _reads(name) in {found, None}]
-    if runtime is not None and runtime not in readers and runtime in plugins.names(plugins.RUNTIME_GROUP):
-        raise ModelFileError(f"{path} is {TITLE[found]}, which {runtime} does not read; convert it first")
-    fitting = [runtime] if runtime is not None else [name for name in readers if _reads(name) == found]
-    if not fitting and found in RUNTIME_OF_FORMAT:
-        raise EngineMissingError(
-            f"no runtime here reads {TITLE[found]}. Install it: pip install 'edgeml-core[device]'"
-        )
-    if not fitting:
-        raise ModelFileError(f"{path} is {TITLE[found]}, which no runtime reads: run edgeml convert {path}")
-    driver = _driver(fitting[0])
-    session = driver.load(path, driver.options(texts))
-    spec = ModelSpec(session.inputs, session.outputs)
-    return Model(session, spec, name=path.stem, runtime=fitting[0])
-
-
-def _reads(runtime: str) -> str | None:
-    """Give the format that a runtime of ours reads; ``None`` for another's."""
-    return next((format_ for format_, reader in RUNTIME_OF_FORMAT.items() if reader == runtime), None)
-
-
-def _driver(runtime: str) -> Runtime:
-    found = engine(runtime)
-    if found is not None and found.version is None:
-        raise EngineMissingError(f"runtime {runtime} needs an engine: {found.lacking}")
-    return plugins.runtime(runtime)
-
-
-# --- bundles
-
-
-def _load_bundle(bundle: Bundle, runtime: str | None, variant: str | None, texts: Mapping[str, str]) -> Model:
-    manifest = bundle.manifest
-    chosen, driver = _first_loadable(choose(manifest, host(), _lacking, runtime=runtime, variant=variant))
-    if chosen.warning is not None:
-        warnings.warn(chosen.warning, OtherMachineWarning, stacklevel=3)
-    one = chosen.variant
-    labels = () if manifest.labels is None else _labels(bundle, manifest.labels)
-    file = artifact(bundle, one)
-    session = driver.load(file, driver.options(options_here(one) | dict(texts)))
-    try:
-        spec = _spec(manifest, one, session, labels)
-        return Model(
-            session, spec, name=manifest.name, runtime=one.runtime, release=manifest.release, variant=one.name
-        )
-    except BaseException:
-        session.close()
-        raise
-
-
-def _first_loadable(choices: Sequence[Choice]) -> tuple[Choice, Runtime]:
-    """Import the engine of the first choice whose engine can be imported."""
-    for choice in choices[:-1]:
-        with suppress(EngineMissingError):
-            return choice, plugins.runtime(choice.variant.runtime)
-    return choices[-1], plugins.runtime(choices[-1].variant.runtime)
-
-
-def _lacking(variant: Variant) -> str | None:
-    """Say why a variant's engine cannot be used here."""
-    if variant.runtime not in plugins.names(plugins.RUNTIME_GROUP):
-        return f"no runtime {variant.runtime} is installed: pip install 'edgeml-runtimes[{variant.runtime}]'"
-    found = engine(variant.runtime)
-    if found is None or found.lacking is not None:
-        return None if found is None else found.lacking
-    if found.version is not None and not version_fits(found.version, variant.runtime_version):
-        wanted = variant.runtime_version
-        return f"{variant.name} needs {found.distribution} {wanted}, {found.version} is here: {found.install}"
-    return None
-
-
-def _labels(bundle: Bundle, path: str) -> tuple[str, ...]:
-    try:
-        return tuple(bundle.read(path).decode().splitlines())
-    except UnicodeDecodeError as error:
-        raise BundleError(f"{bundle.path}: {path} is not UTF-8 text") from error
-
-
-def _spec(manifest: Manifest, variant: Variant, session: Session, labels: tuple[str, ...]) -> ModelSpec:
-    for side, ours, theirs in (
-        ("input", manifest.inputs, session.inputs),
-        ("output", manifest.outputs, session.outputs),
-    ):
-        if len(ours) != len(theirs):
-            raise BundleError(
-                f"{manifest.name}: the manifest has {len(ours)} {side}s, variant {variant.name} has "
-                f"{len(theirs)}; make the bundle again"
-            )
-    return ModelSpec(
-        _in_order(manifest.inputs, session.inputs),
-        _in_order(manifest.outputs, session.outputs),
-        manifest.preprocess,
-        manifest.postprocess,
-        labels,
-    )
-
-
-def _in_order(ours: tuple[TensorSpec, ...], theirs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
-    """Give the bundle's tensors in the session's order: by name, or by place where a variant renamed them."""
-    by_name = {spec.name: spec for spec in ours}
-    if all(spec.name in by_name for spec in theirs):
-        return tuple(by_name[spec.name] for spec in theirs)
-    return ours
 
 
 # --- calls, bound once so that each costs next to nothing

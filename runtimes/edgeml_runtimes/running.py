@@ -17,7 +17,8 @@ from edgeml.data import (
     read_data_config,
 )
 from edgeml.data.reader import combined_sha256, file_sha256
-from edgeml.model import Model, load
+from edgeml.loading import load
+from edgeml.model import Model
 from edgeml.pipeline import Prediction, finish
 from edgeml.preprocess import Postprocess, Preprocess
 

@@ -24,8 +24,8 @@ from edgeml.errors import (
     ModelFileError,
     UsageError,
 )
+from edgeml.loading import OtherMachineWarning
 from edgeml.manifest import FileEntry, Latency, Manifest, Measured, Needs, Variant
-from edgeml.model import OtherMachineWarning
 from edgeml.preprocess import Postprocess, Preprocess
 from edgeml.settings import settings
 from edgeml.targets import host
