@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import subprocess
@@ -123,10 +124,37 @@ def test_python_shown_in_the_docs_compiles(page: Path) -> None:
             compile(match["text"], str(page), "exec")
 
 
+def test_every_finding_is_explained() -> None:
+    """Codes are the first argument of ``Finding`` wherever the packages make one."""
+    codes = set()
+    for package in ("edgeml", "converters", "runtimes", "devices"):
+        for path in (REPOSITORY / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if (
+                    isinstance(node, ast.Call)
+                    and isinstance(node.func, ast.Name)
+                    and node.func.id == "Finding"
+                ):
+                    codes |= {one.value for one in node.args[:1] if isinstance(one, ast.Constant)}
+    table = (REPOSITORY / "docs" / "how-to" / "convert.md").read_text().partition("| finding |")[2]
+    listed = set(re.findall(r"`([a-z-]+)`", "".join(re.findall(r"^\|([^|]+)\|", table, re.MULTILINE))))
+    assert len(codes) > 10
+    assert sorted(codes - listed) == []
+    assert sorted(listed - codes) == []
+
+
 def test_the_changelog_names_this_version() -> None:
     version = import_module("edgeml").__version__
     text = (REPOSITORY / "CHANGELOG.md").read_text()
     assert f"## [{version}]" in text or "## [Unreleased]" in text
+
+
+def test_the_index_lists_every_page_once() -> None:
+    folder = REPOSITORY / "docs"
+    linked = [match["target"] for match in LINK.finditer((folder / "index.md").read_text())]
+    pages = {str(path.relative_to(folder)) for path in folder.rglob("*.md")} - {"index.md"}
+    assert sorted(linked) == sorted(set(linked))
+    assert {page for page in pages if not page.startswith("adr/")} | {"adr/README.md"} <= set(linked)
 
 
 def test_every_decision_record_is_listed() -> None:

@@ -80,8 +80,9 @@ def test_a_clone_can_be_installed_as_the_readme_says(
     assert command in (REPOSITORY / "README.md").read_text()
     report = tmp_path / "report.json"
     _run(
-        sys.executable, "-m", "pip", "install", "-q", "--dry-run", "--ignore-installed", "--no-build-isolation",
-        "--report", report, "-c", "constraints.txt", f".[{extra}]", *rooms, cwd=REPOSITORY,
+        sys.executable, "-m", "pip", "install", "-q", "--dry-run", "--ignore-installed",
+        "--no-build-isolation", "--report", report, "-c", "constraints.txt", f".[{extra}]", *rooms,
+        cwd=REPOSITORY,
     )  # fmt: skip
     would = {canonicalize_name(one["metadata"]["name"]) for one in json.loads(report.read_text())["install"]}
     assert brought | {"edgeml-core", "edgeml-runtimes", "edgeml-devices"} <= would
