@@ -1,136 +1,272 @@
-"""The report's pictures as inline SVG, drawn by matplotlib without a display."""
+"""The report's pictures as positions on a plane; the template draws them, so that they follow the page.
+
+A scatter is laid out twice, for a wide and for a narrow screen, in pixels that are shown as they are:
+a picture that is scaled to a phone would shrink its letters as well.
+"""
 
 from __future__ import annotations
 
-import io
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
-from edgeml_converters.variants.conversion import Outcome
-from edgeml_converters.variants.rows import Row, StepTrace
+from edgeml.figures import shorten
+from edgeml_converters.evaluate.metrics import Metric
+from edgeml_converters.variants.rows import Row
 
-COLOURS: Final[Mapping[str, str]] = {"litert": "#1b6ca8", "onnxruntime": "#d1495b", "openvino": "#2e8b57"}
-MARKERS: Final[Mapping[str, str]] = {
-    "float32": "o", "float16": "s", "int8_dynamic": "v", "int8_static": "D", "int16x8": "P",
-    "int8_weights": "^", "int4_weights": "X",
-}  # fmt: skip
-WIDTH_INCH: Final = 6.4
+RUNTIME_COLOUR: Final[Mapping[str, int]] = {"litert": 1, "onnxruntime": 2, "openvino": 3}
+"""Number of the page's colour for each runtime; 0 for any other."""
 LOG_SPAN: Final = 10.0
 """Slowest by fastest latency from which the axis is logarithmic."""
+LARGEST_RADIUS: Final = 17.0
+SMALLEST_RADIUS: Final = 5.0
+MARGIN_LEFT: Final = 54.0
+MARGIN_BOTTOM: Final = 46.0
+INSET: Final = 22.0
+"""Room for circles between the outermost values and the frame."""
+LETTER: Final = 8.0
+"""Width of a digit of the numbers beside circles; their height is twice that."""
+LABEL_AWAY: Final = (11.0, 17.0, 25.0, 35.0, 47.0)
+"""Distances from its circle at which a number is tried."""
+PARITY_MAX_DB: Final = 150.0
+"""Float steps that change nothing but the order of sums reach 120 to 150 dB."""
 SHOWN_RANGES: Final = 40
-"""Calibrated tensors that the picture shows, in graph order."""
-SHOWN_CHARACTERS: Final = 34
-"""What fits beside the picture."""
+"""Calibrated tensors that a picture shows, in graph order."""
+SHOWN_CHARACTERS: Final = 46
 
 
-def accuracy_against_latency(outcome: Outcome) -> str | None:
-    """Draw each measured variant: latency to the right, accuracy (or SQNR) upwards, size as area."""
-    metric = outcome.data.metric
-    rows = [row for row in outcome.rows if row.measured.latency_ms is not None]
-    points = [(row, _height(row, judged=metric is not None)) for row in rows]
-    points = [(row, height) for row, height in points if height is not None]
-    if not points:
-        return None
-    figure, axes = _figure(3.6)
-    largest = max(row.size_bytes or 1 for row, _ in points)
-    for row, height in points:
-        latency = row.measured.latency_ms
-        axes.scatter(
-            latency.p50 if latency else 0.0,
-            height,
-            s=60 + 540 * (row.size_bytes or 0) / largest,
-            color=COLOURS.get(row.runtime, "#666666"),
-            marker=MARKERS.get(row.scheme, "o"),
-            alpha=0.55 if row.status == "ok" else 0.2,
-            edgecolors="black",
-            linewidths=0.6,
-            label=row.name,
-        )
-    share = metric is not None and metric.is_share
-    latencies = [row.measured.latency_ms.p50 for row, _ in points if row.measured.latency_ms]
-    if max(latencies) > LOG_SPAN * min(latencies):
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_xlabel("latency p50, ms")
-    axes.set_ylabel(f"{metric.name}{', %' if share else ''}" if metric else "SQNR, dB")
-    axes.margins(0.18)
-    axes.legend(fontsize=7, markerscale=0.4, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
-    return _svg(figure, "Accuracy against latency; the area is the size")
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A mark on an axis."""
+
+    place: float
+    text: str
 
 
-def parity(steps: Sequence[StepTrace]) -> str | None:
-    """Draw how close each step stayed to its source: SQNR of its worst output."""
-    known = [(step, min(one.sqnr_db for one in step.outputs)) for step in steps if step.outputs]
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A variant as a circle, with the number that it has in the table."""
+
+    number: int
+    text: str
+    x: float
+    y: float
+    radius: float
+    colour: int
+    chosen: bool
+    usable: bool
+    label_x: float
+    label_y: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """Latency to the right, accuracy (or SQNR) upwards, size as area."""
+
+    form: str
+    """``wide`` or ``narrow``."""
+    width: float
+    height: float
+    left: float
+    bottom: float
+    points: tuple[Point, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    x_title: str
+    y_title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A bar beside its name; places in per cent of the track."""
+
+    name: str
+    full_name: str
+    left: float
+    width: float
+    value: str
+    quantizes: bool = False
+
+
+def scatters(
+    rows: Sequence[Row], metric: Metric | None, chosen: frozenset[str | None]
+) -> tuple[Scatter, ...]:
+    """Lay out accuracy against latency for both forms; nothing where no row has both.
+
+    Args:
+        rows: the rows of the table, in its order: they are numbered from 1.
+        metric: what accuracy is; ``None``: SQNR is drawn.
+        chosen: names of the variants that were chosen for a target.
+    """
+    known = []
+    for number, row in enumerate(rows, 1):
+        height = _height(row, metric)
+        if row.measured.latency_ms is not None and height is not None:
+            known.append((number, row, row.measured.latency_ms.p50, height))
     if not known:
-        return None
-    figure, axes = _figure(0.9 + 0.34 * len(known))
-    names = [step.name for step, _ in known]
-    values = [min(value, 150.0) for _, value in known]
-    colours = ["#1b6ca8" if "float" in step.target else "#d1495b" for step, _ in known]
-    axes.barh(range(len(known)), values, color=colours, alpha=0.75)
-    axes.set_yticks(range(len(known)), names, fontsize=7)
-    axes.invert_yaxis()
-    axes.set_xlabel("SQNR against the step's own source, dB (shown up to 150)")
-    return _svg(figure, "Parity of each step")
+        return ()
+    forms = (("wide", 720.0, 380.0), ("narrow", 340.0, 340.0))
+    return tuple(_scatter(form, width, height, known, metric, chosen) for form, width, height in forms)
 
 
-def calibration_ranges(steps: Sequence[StepTrace]) -> str | None:
-    """Draw the calibrated range of each tensor of the first step that tells them."""
-    told = next((step for step in steps if step.ranges), None)
-    if told is None:
-        return None
-    ranges = list(told.ranges.items())[:SHOWN_RANGES]
-    figure, axes = _figure(0.9 + 0.2 * len(ranges))
-    for place, (_, (low, high)) in enumerate(ranges):
-        axes.plot([low, high], [place, place], color="#1b6ca8", linewidth=4, solid_capstyle="butt")
-    axes.set_yticks(range(len(ranges)), [_short(name) for name, _ in ranges], fontsize=6)
-    axes.invert_yaxis()
-    axes.axvline(0, color="black", linewidth=0.6)
-    axes.set_xscale("symlog", linthresh=1.0)
-    axes.set_xlabel(f"calibrated range, {told.name}")
-    return _svg(figure, "Calibrated range of each tensor")
+def _scatter(
+    form: str,
+    width: float,
+    height: float,
+    known: Sequence[tuple[int, Row, float, float]],
+    metric: Metric | None,
+    chosen: frozenset[str | None],
+) -> Scatter:
+    is_share = metric is not None and metric.is_share
+    across = _Axis([x for _, _, x, _ in known], MARGIN_LEFT + INSET, width - INSET, may_be_log=True)
+    limit = 100.0 if is_share else math.inf
+    up = _Axis([y for *_, y in known], height - MARGIN_BOTTOM - INSET, INSET, highest=limit)
+    largest = max(row.size_bytes or 1 for _, row, _, _ in known)
+    circles = []
+    for number, row, x, y in known:
+        radius = max(SMALLEST_RADIUS, LARGEST_RADIUS * math.sqrt((row.size_bytes or 0) / largest))
+        circles.append((number, row, across.place(x), up.place(y), radius))
+    circles.sort(key=lambda one: -one[4])  # a small circle stays visible on a large one
+    labels = _labels([(number, x, y, radius) for number, _, x, y, radius in circles], width, height)
+    points = tuple(
+        Point(
+            number, row.name, x, y, radius, RUNTIME_COLOUR.get(row.runtime, 0),
+            row.name in chosen, row.status == "ok", *labels[number],
+        )
+        for number, row, x, y, radius in circles
+    )  # fmt: skip
+    name = f"{metric.name}{', %' if is_share else ''}" if metric is not None else "SQNR, dB"
+    x_title = "latency p50, ms" + (" (logarithmic)" if across.is_log else "")
+    ticks = 8 if form == "wide" else 4
+    return Scatter(
+        form, width, height, MARGIN_LEFT, height - MARGIN_BOTTOM, points,
+        across.ticks(ticks), up.ticks(6), x_title, name,
+    )  # fmt: skip
 
 
-def _height(row: Row, *, judged: bool) -> float | None:
-    if not judged:
+class _Axis:
+    """From values to pixels."""
+
+    def __init__(
+        self,
+        values: Sequence[float],
+        start: float,
+        end: float,
+        *,
+        may_be_log: bool = False,
+        highest: float = math.inf,
+    ) -> None:
+        low, high = min(values), max(values)
+        self.is_log = may_be_log and low > 0 and high > LOG_SPAN * low
+        if not self.is_log:
+            room = 0.06 * (high - low) or abs(high) * 0.05 or 1.0
+            low, high = max(0.0, low - room) if low >= 0 else low - room, min(highest, high + room)
+        self._low, self._high, self._start, self._end = low, high, start, end
+
+    def place(self, value: float) -> float:
+        """Give the pixel of a value."""
+        low, high = self._low, self._high
+        if self.is_log:
+            low, high, value = math.log(low), math.log(high), math.log(value)
+        return round(self._start + (self._end - self._start) * (value - low) / (high - low), 1)
+
+    def ticks(self, most: int) -> tuple[Tick, ...]:
+        """Give round values on the axis."""
+        if self.is_log:
+            powers = range(math.floor(math.log10(self._low)), math.ceil(math.log10(self._high)) + 1)
+            for digits in ((1, 2, 5), (1, 3), (1,)):
+                values = [digit * 10.0**power for power in powers for digit in digits]
+                values = [value for value in values if self._low <= value <= self._high]
+                if len(values) <= most:
+                    break
+        else:
+            step = _round_step((self._high - self._low) / most)
+            first = math.ceil(self._low / step)
+            values = [step * place for place in range(first, math.floor(self._high / step + 1e-9) + 1)]
+        return tuple(Tick(self.place(value), f"{value:.6g}") for value in values)
+
+
+def _round_step(step: float) -> float:
+    power = 10.0 ** math.floor(math.log10(step))
+    return next(digit * power for digit in (1, 2, 2.5, 5, 10) if digit * power >= step * (1 - 1e-9))
+
+
+def _labels(
+    circles: Sequence[tuple[int, float, float, float]], width: float, height: float
+) -> dict[int, tuple[float, float]]:
+    """Put each number beside its circle where it covers no other number, the nearest place first."""
+    placed: dict[int, tuple[float, float]] = {}
+    for number, x, y, radius in sorted(circles, key=lambda one: one[3]):
+        others = [one for one in circles if one[0] != number]
+        tried = [
+            (_cost(spot, others, list(placed.values())) + away / 10, spot)
+            for away in LABEL_AWAY
+            for spot in _around(x, y, radius + away)
+            if MARGIN_LEFT + LETTER < spot[0] < width - 2 * LETTER
+            and LETTER < spot[1] < height - MARGIN_BOTTOM - LETTER
+        ]
+        placed[number] = min(tried, key=lambda one: one[0])[1] if tried else (x, y)
+    return placed
+
+
+def _around(x: float, y: float, away: float) -> list[tuple[float, float]]:
+    """Give eight places around a point, to the right and left first."""
+    angles = [eighth * math.pi / 4 for eighth in (0, 4, 2, 6, 1, 3, 5, 7)]
+    return [(round(x + away * math.cos(one), 1), round(y - away * math.sin(one), 1)) for one in angles]
+
+
+def _cost(
+    spot: tuple[float, float],
+    circles: Sequence[tuple[int, float, float, float]],
+    placed: Sequence[tuple[float, float]],
+) -> float:
+    """Say how bad a place for a number is: on another number, on another variant's circle."""
+    x, y = spot
+    covered = sum(abs(x - at_x) < 3 * LETTER and abs(y - at_y) < 2 * LETTER for at_x, at_y in placed)
+    under = sum(math.hypot(x - at_x, y - at_y) < radius + LETTER for _, at_x, at_y, radius in circles)
+    return 10.0 * covered + 3.0 * under
+
+
+def parity(steps: Sequence[tuple[str, float, bool]]) -> tuple[Bar, ...]:
+    """Lay out how close each step stayed to its own source.
+
+    Args:
+        steps: title, SQNR of the worst output in dB, whether it quantizes.
+    """
+    return tuple(
+        Bar(
+            name=title,
+            full_name=title,
+            left=0.0,
+            width=round(100 * min(max(value_db, 0.0), PARITY_MAX_DB) / PARITY_MAX_DB, 1),
+            value="exact" if value_db > PARITY_MAX_DB else f"{value_db:.1f} dB",
+            quantizes=quantizes,
+        )
+        for title, value_db, quantizes in steps
+    )
+
+
+def ranges(told: Mapping[str, tuple[float, float]]) -> tuple[Bar, ...]:
+    """Lay out calibrated ranges around zero on a scale that is linear to 1 and logarithmic beyond."""
+    shown = list(told.items())[:SHOWN_RANGES]
+    reach = max((abs(end) for _, pair in shown for end in pair if math.isfinite(end)), default=1.0) or 1.0
+    bars = []
+    for name, (low, high) in shown:
+        left, right = 50 * (1 + _bent(low) / _bent(reach)), 50 * (1 + _bent(high) / _bent(reach))
+        value = f"{low:.3g} … {high:.3g}"
+        bars.append(Bar(shorten(name, SHOWN_CHARACTERS), name, round(left, 1), round(right - left, 1), value))
+    return tuple(bars)
+
+
+def _bent(value: float) -> float:
+    return math.copysign(math.log1p(abs(value)), value) if math.isfinite(value) else 0.0
+
+
+def _height(row: Row, metric: Metric | None) -> float | None:
+    if metric is None:
         return row.measured.sqnr_db
     accuracy = row.measured.accuracy
     if accuracy is None:
         return None
-    return 100 * accuracy if row.measured.metric in {"top1", "top5", "auc"} else accuracy
-
-
-def _figure(height_inch: float) -> tuple[Any, Any]:
-    # pyplot would look for a display and keep figures alive; a bare Figure does neither
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDTH_INCH, height_inch), layout="constrained")
-    axes = figure.add_subplot()
-    axes.grid(visible=True, alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _svg(figure: Any, title: str) -> str:
-    """Give an ``<svg>`` element that scales with the page; text stays text."""
-    import matplotlib as mpl
-
-    stream = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "font.family": "sans-serif"}):
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
-    text = stream.getvalue()
-    text = text[text.index("<svg") :]
-    head, _, rest = text.partition(">")
-    attributes = [part for part in head.split("\n") if part]
-    kept = " ".join(attributes)
-    for name in ("width", "height"):
-        before, found, after = kept.partition(f' {name}="')
-        if found:
-            kept = before + after.partition('"')[2]
-    return f'{kept} role="img" aria-label="{title}">{rest}'
-
-
-def _short(name: str) -> str:
-    """Keep the end of a long name; a dollar sign would begin a formula."""
-    shown = name if len(name) <= SHOWN_CHARACTERS else f"…{name[1 - SHOWN_CHARACTERS :]}"
-    return shown.replace("$", r"\$")
+    return 100 * accuracy if metric.is_share else accuracy
