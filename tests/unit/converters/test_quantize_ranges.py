@@ -73,6 +73,26 @@ def test_extremes_alone_need_no_bins() -> None:
     assert histogram.percentile(99.9) == (float(values.min()), float(values.max()))
 
 
+def test_least_error_cuts_a_lone_outlier_and_keeps_an_even_spread() -> None:
+    even = np.linspace(-1, 1, 1_000_000).astype(np.float32)
+    low, high = filled(even).least_error(4.0)
+    assert (low, high) == pytest.approx((-1.0, 1.0), rel=RELATIVE_STEP)
+    assert filled(even, np.array([3.0], np.float32)).least_error(1.0)[1] < 2.0
+
+
+def test_what_is_cut_weighs_as_it_is_told() -> None:
+    values = np.append(normal(5, 100_000), 8.0).astype(np.float32)
+    widths = [filled(values).least_error(clipping)[1] for clipping in (1.0, 16.0, 1e6)]
+    assert widths == sorted(widths)
+    assert widths[0] < widths[-1] == pytest.approx(8.0, rel=RELATIVE_STEP)
+
+
+def test_exact_zeros_do_not_narrow_a_range() -> None:
+    values = np.abs(normal(6))
+    padded = np.append(values, np.zeros(1_000_000, np.float32))
+    assert filled(padded).least_error(4.0) == filled(values).least_error(4.0)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite_are_told_and_not_counted(bad: float) -> None:
     histogram = filled(np.array([1.0, bad], np.float32))
