@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeml.commands.json_output import json_option, print_json
+from edgeml.figures import readable_size
 
 if TYPE_CHECKING:
     from edgeml.bundle import Bundle
@@ -162,7 +163,7 @@ def _show(opened: Bundle) -> None:
         ("after", _declared(manifest.postprocess)),
         ("labels", manifest.labels or ""),
         ("data", "\n".join(f"{one.role}: {one.count} samples, {one.sha256[:12]}" for one in manifest.data)),
-        ("size", _bytes(_size(opened))),
+        ("size", readable_size(_size(opened))),
     ]
     about = Table(box=None, show_header=False, pad_edge=False)
     for key, value in rows:
@@ -181,7 +182,7 @@ def _show(opened: Bundle) -> None:
     for title in ("path", "size", "sha256"):
         files.add_column(title, justify="right" if title == "size" else "left", overflow="fold")
     for entry in manifest_entries(manifest):
-        files.add_row(Text(entry.path), _bytes(entry.size_bytes), entry.sha256[:16])
+        files.add_row(Text(entry.path), readable_size(entry.size_bytes), entry.sha256[:16])
     console.print(files)
 
 
@@ -191,12 +192,12 @@ def _variant_row(variant: Variant) -> tuple[str, ...]:
     targets = " ".join(variant.targets)
     return (
         variant.name,
-        _bytes(sum(entry.size_bytes for entry in variant.files)),
+        readable_size(sum(entry.size_bytes for entry in variant.files)),
         "–" if measured.accuracy is None else f"{measured.accuracy:.4g}",
         "–" if drop is None else f"{drop:+.2f}",
         "–" if measured.latency_ms is None else f"{measured.latency_ms.p50:.3f}",
         "–" if measured.load_ms is None else f"{measured.load_ms:.1f}",
-        "–" if measured.peak_memory_bytes is None else _bytes(measured.peak_memory_bytes),
+        readable_size(measured.peak_memory_bytes),
         targets or ("none" if drop is None or drop <= 0 else f"none (loses {drop:.2f} points)"),
     )
 
@@ -230,12 +231,3 @@ def _declared(declaration: Any) -> str:
 def _printable(text: str) -> str:
     """Replace control characters: a bundle of others must not write to the terminal."""
     return "".join(sign if sign.isprintable() or sign == "\n" else "�" for sign in text)
-
-
-def _bytes(size_bytes: int) -> str:
-    size = float(size_bytes)
-    for unit in ("B", "kB"):
-        if size < 1000:  # noqa: PLR2004 - decimal units
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} MB"
