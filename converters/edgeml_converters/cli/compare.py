@@ -78,7 +78,7 @@ def _print(found: Comparison, all_tensors: bool) -> None:
     from rich.table import Table
 
     from edgeml_converters.cli.inspect import short_name
-    from edgeml_converters.report.record import sqnr
+    from edgeml_converters.report.cells import sqnr
 
     console = Console(highlight=False)
     kind = "random samples (give --data for real ones)" if found.random else "samples"

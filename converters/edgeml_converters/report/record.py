@@ -13,10 +13,11 @@ import edgeml
 from edgeml.findings import Finding
 from edgeml.tensors import TensorSpec
 from edgeml.words import ARTIFACT_FILE, FORMAT_OF_RUNTIME
-from edgeml_converters.compare.outputs import SQNR_OF_EQUAL_DB, OutputComparison
+from edgeml_converters.compare.outputs import OutputComparison
 from edgeml_converters.evaluate.samples import Samples
+from edgeml_converters.report.cells import row_cells
 from edgeml_converters.variants.conversion import Outcome
-from edgeml_converters.variants.rows import Row, StepTrace, kilobytes
+from edgeml_converters.variants.rows import Row, StepTrace
 
 SCHEMA: Final = 1
 TOOLS: Final = (
@@ -181,7 +182,7 @@ def model_card(outcome: Outcome, name: str, release: int) -> str:
     lines += [f"- **{choice.target}**: {choice.reason}" for choice in outcome.choices]
     lines += ["", "## Variants", ""]
     lines += [
-        "| variant | targets | accuracy | drop | SQNR, dB | p50 | size, kB | status |",
+        "| variant | targets | accuracy | drop, points | p50, ms | size | SQNR, dB | status |",
         "|---|---|---|---|---|---|---|---|",
     ]
     lines += [_card_row(row, outcome) for row in outcome.rows]
@@ -204,25 +205,18 @@ def model_card(outcome: Outcome, name: str, release: int) -> str:
 
 
 def _card_row(row: Row, outcome: Outcome) -> str:
-    metric, latency = outcome.data.metric, row.measured.latency_ms
+    shown = row_cells(row, outcome.data.metric)
     cells = [
-        row.name,
+        shown.name,
         ", ".join(row.targets),
-        metric.show(row.measured.accuracy) if metric else "–",
-        "–" if row.drop_points is None else f"{row.drop_points:+.2f}",
-        sqnr(row.measured.sqnr_db),
-        "–" if latency is None else f"{latency.p50:.3g} ms",
-        kilobytes(row.size_bytes),
+        shown.accuracy,
+        shown.drop,
+        shown.p50,
+        shown.size,
+        shown.sqnr,
         row.status if not row.reason else f"{row.status}: {first_line(row.told)}",
     ]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def sqnr(value_db: float | None) -> str:
-    """Render an SQNR for a person."""
-    if value_db is None:
-        return "–"
-    return "exact" if value_db >= SQNR_OF_EQUAL_DB else f"{value_db:.1f}"
 
 
 def first_line(text: str) -> str:

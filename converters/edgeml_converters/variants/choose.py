@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from edgeml.engines import engine
+from edgeml.figures import readable_size
 from edgeml.words import Scheme
 from edgeml_converters.compare.outputs import SQNR_OF_EQUAL_DB
-from edgeml_converters.variants.rows import Row, kilobytes, lacking
+from edgeml_converters.variants.rows import Row, lacking
 
 DEFAULT_MAX_DROP: Final = 1.0
 """Points of accuracy that a faster variant may cost when no ``max_drop`` is given."""
@@ -161,7 +162,7 @@ def _reason(
     elif best.measured.sqnr_db is not None and best.measured.sqnr_db < SQNR_OF_EQUAL_DB:
         facts.append(f"SQNR {best.measured.sqnr_db:.1f} dB")
     if best.size_bytes is not None:
-        facts.append(f"{kilobytes(best.size_bytes)} kB")
+        facts.append(readable_size(best.size_bytes))
     text = f"{best.name}: {', '.join(facts)}"
     if len(candidates) == 1:
         return f"{text}; the only usable variant"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from edgeml.converter import QuantizerSettings
 from edgeml.findings import Finding
@@ -14,8 +14,6 @@ from edgeml.tensors import TensorSpec
 from edgeml.words import RuntimeName, Scheme
 from edgeml_converters.compare.outputs import OutputComparison
 
-SMALL_BYTES: Final = 100_000
-"""Below this a size is shown with a decimal."""
 Status = Literal["ok", "failed", "unavailable", "gate"]
 
 
@@ -102,10 +100,3 @@ def lacking(rows: Sequence[Row]) -> tuple[Lacking, ...]:
 def row_name(runtime: RuntimeName, scheme: Scheme, settings: QuantizerSettings) -> str:
     """Name a variant: ``<runtime>-<scheme>``, with ``-reduced`` for 7-bit weights."""
     return f"{runtime}-{scheme}" + ("-reduced" if settings.reduce_range else "")
-
-
-def kilobytes(size_bytes: int | None) -> str:
-    """Render a size for a person, in kB."""
-    if size_bytes is None:
-        return "–"
-    return f"{size_bytes / 1000:,.{1 if size_bytes < SMALL_BYTES else 0}f}"

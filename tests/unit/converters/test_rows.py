@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from edgeml_converters.graph import Availability, no_way, plan
 from edgeml_converters.report.bundle import version_range
-from edgeml_converters.report.record import sqnr
+from edgeml_converters.report.cells import sqnr
 from edgeml_converters.variants.choose import Gates, choose
 from edgeml_converters.variants.request import Request, wanted_rows
 from edgeml_converters.variants.rows import Row, lacking
