@@ -21,7 +21,7 @@ LOG_SPAN: Final = 10.0
 """Slowest by fastest latency from which the axis is logarithmic."""
 LARGEST_RADIUS: Final = 17.0
 SMALLEST_RADIUS: Final = 5.0
-MARGIN_LEFT: Final = 54.0
+MARGIN_LEFT: Final = 62.0
 MARGIN_BOTTOM: Final = 46.0
 INSET: Final = 22.0
 """Room for circles between the outermost values and the frame."""
@@ -58,6 +58,12 @@ class Point:
     usable: bool
     label_x: float
     label_y: float
+
+    @property
+    def is_far(self) -> bool:
+        """Say whether the number needs a line to its circle."""
+        away = math.hypot(self.label_x - self.x, self.label_y - self.y)
+        return away > self.radius + LABEL_AWAY[1] + 1
 
 
 @dataclass(frozen=True, slots=True)

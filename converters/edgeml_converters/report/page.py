@@ -114,7 +114,20 @@ def _template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {"sentence": _sentence, "stopped": _stopped}
     return environment.get_template(TEMPLATE)
+
+
+def _stopped(text: str) -> str:
+    """End with one stop."""
+    return text if text.endswith((".", "…", "!", "?")) else f"{text}."
+
+
+def _sentence(text: str) -> str:
+    """Begin with a capital, unless a command begins it, and end with one stop."""
+    first = text.partition(" ")[0]
+    begins = first.isalpha() and first not in {"edgeml", "pip"}
+    return _stopped(text[:1].upper() + text[1:] if begins else text)
 
 
 def page_steps(rows: Sequence[Row]) -> tuple[PageStep, ...]:
