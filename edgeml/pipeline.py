@@ -24,6 +24,8 @@ IMAGE_RANK: Final = 3
 CHANNELS: Final = frozenset({1, 3, 4})
 """Sizes of a last axis that make an array [H,W,C] an image: grey, RGB, RGB with alpha."""
 
+_COLORS: Final = {1: "color=gray", 3: "color=rgb"}
+
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
@@ -42,7 +44,7 @@ class Prediction:
     outputs: Mapping[str, Array]
     """Every output; the one that ``softmax`` applies to after softmax."""
     classes: tuple[ClassScore, ...] = ()
-    """The best ``top`` classes, best first; empty unless ``argmax`` was declared."""
+    """The best ``top`` classes, best first; empty unless ``argmax`` or ``top`` was declared."""
 
     @property
     def best(self) -> ClassScore:
@@ -125,14 +127,15 @@ def finish(outputs: Mapping[str, Array], postprocess: Postprocess, labels: Seque
         UsageError: the declaration names an output that is not there, or ``argmax`` is declared
             for an output that is not one vector of scores.
     """
-    if not (postprocess.softmax or postprocess.argmax):
+    wants_classes = postprocess.argmax or postprocess.top > 1
+    if not (postprocess.softmax or wants_classes):
         return Prediction(dict(outputs))
     name = _output_name(outputs, postprocess)
     scores = np.asarray(outputs[name])
     if postprocess.softmax:
         scores = softmax(scores)
     shown = {**outputs, name: scores}
-    if not postprocess.argmax:
+    if not wants_classes:
         return Prediction(shown)
     if scores.size == 0 or scores.size != max(scores.shape, default=1):
         raise UsageError(
@@ -155,23 +158,33 @@ def reject_shape(spec: TensorSpec, given: Array, preprocess: Preprocess) -> NoRe
     wanted = "(" + ", ".join("any" if side is None else str(side) for side in sides) + ")"
     text = f"input {spec.name!r}: a sample gives {given.shape}, the model takes {wanted} and the batch"
     if given.ndim == len(sides) == IMAGE_RANK:
-        raise InputShapeError(f"{text}: {_image_remedy(given.shape, sides, preprocess)}")
+        raise InputShapeError(f"{text}: {_image_remedy(given, sides, preprocess)}")
     if given.ndim == len(spec.shape) and given.shape[0] != 1 and _sides_fit(given.shape[1:], sides):
         raise InputShapeError(f"{text}: this is a batch of {given.shape[0]}; pass one sample at a time")
     raise InputShapeError(text)
 
 
-def _image_remedy(got: tuple[int, ...], sides: tuple[int | None, ...], preprocess: Preprocess) -> str:
-    if _sides_fit((got[2], got[0], got[1]), sides):
-        return "declare layout=nchw"
-    if _sides_fit((got[1], got[2], got[0]), sides):
-        return "this model takes NHWC, declare layout=nhwc"
+def _image_remedy(got: Array, sides: tuple[int | None, ...], preprocess: Preprocess) -> str:
+    """Name everything that has to be declared at once; nothing for what is no image of this model's."""
     planar = preprocess.layout == "nchw"
-    size, channels = (sides[1:], sides[0]) if planar else (sides[:2], sides[2])
-    if channels is not None and channels != (got[0] if planar else got[-1]):
-        known = {1: "declare color=gray", 3: "declare color=rgb"}
-        return known.get(channels, f"the model takes {channels} channels")
-    return f"declare resize={size[0]}x{size[1]}, or resize and crop"
+    wants_planar = sides[0] in CHANNELS if sides[2] not in CHANNELS else planar and sides[0] in CHANNELS
+    height, width, channels = (*got.shape[1:], got.shape[0]) if planar else got.shape
+    size, wanted = (sides[1:], sides[0]) if wants_planar else (sides[:2], sides[2])
+    if channels not in CHANNELS:
+        first = got.shape[0] in CHANNELS and wanted in {None, got.shape[0]}
+        told = "the sample has its channels first, pre-processing takes [H,W,C]"
+        return told if first else "these data are not this model's"
+    hints = []
+    if planar != wants_planar:
+        hints.append("layout=nchw" if wants_planar else "layout=nhwc")
+    if wanted not in {None, channels}:
+        if got.dtype != np.uint8 or wanted not in _COLORS:
+            return f"the model takes {wanted} channels, these data have {channels}: they are not this model's"
+        hints.append(_COLORS[wanted])
+    if not _sides_fit((height, width), size):
+        known = f"resize={size[0]}" if size[0] == size[1] else f"resize={size[0]}x{size[1]}"
+        hints.append("resize=HEIGHTxWIDTH" if None in size else known)
+    return f"declare {' '.join(hints)}" + (" (or resize and crop)" if "resize" in hints[-1] else "")
 
 
 def _is_image(array: Array, spec: TensorSpec) -> bool:

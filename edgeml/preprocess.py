@@ -59,5 +59,6 @@ class Postprocess:
     output: str | None = None
     """The output it applies to; ``None``: the only one, or the first."""
     top: int = 1
+    """How many classes are given; more than one asks for ``argmax`` as well."""
     label_offset: int = 0
     """Class = argmax - label_offset: 1 for models whose index 0 is the background."""

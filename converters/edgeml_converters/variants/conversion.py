@@ -109,6 +109,8 @@ def _judged(request: Request, data: Evaluator, rows: Sequence[Row]) -> tuple[Fin
     accuracy = data.reference.value if data.reference is not None else None
     return (
         *findings.near_chance(data.metric, accuracy, labels),
+        *findings.layout_without_channels(request, data.executor.source.inputs),
+        *findings.softmax_twice(request, data.executor.source.parity or ()),
         *findings.accuracy_unknown(request, data.metric),
         *findings.not_calibrated(request),
         *findings.runtimes_left_out(request, rows),

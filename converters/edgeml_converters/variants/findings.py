@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
 from edgeml.findings import Finding
-from edgeml.tensors import Array
+from edgeml.pipeline import IMAGE_RANK
+from edgeml.tensors import Array, TensorSpec
 from edgeml_converters.evaluate.metrics import Metric
 from edgeml_converters.variants.choose import SQNR_FLOOR_DB
 from edgeml_converters.variants.make import HOW_LABELS
@@ -19,6 +20,8 @@ CHANCE_FACTOR: Final = 3.0
 CHANCE_SHARE: Final = 0.2
 """A source that is right less than 3 times as often as a guess, or, of fewer than 11 classes, that goes less
 than a fifth of the way from a guess to perfect, is being fed something else than it was trained on."""
+PROBABILITY_ERROR: Final = 0.02
+"""Softmax outputs of int8 sources sum to 1 within some of their steps of 1/256."""
 NOISY_RATIO: Final = 3.0
 """On an idle machine p95 is 1.05 to 1.5 times p50; beyond this other work took the CPU while measuring."""
 
@@ -41,6 +44,51 @@ def near_chance(metric: Metric | None, accuracy: float | None, labels: Array | N
             f"the source model itself is right for {100 * accuracy:.1f} % of the samples, a guess among "
             f"their {classes} classes for {100 * chance:.1f} %: drops measured on these data mean nothing",
             "check scale, zero_point, mean and std, color and layout of the pre-processing, and label_offset",
+        ),
+    )
+
+
+def softmax_twice(request: Request, outputs: Sequence[Mapping[str, Array]]) -> tuple[Finding, ...]:
+    """Report a declared softmax on an output that holds probabilities already.
+
+    Args:
+        request: only its post-processing matters here.
+        outputs: of the source or the first float variant, for a few samples.
+    """
+    if not request.postprocess.softmax or not outputs:
+        return ()
+    name = request.postprocess.output or next(iter(outputs[0]))
+    rows = [one[name] for one in outputs if name in one]
+    if not rows or any(row.shape[-1:] in {(), (1,)} or row.min() < 0 for row in rows):
+        return ()
+    if any(np.abs(row.sum(axis=-1) - 1.0).max() > PROBABILITY_ERROR for row in rows):
+        return ()
+    return (
+        Finding(
+            "softmax-twice",
+            "warning",
+            f"output {name}",
+            "it sums to 1 already, and post-processing declares softmax: scores would come out nearly equal",
+            "leave softmax out",
+        ),
+    )
+
+
+def layout_without_channels(request: Request, inputs: Sequence[TensorSpec]) -> tuple[Finding, ...]:
+    """Report a declared layout where no input is an image."""
+    if (
+        request.preprocess.layout is None
+        or not inputs
+        or any(len(spec.shape) == IMAGE_RANK + 1 for spec in inputs)
+    ):
+        return ()
+    return (
+        Finding(
+            "layout-without-channels",
+            "warning",
+            ", ".join(f"input {spec.name}" for spec in inputs),
+            f"layout={request.preprocess.layout} is declared, and no input is an image with channels",
+            "leave layout out",
         ),
     )
 

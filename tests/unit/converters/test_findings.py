@@ -12,7 +12,9 @@ from edgeml_converters.variants.rows import Row
 from edgeml.converter import QuantizerSettings
 from edgeml.data import DataDeclaration
 from edgeml.manifest import Latency, Measured
+from edgeml.preprocess import Postprocess, Preprocess
 from edgeml.targets import target
+from edgeml.tensors import TensorSpec
 
 DATA = DataDeclaration("data.npz")
 
@@ -106,3 +108,22 @@ def test_scattered_latencies_are_a_finding():
     assert "p95 is 3.5 times p50" in found.message
     assert findings.noisy(row("litert-float32", (), latency=Latency(1.0, 2.0, 9.0))) == ()
     assert findings.noisy(row("litert-float32", ())) == ()
+
+
+def test_softmax_on_probabilities_is_a_finding_and_on_scores_none():
+    declared = request("raspberry-pi-5", postprocess=Postprocess(softmax=True))
+    (found,) = findings.softmax_twice(
+        declared, [{"y": np.array([[0.2, 0.8]])}, {"y": np.array([[0.5, 0.5]])}]
+    )
+    assert (found.code, found.subject) == ("softmax-twice", "output y")
+    for scores in ([[-1.0, 2.0]], [[1.0, 2.0]], [[1.0]]):
+        assert findings.softmax_twice(declared, [{"y": np.array(scores)}]) == ()
+    assert findings.softmax_twice(request("raspberry-pi-5"), [{"y": np.array([[0.2, 0.8]])}]) == ()
+
+
+def test_a_layout_for_what_has_no_channels_is_a_finding():
+    declared = request("raspberry-pi-5", preprocess=Preprocess(layout="nchw"))
+    (found,) = findings.layout_without_channels(declared, [TensorSpec("x", (1, 10), "float32")])
+    assert found.code == "layout-without-channels"
+    image = TensorSpec("image", (1, 3, 8, 8), "float32")
+    assert findings.layout_without_channels(declared, [TensorSpec("x", (1, 10), "float32"), image]) == ()

@@ -237,6 +237,10 @@ class TestPrepare:
             ((32, 32, 4), Preprocess(), (1, 32, 32, 3), "declare color=rgb"),
             ((40, 50, 3), Preprocess(), (1, 32, 30, 3), "declare resize=32x30"),
             ((40, 50, 3), Preprocess(layout="nchw"), (1, 3, 32, 30), "declare resize=32x30"),
+            ((224, 224, 3), Preprocess(), (1, 3, 128, 128), "declare layout=nchw resize=128"),
+            ((40, 50, 3), Preprocess(), (1, 1, 32, 32), "declare layout=nchw color=gray resize=32"),
+            ((3, 32, 32), Preprocess(), (1, 32, 32, 3), "channels first, pre-processing takes [H,W,C]"),
+            ((49, 10, 7), Preprocess(), (1, 32, 32, 3), "these data are not this model's"),
             ((5, 7), Preprocess(), (1, 8), "the model takes (8)"),
             ((5, 32, 32, 3), Preprocess(), (1, 32, 32, 3), "batch of 5; pass one sample at a time"),
         ],
@@ -248,6 +252,11 @@ class TestPrepare:
             prepare(np.zeros(raw, np.uint8), declared, TensorSpec("image", shape, "float32"))
 
         assert remedy in str(caught.value)
+
+    def test_values_that_are_no_picture_get_no_colour_hint(self) -> None:
+        features = np.zeros((49, 10, 1), np.float32)
+        with pytest.raises(InputShapeError, match="takes 3 channels, these data have 1: they are not this"):
+            prepare(features, Preprocess(), image_input(96, 96))
 
     def test_a_crop_larger_than_the_image_is_refused(self) -> None:
         with pytest.raises(InputShapeError, match="cannot crop 8x8 out of an image of 4x9"):
@@ -306,6 +315,9 @@ class TestFinish:
         assert finish({"y": np.array([[0.1, 0.9]])}, declared, ["cat"]).label == "cat"
         background = finish({"y": np.array([[0.9, 0.1]])}, declared, ["cat"])
         assert (background.index, background.label) == (-1, None)
+
+    def test_several_classes_need_no_argmax_besides(self) -> None:
+        assert finish(OUTPUTS, Postprocess(top=3)) == finish(OUTPUTS, Postprocess(argmax=True, top=3))
 
     def test_softmax_is_applied_to_the_declared_output_only(self) -> None:
         outputs = {"a": np.array([[1000.0, 1000.0]], np.float32), "b": np.ones((1, 2), np.float32)}
