@@ -42,7 +42,8 @@ def load(group: str, name: str) -> Any:
     found = [entry for entry in _entries(group) if entry.name == name]
     if not found:
         known = ", ".join(names(group)) or "none installed"
-        raise UsageError(f"no {group.removeprefix('edgeml.').rstrip('s')} {name!r}; known: {known}")
+        kinds = group.removeprefix("edgeml.")
+        raise UsageError(f"no {kinds.rstrip('s')} {name!r}; {kinds} are: {known}")
     entry = found[0]
     try:
         return entry.load()

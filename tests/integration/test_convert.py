@@ -274,6 +274,15 @@ def test_compare_names_no_divergence_between_formats(kws):
     assert document["first_divergence"] is None
 
 
+def test_compare_says_in_its_own_words_that_two_models_are_strangers(kws, data_dir):
+    other = data_dir / "ic/pretrainedResnet.tflite"
+    done = CliRunner().invoke(main, ["compare", str(kws / "kws_float.tflite"), str(other)])
+    assert done.exit_code == 1
+    assert "kws_float.tflite and pretrainedResnet.tflite cannot be compared" in done.stderr
+    assert "Give two files of one model" in done.stderr
+    assert "convert from another format" not in done.stderr
+
+
 def test_compare_names_the_first_tensor_that_diverges(kws, tmp_path):
     """One weight tensor in the middle of the network is scaled by 1.5."""
     import onnx

@@ -89,7 +89,7 @@ def compare_models(
         {spec.name: spec.name for spec in left.inputs}, {spec.name: spec.name for spec in left.outputs}
     )
     try:
-        right.naming, _ = match_signature(f"compare {other.name}", left, right.inputs, right.outputs, {})
+        right.naming = _paired(left, right)
         if data is None:
             samples: Sequence[dict[str, Array]] = random_samples(left.inputs, RANDOM_SAMPLES)
             return _compared(left, right, samples, random=True)
@@ -98,6 +98,26 @@ def compare_models(
     finally:
         left.release()
         right.release()
+
+
+def _paired(left: Artifact, right: Artifact) -> Naming:
+    """Pair the signatures of two models that were given by a person.
+
+    Raises:
+        ConversionError: they take or give something else.
+    """
+    try:
+        return match_signature("compare", left, right.inputs, right.outputs, {})[0]
+    except ConversionError as error:
+        raise ConversionError(
+            f"{left.path.name} and {right.path.name} cannot be compared: "
+            f"{_signature(left)}; {_signature(right)}. Give two files of one model"
+        ) from error
+
+
+def _signature(one: Artifact) -> str:
+    taken, given = (", ".join(map(str, specs)) for specs in (one.inputs, one.outputs))
+    return f"{one.path.name} takes {taken} and gives {given}"
 
 
 def _opened(path: Path) -> Artifact:

@@ -150,7 +150,7 @@ def test_other_data_begin_anew(model: Path, samples: Path, tmp_path: Path) -> No
         (["--option", "threads"], 2, "write it as key=value"),
         (["--variant", "litert-float32"], 2, "has no variant 'litert-float32'"),
         (["--runtime", "litert"], 1, "is an ONNX model, which litert does not read"),
-        (["--runtime", "abacus"], 2, "known: litert, onnxruntime, openvino"),
+        (["--runtime", "abacus"], 2, "runtimes are: litert, onnxruntime, openvino"),
     ],
 )
 def test_wrong_calls_say_what_to_do(
