@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from edgeml.atomic import replacing_file
+from edgeml.engine_text import engine_text
 from edgeml.errors import ConversionError, EngineMissingError, UsageError
 from edgeml.tensors import Array
 from edgeml.words import ARTIFACT_FILE
-from edgeml_converters.steps.step import first_line
 
-SKLEARN_OPSET = 17
+SKLEARN_OPSET: Final = 17
 """Read by every engine we pin."""
+_LABELS: Final = frozenset({"label", "output_label"})
+_ML_ONLY: Final = {
+    *("Binarizer", "Imputer", "LinearClassifier", "LinearRegressor", "Normalizer", "Scaler"),
+    *("SVMClassifier", "SVMRegressor"),
+}
+"""Operators of ONNX's domain ai.onnx.ml that skl2onnx can replace, for some estimators, by tensor ones."""
 
 
 def export_object(model: object, example_inputs: object, output_dir: Path) -> Path:
     """Write a model object to a file in ``output_dir`` and give its path.
 
     A ``torch.nn.Module`` becomes ``model.pt2`` in this interpreter (its own code is needed for that); a
-    fitted scikit-learn estimator becomes ``model.onnx`` with float32 input and outputs as arrays.
+    fitted scikit-learn estimator becomes ``model.onnx`` for one sample, with float32 input and outputs as
+    arrays; of a classifier that gives probabilities or scores these only, in the order of ``classes_``.
 
     Args:
         model: the object.
@@ -69,7 +76,7 @@ def _export_torch(model: Any, examples: list[Any], target: Path) -> Path:
         raise
     except Exception as error:
         raise ConversionError(
-            f"torch.export cannot export {type(model).__name__}: {first_line(error)}; "
+            f"torch.export cannot export {type(model).__name__}: {engine_text(error)}; "
             f"see that model(*example_inputs) runs and has no Python control flow over values"
         ) from error
     finally:
@@ -88,18 +95,92 @@ def _export_sklearn(model: Any, examples: list[Array], target: Path) -> Path:
     if len(examples) != 1 or len(examples[0].shape) != 2:  # noqa: PLR2004 - samples × features
         raise UsageError("a scikit-learn estimator takes one example input of shape [samples, features]")
     _require_fitted(model)
-    example = examples[0].astype("float32")[:1]
-    # probabilities as one array: a list of dictionaries has no counterpart in the other formats
-    options = {id(model): {"zipmap": False}} if hasattr(model, "predict_proba") else None
-    try:
-        made = to_onnx(model, example, options=options, target_opset=SKLEARN_OPSET)
-    except Exception as error:
-        raise ConversionError(
-            f"skl2onnx cannot export {type(model).__name__}: {first_line(error)}"
-        ) from error
+    made = _sklearn_graph(to_onnx, model, examples[0].astype("float32")[:1])
     with replacing_file(target) as scratch:
         scratch.write_bytes(made.SerializeToString())
     return target
+
+
+def _sklearn_graph(to_onnx: Callable[..., Any], model: Any, example: Array) -> Any:
+    """Give the ONNX model, of tensor operators alone where skl2onnx can say it with them."""
+    made = None
+    for options, without in _attempts(model):
+        try:
+            made = to_onnx(model, example, options=options, target_opset=SKLEARN_OPSET, black_op=without)
+            break
+        except Exception as error:  # noqa: BLE001 - it raises many kinds; the last attempt's is told
+            failure = error
+    if made is None:
+        raise ConversionError(
+            f"skl2onnx cannot export {type(model).__name__}: {engine_text(failure)}"
+        ) from failure
+    if hasattr(model, "classes_"):
+        _drop_label(made.graph)
+    _flatten_biases(made.graph)
+    return _one_sample(made)
+
+
+def _attempts(model: Any) -> Iterator[tuple[dict[int, dict[str, bool]] | None, set[str] | None]]:
+    """Give what to ask skl2onnx for, the best first: it refuses options that an estimator does not have."""
+    if hasattr(model, "classes_"):
+        # probabilities as one array: a list of dictionaries has no counterpart in the other formats
+        arrays = {id(model): {"zipmap": False}}
+        yield arrays, _ML_ONLY
+        yield arrays, None
+    yield None, _ML_ONLY
+    yield None, None
+
+
+def _drop_label(graph: Any) -> None:
+    """Keep a classifier's numbers only: the label is their maximum, and its lookup exists in ONNX alone."""
+    kept = [port for port in graph.output if port.name not in _LABELS]
+    if not kept or len(kept) == len(graph.output):
+        return
+    needed = {port.name for port in kept}
+    nodes = []
+    for node in reversed(graph.node):
+        if needed & set(node.output):
+            nodes.append(node)
+            needed |= set(node.input)
+    _replace(graph.node, reversed(nodes))
+    _replace(graph.output, kept)
+    _replace(graph.initializer, [one for one in graph.initializer if one.name in needed])
+
+
+def _flatten_biases(graph: Any) -> None:
+    """Make biases of shape [1,N] vectors, which is what quantizers expect of them."""
+    products = {node.output[0] for node in graph.node if node.op_type == "MatMul"}
+    biases = {
+        name
+        for node in graph.node
+        if node.op_type == "Add" and products & set(node.input)
+        for name in node.input
+    }
+    for constant in graph.initializer:
+        if constant.name in biases and len(constant.dims) == 2 and constant.dims[0] == 1:  # noqa: PLR2004 - rows, columns
+            del constant.dims[0]
+
+
+def _one_sample(made: Any) -> Any:
+    """Fix the batch of 1, and give the outputs the shapes that follow from it."""
+    import onnx
+
+    for port in (*made.graph.input, *made.graph.output):
+        for batch in port.type.tensor_type.shape.dim[:1]:
+            batch.dim_value = 1
+    _replace(made.graph.value_info, [])
+    # skl2onnx lists a domain twice, or ONNX's own not at all, where all operators are of ai.onnx.ml
+    versions = {"": SKLEARN_OPSET} | {item.domain: item.version for item in made.opset_import}
+    del made.opset_import[:]
+    for domain, version in versions.items():
+        made.opset_import.add(domain=domain, version=version)
+    return onnx.shape_inference.infer_shapes(made)
+
+
+def _replace(field: Any, items: Iterable[Any]) -> None:
+    kept = [type(item).FromString(item.SerializeToString()) for item in items]
+    del field[:]
+    field.extend(kept)
 
 
 def _require_fitted(model: Any) -> None:

@@ -12,6 +12,8 @@ from edgeml.tensors import Shape
 from edgeml_converters.steps.step import check_shape_names, first_line, fixed_shape
 
 STANDARD_DOMAIN: Final = "ai.onnx"
+ML_DOMAIN: Final = "ai.onnx.ml"
+"""Operators of classical machine learning; ONNX Runtime alone of our engines has them."""
 OPSET_MIN: Final = 13
 """The first opset whose QuantizeLinear has an axis: quantizers write unloadable files below it."""
 OPSET_RAISED: Final = 17
@@ -80,6 +82,17 @@ def unknown_operators(path: Path) -> dict[str, str]:
         version = f", opset {opsets[domain]}" if domain in opsets else ""
         found.setdefault(node.op_type, f"{node.op_type} (domain {domain}{version}, node {place})")
     return found
+
+
+def operators(path: Path, domain: str) -> frozenset[str]:
+    """Give the operators of a domain that a model uses; none where the file cannot be read."""
+    try:
+        import onnx
+
+        model = onnx.load_model(str(path), load_external_data=False)
+    except Exception:  # noqa: BLE001 - the engine that gets the file next says what it is
+        return frozenset()
+    return frozenset(node.op_type for node in model.graph.node if node.domain == domain)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,22 @@ TRANSLATION_COST: Final = 30.0
 
 
 def _to_openvino(request: StepRequest) -> StepResult:
+    _refuse_ml_operators(request.source)
     try:
         return openvino_ir.convert(request, "onnx-to-openvino")
     except ConversionError as error:
         raise with_unknown_operators(error, request.source) from error
+
+
+def _refuse_ml_operators(source: Path) -> None:
+    found = sorted(onnx_file.operators(source, onnx_file.ML_DOMAIN))
+    if found:
+        names = f"operators {', '.join(found)}" if len(found) > 1 else f"operator {found[0]}"
+        exist = "exist" if len(found) > 1 else "exists"
+        raise ConversionError(
+            f"{source.name}: {names} ({onnx_file.ML_DOMAIN}) {exist} only in onnxruntime; use that runtime, "
+            f"or a model of matrix products (linear, MLP) for the others"
+        )
 
 
 def with_unknown_operators(error: EdgemlError, source: Path) -> EdgemlError:
@@ -40,6 +52,7 @@ def with_unknown_operators(error: EdgemlError, source: Path) -> EdgemlError:
 
 def _to_tflite(request: StepRequest) -> StepResult:
     step = "onnx-to-tflite"
+    _refuse_ml_operators(request.source)
     with tempfile.TemporaryDirectory(prefix="edgeml-onnx-") as scratch, tool_errors(step, request.source):
         static = Path(scratch) / "model.onnx"
         notes = onnx_file.prepare(request.source, static, request.input_shapes)
