@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from edgeml.converter import CalibrationMethod
 from edgeml.errors import ConversionError, GateError
+from edgeml.findings import Finding
 from edgeml.preprocess import Postprocess, Preprocess
 from edgeml.settings import settings
 from edgeml.targets import HOST, Target
@@ -186,11 +187,26 @@ def convert(
         if place is None:
             return ConvertResult(_without_scratch(outcome), None, None)
         progress("write the bundle and the report")
+        outcome = _with_leftover(outcome, place.bundle)
         page = render(outcome, place.bundle.name)
         manifest = write(outcome, request.name, release, place.bundle, scratch)
         write_text(place.report, page)
         bundle = place.bundle if manifest is not None else None
         return ConvertResult(_without_scratch(outcome), bundle, place.report)
+
+
+def _with_leftover(outcome: Outcome, bundle: Path) -> Outcome:
+    """Tell of a bundle that stands in the output from before and that this run does not replace."""
+    if any(row.status == "ok" for row in outcome.rows) or not bundle.exists():
+        return outcome
+    left = Finding(
+        "bundle-of-an-earlier-run",
+        "warning",
+        bundle.name,
+        "no variant of this run can be used, and the bundle that stands there comes from an earlier run",
+        "do not take it for this run's; remove it, or write to another --output",
+    )
+    return replace(outcome, findings=(*outcome.findings, left))
 
 
 def _without_scratch(outcome: Outcome) -> Outcome:

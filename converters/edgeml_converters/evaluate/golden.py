@@ -23,8 +23,8 @@ ERROR_MULTIPLE: Final = 1.0
 
 
 def save_golden(path: Path, samples: Sequence[Mapping[str, Array]]) -> Path:
-    """Write samples or outputs stacked along the first axis."""
-    stacked = {name: np.concatenate([one[name] for one in samples]) for name in samples[0]}
+    """Write samples or outputs stacked along the first axis; scalars become one value a sample."""
+    stacked = {name: np.concatenate([np.atleast_1d(one[name]) for one in samples]) for name in samples[0]}
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, allow_pickle=False, **stacked)
     return path

@@ -47,8 +47,16 @@ def places(output: Path, name: str, release: int) -> Places:
 
 
 def bundle_name(wanted: str, source: Path) -> str:
-    """Give the bundle's name: as wanted, or made from the source's file name."""
+    """Give the bundle's name: as wanted, or made from the source's file name.
+
+    Raises:
+        UsageError: a wanted name that is not letters, digits, dots, dashes and underscores.
+    """
     if wanted:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", wanted):
+            raise UsageError(
+                f"no bundle can be called {wanted!r}; use letters, digits, dots, dashes and underscores"
+            )
         return wanted
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", source.stem).strip("-._")
     return stem or "model"

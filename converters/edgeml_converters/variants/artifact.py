@@ -14,7 +14,7 @@ from edgeml.converter import State
 from edgeml.errors import ConversionError, EngineMissingError, UsageError
 from edgeml.findings import Finding
 from edgeml.runtime import Runtime, RuntimeOptions, Session
-from edgeml.tensors import Array, Shape, TensorSpec
+from edgeml.tensors import Array, Shape, TensorSpec, shape_fits
 from edgeml.words import FORMAT_OF_RUNTIME, Format, RuntimeName
 from edgeml_converters.compare.outputs import pair_names
 from edgeml_converters.evaluate.accuracy import Naming
@@ -98,10 +98,21 @@ def runs_here(format_: Format) -> bool:
 
 
 def with_shapes(specs: Sequence[TensorSpec], shapes: Mapping[str, Shape]) -> tuple[TensorSpec, ...]:
-    """Put the shapes that the user fixed in place of the model's own; ``""`` stands for the only input."""
+    """Put the shapes that the user fixed in place of the model's own; ``""`` stands for the only input.
+
+    Raises:
+        UsageError: a shape for an input that the model does not have, or one that contradicts its own.
+    """
+    names = [spec.name for spec in specs]
+    for name in shapes:
+        if name not in names and not (name == "" and len(names) == 1):
+            what = f"no input {name!r}" if name else "a shape without a name serves a model of one input"
+            raise UsageError(f"--input-shape: {what}; inputs are: {', '.join(names)}")
     fixed = []
     for spec in specs:
         shape = shapes.get(spec.name) or (shapes.get("") if len(specs) == 1 else None) or spec.shape
+        if not shape_fits(spec, tuple(side or 1 for side in shape)):
+            raise UsageError(f"--input-shape: {spec} cannot take {shape}; fix only its free dimensions")
         fixed.append(TensorSpec(spec.name, shape, spec.dtype, spec.quantization))
     return tuple(fixed)
 

@@ -40,12 +40,18 @@ class Gates:
     max_size_bytes: int | None = None
 
     def broken_by(self, row: Row) -> str | None:
-        """Say which gate the row breaks, if any."""
-        if self.max_drop is not None and row.drop_points is not None and row.drop_points > self.max_drop:
-            return f"accuracy drop {row.drop_points:.2f} points, allowed {self.max_drop:g}"
+        """Say which gate the row breaks, if any; what was not measured holds no gate."""
+        if self.max_drop is not None:
+            if row.drop_points is None:
+                return f"accuracy was not measured; allowed is a drop of {self.max_drop:g} points"
+            if row.drop_points > self.max_drop:
+                return f"accuracy drop {row.drop_points:.2f} points, allowed {self.max_drop:g}"
         latency = row.measured.latency_ms
-        if self.max_latency_ms is not None and latency is not None and latency.p50 > self.max_latency_ms:
-            return f"latency {latency.p50:.3g} ms (p50), allowed {self.max_latency_ms:g} ms"
+        if self.max_latency_ms is not None:
+            if latency is None:
+                return f"latency was not measured; allowed are {self.max_latency_ms:g} ms"
+            if latency.p50 > self.max_latency_ms:
+                return f"latency {latency.p50:.3g} ms (p50), allowed {self.max_latency_ms:g} ms"
         size = row.size_bytes
         if self.max_size_bytes is not None and size is not None and size > self.max_size_bytes:
             return f"size {size:,} bytes, allowed {self.max_size_bytes:,} bytes"

@@ -72,9 +72,10 @@ def run(request: Request, scratch: Path, cache: StepCache, progress: Progress) -
     Raises:
         ModelFileError: the source is damaged or foreign.
         DataError: calibration or evaluation data that cannot be used.
-        UsageError: a metric that does not exist.
+        UsageError: a metric that does not exist, a gate that cannot be shown, a shape for no input.
         ConversionError: the source was changed while it was converted.
     """
+    request.check_gates()
     source = _open_source(request, progress)
     executor = Executor(source.artifact, scratch, cache, request.input_shapes, request.trust_code, progress)
     rows, plans = _planned(request, source.state)
@@ -108,9 +109,9 @@ def _judged(request: Request, data: Evaluator, rows: Sequence[Row]) -> tuple[Fin
     labels = data.evaluation.labels if data.evaluation is not None else None
     accuracy = data.reference.value if data.reference is not None else None
     return (
-        *findings.near_chance(data.metric, accuracy, labels),
         *findings.layout_without_channels(request, data.executor.source.inputs),
         *findings.softmax_twice(request, data.executor.source.parity or ()),
+        *findings.near_chance(data.metric, accuracy, labels),
         *findings.accuracy_unknown(request, data.metric),
         *findings.not_calibrated(request),
         *findings.runtimes_left_out(request, rows),
@@ -143,6 +144,12 @@ def _open_source(request: Request, progress: Progress) -> SourceModel:
 
 
 def _set_inputs(artifact: Artifact, inputs: tuple[TensorSpec, ...]) -> None:
+    for spec in (*inputs, *artifact.outputs):
+        if np.dtype(spec.dtype).kind not in "fiub":
+            raise ConversionError(
+                f"{artifact.path.name}: tensor {spec.name!r} does not hold numbers; "
+                "cut the part that works on text off the model, and convert the rest"
+            )
     artifact.inputs = inputs
     artifact.naming = Naming(
         {spec.name: spec.name for spec in inputs}, {spec.name: spec.name for spec in artifact.outputs}

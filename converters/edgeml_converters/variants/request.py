@@ -9,6 +9,7 @@ from typing import Final
 
 from edgeml.converter import CalibrationMethod, QuantizerSettings
 from edgeml.data import DataDeclaration
+from edgeml.errors import UsageError
 from edgeml.preprocess import Postprocess, Preprocess
 from edgeml.targets import Target
 from edgeml.targets.quantizer import quantizer_settings
@@ -46,6 +47,17 @@ class Request:
     method: CalibrationMethod = "default"
     input_shapes: Mapping[str, Shape] = field(default_factory=dict)
     trust_code: bool = False
+
+    def check_gates(self) -> None:
+        """Refuse gates that nothing asked for could show.
+
+        Raises:
+            UsageError: a gate on accuracy without evaluation data, or on latency without measuring.
+        """
+        if self.gates.max_drop is not None and self.evaluation is None:
+            raise UsageError("--max-drop needs labelled data to measure accuracy on: give --evaluate")
+        if self.gates.max_latency_ms is not None and not self.measure:
+            raise UsageError("--max-latency-ms needs latency to be measured: leave --no-measure out")
 
     @property
     def wanted_schemes(self) -> tuple[Scheme, ...]:

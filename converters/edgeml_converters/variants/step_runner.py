@@ -35,6 +35,7 @@ from edgeml_converters.compare.tensors import (
     match_tensors,
     tapped_values,
 )
+from edgeml_converters.evaluate.golden import save_golden
 from edgeml_converters.formats.files import hash_tree
 from edgeml_converters.variants.artifact import Artifact, match_signature, runs_here
 from edgeml_converters.variants.rows import StepTrace
@@ -96,9 +97,7 @@ class Executor:
         if runs_here(self.source.state.format):
             self.source.parity = [self.source.run(sample) for sample in self.samples]
             return
-        self._samples_file = self.scratch / "samples.npz"
-        stacked = {name: np.concatenate([one[name] for one in self.samples]) for name in self.samples[0]}
-        np.savez(self._samples_file, allow_pickle=False, **stacked)
+        self._samples_file = save_golden(self.scratch / "samples.npz", self.samples)
 
     def make(
         self, steps: Sequence[ConversionStep], settings: QuantizerSettings, calibration: Calibration | None

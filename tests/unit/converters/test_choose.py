@@ -1,5 +1,7 @@
 """The rule that picks a variant for a target."""
 
+from dataclasses import replace
+
 import pytest
 from edgeml_converters.variants.choose import Gates, choose
 from edgeml_converters.variants.rows import Row
@@ -135,6 +137,9 @@ def test_nothing_is_said_of_int8_being_slow_from_another_machines_latency():
 def test_each_gate_names_its_number():
     made = row("litert-int8_static", 2.0, 3.0, 200)
     assert Gates().broken_by(made) is None
+    unmeasured = replace(made, measured=Measured(), drop_points=None)
+    assert "accuracy was not measured" in Gates(max_drop=1).broken_by(unmeasured)
+    assert "latency was not measured" in Gates(max_latency_ms=1).broken_by(unmeasured)
     assert Gates(max_drop=1).broken_by(made) == "accuracy drop 3.00 points, allowed 1"
     assert Gates(max_latency_ms=1).broken_by(made) == "latency 2 ms (p50), allowed 1 ms"
     assert Gates(max_size_bytes=100).broken_by(made) == "size 200 bytes, allowed 100 bytes"

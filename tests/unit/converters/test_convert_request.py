@@ -5,11 +5,14 @@ from pathlib import Path
 import pytest
 from edgeml_converters.cli.convert import input_shapes
 from edgeml_converters.report.bundle import bundle_name, places
+from edgeml_converters.variants.artifact import with_shapes
+from edgeml_converters.variants.choose import Gates
 from edgeml_converters.variants.request import Request, wanted_rows
 
 from edgeml.data import DataDeclaration
 from edgeml.errors import UsageError
 from edgeml.targets import target
+from edgeml.tensors import TensorSpec
 
 DATA = DataDeclaration("c.npz")
 
@@ -78,3 +81,32 @@ def test_input_shapes_are_read_with_and_without_a_name():
     assert input_shapes(["1,3,8,8", "b=1x4"]) == {"": (1, 3, 8, 8), "b": (1, 4)}
     with pytest.raises(UsageError, match="give it as INPUT=1,3,224,224"):
         input_shapes(["b=1,n"])
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/b", " ", ".hidden"])
+def test_a_bundle_name_that_is_no_file_name_is_refused(name):
+    with pytest.raises(UsageError, match="letters, digits"):
+        bundle_name(name, Path("m.onnx"))
+
+
+def test_a_gate_that_nothing_can_show_is_refused_before_the_work():
+    request = Request(Path("m.onnx"), (target("raspberry-pi-4"),), gates=Gates(max_drop=0.5))
+    with pytest.raises(UsageError, match="give --evaluate"):
+        request.check_gates()
+    blind = Request(Path("m.onnx"), (target("raspberry-pi-4"),), gates=Gates(max_latency_ms=1), measure=False)
+    with pytest.raises(UsageError, match="leave --no-measure out"):
+        blind.check_gates()
+
+
+SPEC = TensorSpec("x", (None, 4), "float32")
+
+
+def test_a_shape_for_no_input_is_refused():
+    with pytest.raises(UsageError, match="no input 'inptu'; inputs are: x"):
+        with_shapes((SPEC,), {"inptu": (1, 4)})
+
+
+def test_a_shape_that_contradicts_the_model_is_refused():
+    with pytest.raises(UsageError, match="fix only its free dimensions"):
+        with_shapes((SPEC,), {"x": (1, 5)})
+    assert with_shapes((SPEC,), {"": (2, 4)})[0].shape == (2, 4)
