@@ -11,9 +11,8 @@ TOOLS: Final = (
     Package("onnx", "onnx", "onnx", "converting from and to ONNX", _ALL),
     Package("onnxslim", "onnxslim", "onnxslim", "simplifying ONNX", _ALL),
     Package("nncf", "nncf", "nncf", "quantizing for OpenVINO", _ALL),
-    # not imported: each takes seconds
+    # not imported: it takes seconds
     Package("ai-edge-quantizer", "ai-edge-quantizer", "", "quantizing TFLite", _ALL),
-    Package("matplotlib", "matplotlib", "", "pictures in the report", _ALL),
     Package("skl2onnx", "skl2onnx", "", "scikit-learn estimators", "edgeml-converters[sklearn]"),
     Package("scikit-learn", "scikit-learn", "", "scikit-learn estimators", "edgeml-converters[sklearn]"),
 )
