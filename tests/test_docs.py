@@ -157,6 +157,26 @@ def test_the_index_lists_every_page_once() -> None:
     assert {page for page in pages if not page.startswith("adr/")} | {"adr/README.md"} <= set(linked)
 
 
+@pytest.mark.parametrize(
+    ("heading", "package"),
+    [("### In `edgeml`", "edgeml"), ("### In `edgeml_converters`", "converters/edgeml_converters")],
+)
+def test_the_architecture_names_every_module_and_no_other(heading: str, package: str) -> None:
+    text = (REPOSITORY / "docs" / "reference" / "architecture.md").read_text()
+    table = text.partition(heading + "\n")[2].partition("\n#")[0]
+    named = {
+        name
+        for cell in re.findall(r"^\|([^|]+)\|", table, re.MULTILINE)
+        for name in re.findall(r"`([\w/]+)`", cell)
+    }
+    found = {
+        path.stem if path.is_file() else f"{path.name}/"
+        for path in (REPOSITORY / package).iterdir()
+        if not path.name.startswith("__") and (path.suffix == ".py" or (path / "__init__.py").is_file())
+    }
+    assert named == found
+
+
 def test_every_decision_record_is_listed() -> None:
     folder = REPOSITORY / "docs" / "adr"
     index = (folder / "README.md").read_text()
