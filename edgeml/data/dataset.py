@@ -146,7 +146,10 @@ def _reader(
 ) -> Reader:
     path, selection = split_source(text)
     if selection and path is not None and path.suffix not in {".npz", ".py"}:
-        raise UsageError(f"{text}: only an .npz or a .py file takes :NAME behind it; use labels and inputs")
+        raise UsageError(
+            f"{text}: only an .npz or a .py file takes :NAME behind it; labels are given by themselves, "
+            f'with --labels {selection} or as labels = "{selection}" of the data'
+        )
     if path is None or (path.suffix == ".py" and selection):
         return FunctionReader(text, inputs, keys, labels, names)
     if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:

@@ -163,6 +163,40 @@ def test_json_has_the_documented_shape(kws, tmp_path):
     assert "needs calibration data" in lacking["reason"]
 
 
+def test_progress_counts_variants_and_is_plain_lines_where_no_terminal_is(kws, tmp_path):
+    arguments = [
+        "convert",
+        str(kws / "kws_float.tflite"),
+        "--no-measure",
+        "-o",
+        str(tmp_path),
+        "--limit",
+        "40",
+    ]
+    arguments += ["--runtime", "litert", "--calibration", f"{kws / 'data.npz'}:calib_q"]
+    done = CliRunner().invoke(main, [*arguments, "--preprocess", "zero_point=83 scale=0.5847029"])
+    assert done.exit_code == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert lines[0] == "read the source"
+    assert "variant 2/2, litert-int8_static: litert-int8-static" in lines
+    assert [entry.count for entry in open_bundle(tmp_path / "kws_float-1.edgeml").manifest.data] == [40]
+
+
+def test_labels_are_an_option_of_their_own(kws, tmp_path):
+    with np.load(kws / "data.npz") as data:
+        np.save(tmp_path / "x.npy", data["test_q"])
+        np.save(tmp_path / "y.npy", data["test_y"])
+    arguments = ["convert", str(kws / "kws_float.tflite"), "--no-measure", "--json", "-o", str(tmp_path)]
+    arguments += ["--runtime", "litert", "--preprocess", "zero_point=83 scale=0.5847029"]
+    data = ["--evaluate", str(tmp_path / "x.npy"), "--labels", str(tmp_path / "y.npy")]
+    done = CliRunner().invoke(main, [*arguments, *data])
+    assert json.loads(done.stdout)["variants"][0]["accuracy"] == 0.928
+    alone = CliRunner().invoke(main, [*arguments, *data[2:]])
+    assert (alone.exit_code, "--labels is for data that were not given" in alone.stderr) == (2, True)
+    image = CliRunner().invoke(main, [*arguments, "--evaluate", f"{tmp_path}:labels.csv"])
+    assert "labels are given by themselves, with --labels labels.csv" in image.stderr
+
+
 def test_a_second_run_takes_its_steps_from_the_cache(kws, tmp_path):
     first = convert(kws / "kws_float.tflite", **options(kws))
     second = convert(kws / "kws_float.tflite", **options(kws))

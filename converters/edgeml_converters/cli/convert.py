@@ -60,6 +60,17 @@ EXISTING = click.Path(exists=True, path_type=Path)
     help="Labelled data to measure accuracy on: .npz:x,y, a folder of class folders, …",
 )
 @click.option(
+    "--labels",
+    metavar="FILE|KEY",
+    help="Labels of the --evaluate data: a .csv of file and label for images, .npy, .txt, a key or column.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Calibrate with so many samples, evenly spread over the data.",
+)
+@click.option(
     "--metric",
     metavar="NAME",
     help="top1, top5, auc, mse, mae or module:function. Default: top1 for class labels.",
@@ -149,8 +160,8 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
         "targets": options["targets"] or ("host",),
         "schemes": options["schemes"],
         "runtimes": options["runtimes"] or None,
-        "calibration": _data(options["calibration"], config.calibration),
-        "evaluation": _data(options["evaluation"], config.evaluation),
+        "calibration": _data("--limit", options["calibration"], config.calibration, limit=options["limit"]),
+        "evaluation": _data("--labels", options["evaluation"], config.evaluation, labels=options["labels"]),
         "metric": options["metric"] or (config.evaluation.metric if config.evaluation else None),
         "preprocess": parse_preprocess(options["preprocess"], config.preprocess),
         "postprocess": parse_postprocess(options["postprocess"], config.postprocess),
@@ -170,13 +181,27 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _data(given: str | None, declared: DataDeclaration | None) -> DataDeclaration | str | None:
-    """Take the option's source; what the file declares besides (keys, labels) stays where it does not say."""
-    if given is None or declared is None:
-        return given or declared
+def _data(
+    option: str, given: str | None, declared: DataDeclaration | None, **changed: Any
+) -> DataDeclaration | None:
+    """Take the option's source; what the file declares besides (keys, labels) stays but for ``changed``.
+
+    Raises:
+        UsageError: ``option``, which changes the data, and there are none.
+    """
     from dataclasses import replace
 
-    return replace(declared, source=given)
+    from edgeml.data import DataDeclaration
+
+    said = {name: value for name, value in changed.items() if value is not None}
+    if given is not None:
+        said["source"] = given
+        declared = declared or DataDeclaration(given)
+    if declared is None:
+        if said:
+            raise UsageError(f"{option} is for data that were not given; see edgeml convert --help")
+        return None
+    return replace(declared, **said)
 
 
 def _bytes(text: str | None) -> int | None:
@@ -203,7 +228,7 @@ def input_shapes(texts: Sequence[str]) -> dict[str, Shape]:
 
 
 def _progress() -> AbstractContextManager[Callable[[str], None]]:
-    """Show what is being done on stderr, if a person looks at it."""
+    """Show what is being done on stderr: in place for a person, a line each where no terminal is."""
     from contextlib import contextmanager
 
     from rich.console import Console
@@ -212,7 +237,7 @@ def _progress() -> AbstractContextManager[Callable[[str], None]]:
     def shown() -> Iterator[Callable[[str], None]]:
         console = Console(stderr=True)
         if not console.is_terminal:
-            yield lambda _: None
+            yield lambda doing: click.echo(doing, err=True)
             return
         with console.status("convert", spinner="dots") as status:
             yield status.update

@@ -124,7 +124,11 @@ def _made(rows: Sequence[Row], plans: Mapping[str, Plan], data: Evaluator) -> li
     planned = [row for row in rows if row.status == "ok"]
     last = [row for row in planned if data.executor.was_probed(plans[row.name].steps)]
     first = [row for row in planned if row not in last]
-    made = {row.name: data.make(row, plans[row.name].steps) for row in (*first, *last)}
+    made = {}
+    for place, row in enumerate((*first, *last), 1):
+        data.executor.stage = f"variant {place}/{len(planned)}, {row.name}: "
+        made[row.name] = data.make(row, plans[row.name].steps)
+    data.executor.stage = ""
     return [made.get(row.name, row) for row in rows]
 
 

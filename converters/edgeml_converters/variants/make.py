@@ -136,7 +136,7 @@ class Evaluator:
         if self.evaluation is None:
             found = Evaluation(0, None, ())
         else:
-            self.executor.progress(f"evaluate {artifact.state}")
+            self.executor.tell(f"evaluate {artifact.state}")
             first = self._outputs is None and artifact.state.scheme == self.executor.source.state.scheme
             keep = Spool(self.executor.scratch / "reference.outputs") if first else None
             if artifact is self.executor.source:

@@ -82,6 +82,8 @@ class Executor:
     input_shapes: Mapping[str, Shape]
     trust_code: bool
     progress: Callable[[str], None]
+    stage: str = ""
+    """Stands before what ``tell`` says: which of how many variants is being made."""
     samples: list[dict[str, Array]] = field(default_factory=list)
     """Parity samples under the source's names; none before the source's signature is known."""
     findings: list[Finding] = field(default_factory=list)
@@ -89,6 +91,10 @@ class Executor:
     _samples_file: Path | None = None
     _probed: dict[str, tuple[StepResult, bool, float]] = field(default_factory=dict)
     """By step name: what a probe made, whether the cache had it, and the seconds it took."""
+
+    def tell(self, doing: str) -> None:
+        """Say what is being done."""
+        self.progress(f"{self.stage}{doing}")
 
     def use_samples(self, samples: Sequence[Mapping[str, Array]]) -> None:
         """Set the parity samples and take the source's outputs for them, if it can be run here."""
@@ -115,7 +121,7 @@ class Executor:
     def probe(self, step: ConversionStep) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         """Give the signature of a source that nothing here can run, by a float step that reads it."""
         key = self._key(step, self.source, None, None)
-        self.progress(step.name)
+        self.tell(step.name)
         started = time.monotonic()
         try:
             result, cached = self._result(step, self.source, key, None, None)
@@ -170,7 +176,7 @@ class Executor:
         settings: QuantizerSettings | None,
         calibration: Renamed | None,
     ) -> Artifact:
-        self.progress(step.name)
+        self.tell(step.name)
         if parent is self.source and parent.parity is not None and step.name in self._probed:
             result, cached, seconds = self._probed[step.name]
         else:
