@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeml.converter import State
-from edgeml.errors import ModelFileError
+from edgeml.errors import EngineMissingError, ModelFileError
 from edgeml.formats import check_file, identify
 from edgeml.words import Format, Scheme
 
@@ -24,6 +24,7 @@ def state_of(path: Path) -> State:
 
     Raises:
         ModelFileError: missing, damaged, foreign.
+        EngineMissingError: what reads the format is not installed: a quantized model must not pass for float.
     """
     format_ = identify(path)
     check_file(path, format_)
@@ -34,8 +35,8 @@ def state_of(path: Path) -> State:
 def _onnx(path: Path) -> Scheme:
     try:
         import onnx
-    except ModuleNotFoundError:
-        return "float32"
+    except ModuleNotFoundError as error:
+        raise _missing(path, "onnx") from error
     try:
         graph = onnx.load(path, load_external_data=False).graph
     except Exception as error:
@@ -56,8 +57,8 @@ def _tflite(path: Path) -> Scheme:
     try:
         from ai_edge_litert import schema_py_generated as schema
         from ai_edge_litert.tools import flatbuffer_utils
-    except ModuleNotFoundError:
-        return "float32"
+    except ModuleNotFoundError as error:
+        raise _missing(path, "ai-edge-litert") from error
     try:
         model = flatbuffer_utils.read_model(str(path))
         graph = model.subgraphs[0]
@@ -82,6 +83,13 @@ def _tflite(path: Path) -> Scheme:
         )
         return "int8_weights" if dequantized else "int8_dynamic"
     return "float16" if kinds.FLOAT16 in weights else "float32"
+
+
+def _missing(path: Path, distribution: str) -> EngineMissingError:
+    return EngineMissingError(
+        f"{path}: cannot tell whether it is quantized without {distribution}, which is not installed: "
+        "pip install 'edgeml-converters[all]'"
+    )
 
 
 def _openvino(path: Path) -> Scheme:
