@@ -61,7 +61,7 @@ class StepCache:
 
     def keep(self, key: str, folder: Path, result: StepResult) -> Finding | None:
         """Copy a step's folder in, whole or not at all; a failure is a finding and not an error."""
-        if self.root is None:
+        if self.root is None or self.find(key) is not None:  # another process was quicker
             return None
         target = self.root / key[:2] / key
         scratch: Path | None = None
@@ -70,13 +70,19 @@ class StepCache:
             scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
             shutil.copytree(folder, scratch, dirs_exist_ok=True)
             (scratch / ENTRY_FILE).write_text(json.dumps(_entry(folder, result), indent=1))
-            if target.exists():
-                shutil.rmtree(target)
-            scratch.rename(target)
+            try:
+                scratch.rename(target)
+            except OSError:
+                if not target.exists() or self.find(key) is not None:
+                    raise
+                shutil.rmtree(target, ignore_errors=True)
+                scratch.rename(target)
             self._trim()
         except OSError as error:
             if scratch is not None:
                 shutil.rmtree(scratch, ignore_errors=True)
+            if self.find(key) is not None:
+                return None
             return Finding(
                 "cache-not-written",
                 "info",
@@ -89,9 +95,16 @@ class StepCache:
     def _trim(self) -> None:
         if self.root is None:
             return
-        entries = sorted(self.root.glob("??/*"), key=lambda one: one.stat().st_mtime, reverse=True)
+        entries = sorted(self.root.glob("??/[!.]*"), key=_last_use, reverse=True)
         for old in entries[KEPT_ENTRIES:]:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _last_use(entry: Path) -> float:
+    try:
+        return entry.stat().st_mtime
+    except OSError:  # another process has just trimmed it
+        return 0.0
 
 
 def _entry(folder: Path, result: StepResult) -> dict[str, Any]:

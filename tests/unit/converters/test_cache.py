@@ -1,6 +1,8 @@
 """The step cache: whole or absent, and never in the way."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -52,6 +54,24 @@ def test_a_damaged_entry_is_not_found(tmp_path, made):
     assert cache.find("ab12") is None
     cache.keep("ab12", *made)
     assert cache.find("ab12") is not None
+
+
+def test_the_same_step_kept_at_once_by_many_processes_is_kept_once_and_nobody_complains(tmp_path, made):
+    keeper = (
+        "import sys, pathlib\n"
+        "from edgeml.converter import StepResult\n"
+        "from edgeml_converters.variants.step_cache import StepCache\n"
+        "root, folder = map(pathlib.Path, sys.argv[1:])\n"
+        "for turn in range(40):\n"
+        "    found = StepCache(root).keep(f'ab{turn}', folder, StepResult(artifact=folder / 'model.onnx'))\n"
+        "    assert found is None, found\n"
+    )
+    folder, _ = made
+    argv = [sys.executable, "-c", keeper, str(tmp_path / "cache"), str(folder)]
+    running = [subprocess.Popen(argv) for _ in range(4)]
+    assert [one.wait(timeout=60) for one in running] == [0, 0, 0, 0]
+    assert len(list((tmp_path / "cache").glob("ab/*"))) == 40
+    assert not list((tmp_path / "cache").glob("ab/.new-*"))
 
 
 def test_half_an_entry_is_not_found(tmp_path, made):
