@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from edgeml.converter import StepResult
 from edgeml.findings import Finding
 from edgeml_converters.formats.files import hash_tree
 
+ABANDONED_S: Final = 3600.0
+"""Age at which an entry that was never finished was left by a killed process."""
 ENTRY_FILE: Final = "step.json"
 LAYOUT: Final = 1
 """Raised when the meaning of an entry changes; entries of another number are not found."""
@@ -98,6 +101,9 @@ class StepCache:
         entries = sorted(self.root.glob("??/[!.]*"), key=_last_use, reverse=True)
         for old in entries[KEPT_ENTRIES:]:
             shutil.rmtree(old, ignore_errors=True)
+        for left in self.root.glob("??/.new-*"):
+            if time.time() - _last_use(left) > ABANDONED_S:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _last_use(entry: Path) -> float:

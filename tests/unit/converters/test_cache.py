@@ -105,6 +105,14 @@ def test_the_oldest_entries_go(tmp_path, made, monkeypatch):
     assert [key for key in ("aa01", "bb02", "cc03", "dd04") if cache.find(key)] == ["cc03", "dd04"]
 
 
+def test_what_a_killed_process_left_goes_with_the_next_step_kept(tmp_path, made):
+    left = tmp_path / "cache" / "cd" / ".new-abandoned"
+    left.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    StepCache(tmp_path / "cache").keep("ab12", *made)
+    assert not left.exists()
+
+
 def test_the_key_follows_content_and_not_order():
     assert content_key({"a": 1, "b": 2}) == content_key({"b": 2, "a": 1})
     assert content_key({"a": 1}) != content_key({"a": 2})
