@@ -1,7 +1,8 @@
 """Run by a worker's interpreter: job.py WORKER_SCRIPT REQUEST RESULT. Standard library only, no edgeml.
 
 The worker's script has ``convert(request) -> dict``; what it gives, or the error it raised, is written
-as JSON beside the result's path and renamed, so that a result is whole or missing.
+as JSON beside the result's path and renamed, so that a result is whole or missing. Of edgeml it can import
+``shared/edgeml_worker.py`` only.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ def main(script: str, request: str, result: str) -> int:
     """Do the job; 0 even if it failed, because the failure is the result."""
     # OpenVINO and Keras's exporter to it would send usage statistics; they do without this module
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # refuses the import
+    sys.path.insert(0, str(Path(__file__).with_name("shared")))
     try:
         given = json.loads(Path(request).read_text(encoding="utf-8"))
         found = {"ok": True, **runpy.run_path(script)["convert"](given)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import sys
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 from edgeml_converters.cli.workers import workers
 from edgeml_converters.workers import WORKERS, install, interpreter, remove, status
 from edgeml_converters.workers.catalogue import environment_python, folder, pins
+from edgeml_converters.workers.run import RUNNER
 
 from edgeml.errors import UsageError, WorkerMissingError
 
@@ -35,10 +37,27 @@ def test_every_package_of_a_worker_is_pinned(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WORKERS)
-def test_a_workers_script_stands_alone(name: str) -> None:
+def test_a_workers_script_imports_of_edgeml_what_the_workers_share(name: str) -> None:
     script = (folder(name) / "worker.py").read_text(encoding="utf-8")
-    assert "import edgeml" not in script
-    assert "from edgeml" not in script
+    assert {module for module in imported(script) if module.startswith("edgeml")} == {"edgeml_worker"}
+
+
+def test_what_the_workers_share_stands_alone() -> None:
+    script = RUNNER.with_name("shared") / "edgeml_worker.py"
+    foreign = imported(script.read_text(encoding="utf-8")) - sys.stdlib_module_names
+    assert foreign == {"h5py", "numpy"}
+    assert [one.name for one in script.parent.glob("*.py")] == [script.name]
+
+
+def imported(script: str) -> set[str]:
+    """Give the top names of the modules that a script imports anywhere."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(script)):
+        if isinstance(node, ast.Import):
+            found |= {name.name.partition(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
 
 
 def test_a_worker_that_is_not_there_says_how_to_get_it() -> None:

@@ -1,6 +1,6 @@
 """Keras' part: a Keras model to OpenVINO IR through its OpenVINO backend, without TensorFlow.
 
-Runs in the worker's interpreter and imports nothing of edgeml.
+Runs in the worker's interpreter.
 """
 
 from __future__ import annotations
@@ -8,18 +8,11 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from importlib import metadata
 from pathlib import Path
 
+from edgeml_worker import RefusedError, given_shape, layers, refuse_code, run_samples, static_shape, versions
+
 os.environ["KERAS_BACKEND"] = "openvino"
-
-
-class UnsafeError(Exception):
-    """The file holds code."""
-
-
-class RefusedError(Exception):
-    """The model asks for what was not allowed, or cannot be converted as it is."""
 
 
 def convert(request: dict) -> dict:
@@ -41,12 +34,19 @@ def convert(request: dict) -> dict:
     outputs = unique(
         list(getattr(model, "output_names", None) or [f"output_{i}" for i in range(len(model.outputs))])
     )
-    if request.get("samples"):
-        run_samples(keras, model, inputs, outputs, request["samples"], request["source_outputs"])
+
+    def run(arrays):
+        feed = [keras.ops.convert_to_tensor(array) for array in arrays]
+        # called, not predict(): that one lets the engine choose its precision
+        result = model(dict(zip(inputs, feed, strict=True)) if len(feed) > 1 else feed[0], training=False)
+        flat = list(result) if isinstance(result, (list, tuple)) else [result]
+        return [keras.ops.convert_to_numpy(value) for value in flat]
+
+    run_samples(request, inputs, outputs, run)
     return {
         "inputs": export(keras, model, inputs, request["output"]),
         "outputs": outputs,
-        "versions": {name: metadata.version(name) for name in ("keras", "openvino")},
+        "versions": versions("keras", "openvino"),
     }
 
 
@@ -72,16 +72,12 @@ def fix_shapes(source: Path, wanted: dict) -> None:
     entries = [node["config"] for node in layers(config) if node["class_name"] == "InputLayer"]
     for entry in entries:
         key = "batch_shape" if "batch_shape" in entry else "batch_input_shape"
-        own = entry.get(key) or []
-        given = wanted.get(entry.get("name")) or (wanted.get("") if len(entries) == 1 else None)
-        if given is not None and len(given) == len(own):
-            entry[key] = [side or size for side, size in zip(own, given, strict=True)]
-        elif None in own[1:]:
-            sides = ",".join(str(side or (224 if i else 1)) for i, side in enumerate(own))
-            raise RefusedError(
-                f"input {entry.get('name')!r} has free dimensions; give their sizes, for example: "
-                f"--input-shape {entry.get('name')}={sides}"
-            )
+        own = entry.get(key)
+        if not own:
+            continue
+        given = given_shape(entry.get("name"), wanted, len(entries))
+        sides = static_shape(entry.get("name"), own, given)
+        entry[key] = sides if given else [*own[:1], *sides[1:]]
     members["config.json"] = json.dumps(config).encode()
     with zipfile.ZipFile(source, "w") as archive:
         for name, content in members.items():
@@ -102,68 +98,9 @@ def depthwise(keras):
     return DepthwiseConv2D
 
 
-def refuse_code(source: Path, *, trust_code: bool) -> None:
-    """Refuse an .h5 file with Python code in it before anything could run it."""
-    import h5py
-
-    with h5py.File(source, "r") as file:
-        text = file.attrs.get("model_config")
-    if text is None:
-        raise RefusedError(
-            f"{source.name} holds weights only, no model; save the whole model with model.save(…)"
-        )
-    config = json.loads(text.decode() if isinstance(text, bytes) else text)
-    for layer in layers(config):
-        if layer.get("class_name") == "Lambda" and not trust_code:
-            name = (layer.get("config") or {}).get("name", "?")
-            raise UnsafeError(
-                f"{source.name} holds Python code (Lambda layer {name!r}) that would run when it is loaded; "
-                f"if you trust whoever made the file, add --trust-code"
-            )
-
-
-def layers(node):
-    """Walk every layer of a model's configuration."""
-    if isinstance(node, dict):
-        if "class_name" in node:
-            yield node
-        for value in node.values():
-            yield from layers(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from layers(value)
-
-
 def unique(names: list) -> list:
     """Give names of which no two are the same."""
     taken: list = []
     for name in names:
         taken.append(name + "_1" * taken.count(name))
     return taken
-
-
-def run_samples(keras, model, inputs: list, outputs: list, samples: str, output: str) -> None:
-    """Run the source one sample at a time, as the artifact will be."""
-    import numpy as np
-
-    with np.load(samples, allow_pickle=False) as given:
-        arrays = {name: given[name] for name in given.files}
-    if len(inputs) == 1 and len(arrays) == 1:
-        arrays = {inputs[0]: next(iter(arrays.values()))}
-    missing = [name for name in inputs if name not in arrays]
-    if missing:
-        raise RefusedError(f"the samples hold no {missing[0]!r}; they hold: {', '.join(arrays)}")
-    rows: list = []
-    for index in range(len(arrays[inputs[0]])):
-        feed = {name: keras.ops.convert_to_tensor(arrays[name][index : index + 1]) for name in inputs}
-        # called, not predict(): that one lets the engine choose its precision
-        result = model(feed if len(feed) > 1 else feed[inputs[0]], training=False)
-        flat = list(result) if isinstance(result, (list, tuple)) else [result]
-        rows.append([keras.ops.convert_to_numpy(value) for value in flat])
-    np.savez(
-        output,
-        **{
-            name: np.concatenate(column)
-            for name, column in zip(outputs, zip(*rows, strict=True), strict=True)
-        },
-    )

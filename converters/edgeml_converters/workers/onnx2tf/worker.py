@@ -1,15 +1,16 @@
 """onnx2tf's part: ONNX to float32 TFLite without TensorFlow, the layout of every input kept.
 
-Gets a copy of the model, because the tool writes to the file that it is given. Runs in the worker's
-interpreter and imports nothing of edgeml.
+Gets a copy of the model, because the tool writes to the file that it is given. Runs in the
+worker's interpreter.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from importlib import metadata
 from pathlib import Path
+
+from edgeml_worker import versions
 
 
 def convert(request: dict) -> dict:
@@ -32,5 +33,4 @@ def convert(request: dict) -> dict:
             names = ", ".join(sorted(item.name for item in made.glob("*.tflite"))) or "nothing"
             raise RuntimeError(f"onnx2tf made {names} instead of one float32 TFLite file")
         shutil.move(found[0], request["output"])
-    packages = ("onnx2tf", "onnx", "ai-edge-litert")
-    return {"versions": {name: metadata.version(name) for name in packages}}
+    return {"versions": versions("onnx2tf", "onnx", "ai-edge-litert")}
