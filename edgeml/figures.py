@@ -7,6 +7,8 @@ from typing import Final
 THOUSAND: Final = 1000
 TEN: Final = 9.995
 """From here on a time rounds to two digits before the point."""
+GLUED_NAME: Final = 48
+"""What is kept of several names in one; TFLite's fused operators have up to 300 characters."""
 UNITS: Final = ("kB", "MB", "GB")
 DECIMAL_BELOW: Final = 99.95
 """From here on a size needs no decimal; below it one still rounds to two digits before the point."""
@@ -37,3 +39,10 @@ def shorten(text: str, longest: int) -> str:
         return text
     head = max(0, (longest - 1) // 3)
     return f"{text[:head]}…{text[len(text) - (longest - 1 - head) :]}"
+
+
+def shorten_glued(text: str) -> str:
+    """Cut the names in a text that a converter glued together of many by semicolons."""
+    return " ".join(
+        shorten(word, GLUED_NAME) if ";" in word.rstrip(";") else word for word in text.split(" ")
+    )

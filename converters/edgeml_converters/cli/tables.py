@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.text import Text
 
+from edgeml.figures import shorten_glued
 from edgeml.terminal import Column, open_console, print_table
 from edgeml_converters.report.cells import row_cells
 from edgeml_converters.report.record import all_findings
@@ -30,7 +31,7 @@ def print_result(result: ConvertResult) -> None:
         console.print(f"[{style}]{one.status}[/] {', '.join(one.names)}: {escape(one.reason)}")
     for finding in all_findings(result.outcome):
         if finding.severity == "warning":
-            message = finding.message
+            message = shorten_glued(finding.message)
             message = message if len(message) <= LONGEST else f"{message[:LONGEST]}…"
             text = f"{finding.code}: {finding.subject}: {message}; {finding.remedy}"
             console.print(f"[yellow]warning[/] {escape(text)}")
@@ -59,7 +60,7 @@ def _print_rows(console: Console, result: ConvertResult) -> None:
         Column("SQNR dB", [row.sqnr for row in rows], leaves=2),
         Column("memory", [row.memory for row in rows], leaves=4),
         Column("load ms", [row.load for row in rows], leaves=6),
-        Column("status", [row.status for row in rows], leaves=3),
+        Column("status", [row.status for row in rows], leaves=3, is_word=True),
     ]
     columns = [column for column in columns if not column.leaves or set(column.cells) != {"–"}]
     styles = [

@@ -19,8 +19,8 @@ RUNTIME_COLOUR: Final[Mapping[str, int]] = {"litert": 1, "onnxruntime": 2, "open
 """Number of the page's colour for each runtime; 0 for any other."""
 LOG_SPAN: Final = 10.0
 """Slowest by fastest latency from which the axis is logarithmic."""
-LARGEST_RADIUS: Final = 17.0
-SMALLEST_RADIUS: Final = 5.0
+LARGEST_RADIUS: Final[Mapping[str, float]] = {"wide": 17.0, "narrow": 12.0}
+SMALLEST_RADIUS: Final = 4.0
 MARGIN_LEFT: Final = 62.0
 MARGIN_BOTTOM: Final = 46.0
 INSET: Final = 22.0
@@ -131,7 +131,7 @@ def _scatter(
     largest = max(row.size_bytes or 1 for _, row, _, _ in known)
     circles = []
     for number, row, x, y in known:
-        radius = max(SMALLEST_RADIUS, LARGEST_RADIUS * math.sqrt((row.size_bytes or 0) / largest))
+        radius = max(SMALLEST_RADIUS, LARGEST_RADIUS[form] * math.sqrt((row.size_bytes or 0) / largest))
         circles.append((number, row, across.place(x), up.place(y), radius))
     circles.sort(key=lambda one: -one[4])  # a small circle stays visible on a large one
     labels = _labels([(number, x, y, radius) for number, _, x, y, radius in circles], width, height)

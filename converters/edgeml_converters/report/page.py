@@ -14,7 +14,7 @@ from typing import Any, Final
 import edgeml
 from edgeml.converter import QuantizerSettings
 from edgeml.data import DataDeclaration
-from edgeml.figures import readable_size
+from edgeml.figures import readable_size, shorten_glued
 from edgeml_converters.evaluate.samples import Samples
 from edgeml_converters.report import charts
 from edgeml_converters.report.cells import Cells, row_cells
@@ -92,6 +92,7 @@ def render(outcome: Outcome, bundle: str) -> str:
                 if one.trace.ranges
             ],
             findings=all_findings(outcome),
+            has_bundle=any(row.status == "ok" for row in outcome.rows),
             steps=steps,
             data=_data(outcome),
             settings=list(_settings(outcome)),
@@ -119,7 +120,8 @@ def _template() -> Any:
 
 
 def _stopped(text: str) -> str:
-    """End with one stop."""
+    """End with one stop; names that are glued together from many are cut."""
+    text = shorten_glued(text)
     return text if text.endswith((".", "…", "!", "?")) else f"{text}."
 
 

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from edgeml.figures import milliseconds, readable_size, shorten
+from edgeml.figures import milliseconds, readable_size, shorten, shorten_glued
 from edgeml.terminal import Column, fitting, print_table
 
 COLUMNS = (
@@ -58,3 +58,11 @@ def test_a_size_is_shown_in_the_unit_that_suits_it(size, shown):
 )
 def test_a_time_has_three_digits(value, shown):
     assert milliseconds(value) == shown
+
+
+def test_only_names_that_are_glued_together_are_cut_in_a_text():
+    path = "/a/long/path/" * 9 + "model.onnx"
+    glued = ";".join(f"functional_1/conv2d_{number}/BiasAdd" for number in range(9))
+    cut = shorten_glued(f"{path}: not: {glued}, and more; look")
+    assert cut.startswith(f"{path}: not: functional_1/co…")
+    assert cut.endswith("conv2d_8/BiasAdd, and more; look")
