@@ -203,7 +203,7 @@ def _distribution_reason(name: str) -> str | None:
 
 
 def _worker_reason(name: str) -> str | None:
-    from edgeml_converters.workers import status
+    from edgeml_converters.workers.catalogue import status
 
     found = status(name)
     return None if found.usable else found.reason

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 from edgeml_converters.evaluate.latency import Job, measure
-from edgeml_converters.workers import catalogue, install, run, run_job
+from edgeml_converters.workers import catalogue, install, run
+from edgeml_converters.workers.run import run_job
 
 from edgeml.errors import WorkerError
 from edgeml.measure import Measurement
@@ -60,7 +61,7 @@ def test_installing_a_worker_uses_pythons_own_venv_and_pip(traps, tmp_path, monk
     monkeypatch.setenv("EDGEML_WORKERS_DIR", str(tmp_path / "workers"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setattr(catalogue, "folder", lambda _: home)
-    monkeypatch.setattr(sys.modules["edgeml_converters.workers.install"], "folder", lambda _: home)
+    monkeypatch.setattr(install, "folder", lambda _: home)
     with pytest.raises(WorkerError, match="no-such-package-of-edgeml"):
-        install("keras")
+        install.install("keras")
     assert not traps.exists()

@@ -15,7 +15,7 @@ import pytest
 from edgeml_converters.formats.safety import check
 from edgeml_converters.steps.keras import STEPS as KERAS_STEPS
 from edgeml_converters.steps.onnx import STEPS as ONNX_STEPS
-from edgeml_converters.workers import interpreter
+from edgeml_converters.workers.catalogue import interpreter
 
 from edgeml.converter import StepRequest
 from edgeml.errors import EdgemlError, UnsafeFileError

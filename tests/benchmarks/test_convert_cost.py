@@ -23,7 +23,7 @@ def test_convert_costs_at_most_half_again_what_the_stock_tools_cost(data_dir, tm
     edgeml also compares each step with its source, lints the data, and writes bundle, record and report.
     Latency is left out on both sides; the cache is off.
     """
-    from edgeml_converters.workers import interpreter
+    from edgeml_converters.workers.catalogue import interpreter
 
     kws = data_dir / "kws"
     ours, theirs = [], []

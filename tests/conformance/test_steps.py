@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from edgeml_converters.graph import this_machine
-from edgeml_converters.workers import interpreter
+from edgeml_converters.workers.catalogue import interpreter
 
 from edgeml import plugins
 from edgeml.converter import ConversionStep, Sample, State, StepRequest

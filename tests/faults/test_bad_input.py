@@ -14,7 +14,7 @@ import onnx
 import pytest
 from click.testing import CliRunner
 from edgeml_converters.steps import worker_step
-from edgeml_converters.workers import interpreter
+from edgeml_converters.workers.catalogue import interpreter
 from onnx import TensorProto, helper
 
 from edgeml.cli import main

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from edgeml_converters.workers import catalogue, install, run, run_job
+from edgeml_converters.workers import catalogue, install, run
+from edgeml_converters.workers.run import run_job
 
 from edgeml.errors import WorkerError, WorkerTimeoutError
 
@@ -159,7 +160,7 @@ def small_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("EDGEML_WORKERS_DIR", str(place))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setattr(catalogue, "folder", lambda _: home)
-    monkeypatch.setattr(sys.modules["edgeml_converters.workers.install"], "folder", lambda _: home)
+    monkeypatch.setattr(install, "folder", lambda _: home)
     return place
 
 
@@ -169,7 +170,7 @@ def folders(place: Path) -> list[Path]:
 
 def test_an_installation_that_fails_leaves_nothing_and_tells_what_pip_said(small_worker: Path) -> None:
     with pytest.raises(WorkerError, match="no-such-package-of-edgeml"):
-        install("keras")
+        install.install("keras")
     assert folders(small_worker) == []
 
 
@@ -179,12 +180,12 @@ def test_an_interrupted_installation_leaves_nothing(small_worker: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        install("keras", progress=interrupt)
+        install.install("keras", progress=interrupt)
     assert folders(small_worker) == []
 
 
 def test_what_a_killed_installation_left_is_cleared_by_the_next_one(small_worker: Path) -> None:
     (small_worker / ".keras.abandoned").mkdir(parents=True)
     with pytest.raises(WorkerError):
-        install("keras")
+        install.install("keras")
     assert folders(small_worker) == []

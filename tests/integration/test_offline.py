@@ -75,7 +75,7 @@ def test_onnxruntime_starts_no_telemetry(data_dir, tmp_path):
 @pytest.mark.worker("keras")
 def test_a_worker_cannot_send_statistics_either(tmp_path):
     import edgeml_converters.workers.run as runner
-    from edgeml_converters.workers import interpreter
+    from edgeml_converters.workers.catalogue import interpreter
 
     script = tmp_path / "worker.py"
     script.write_text(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from edgeml_converters.convert import convert
 from edgeml_converters.formats.files import hash_tree
-from edgeml_converters.workers import interpreter
+from edgeml_converters.workers.catalogue import interpreter
 
 from edgeml.bundle import open_bundle
 from edgeml.data import DataDeclaration

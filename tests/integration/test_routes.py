@@ -14,7 +14,7 @@ import pytest
 from edgeml_converters.formats import onnx_file, tflite_file
 from edgeml_converters.formats.objects import export_object
 from edgeml_converters.graph import plan, this_machine
-from edgeml_converters.workers import interpreter
+from edgeml_converters.workers.catalogue import interpreter
 
 from edgeml import plugins
 from edgeml.converter import State, StepRequest, StepResult

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def _names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's signature
-    from edgeml_converters.workers import WORKERS
+    from edgeml_converters.workers.catalogue import WORKERS
 
     return [name for name in WORKERS if name.startswith(incomplete)]
 
@@ -40,8 +40,8 @@ def list_(as_json: bool) -> None:
       edgeml workers list
       edgeml workers list --json
     """  # noqa: D301 - as above
-    from edgeml_converters.workers import WORKERS, size_bytes, status
-    from edgeml_converters.workers.catalogue import workers_dir, workers_dir_origin
+    from edgeml_converters.workers.catalogue import WORKERS, status, workers_dir, workers_dir_origin
+    from edgeml_converters.workers.install import size_bytes
 
     found = [(worker, status(name)) for name, worker in WORKERS.items()]
     if as_json:
@@ -101,9 +101,9 @@ def install(names: tuple[str, ...], python: Path | None) -> None:
     """  # noqa: D301 - as above
     from rich.console import Console
 
-    from edgeml_converters.workers import install as install_worker
-    from edgeml_converters.workers import size_bytes
     from edgeml_converters.workers.catalogue import worker_named
+    from edgeml_converters.workers.install import install as install_worker
+    from edgeml_converters.workers.install import size_bytes
 
     for name in names:
         worker_named(name)
@@ -127,7 +127,7 @@ def remove(names: tuple[str, ...]) -> None:
     Examples:
       edgeml workers remove tensorflow
     """  # noqa: D301 - as above
-    from edgeml_converters.workers import remove as remove_worker
+    from edgeml_converters.workers.install import remove as remove_worker
 
     for name in names:
         click.echo(f"{name}: {'removed' if remove_worker(name) else 'was not installed'}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 from click.testing import CliRunner, Result
-from edgeml_converters.workers import WORKERS
+from edgeml_converters.workers.catalogue import WORKERS
 
 from edgeml.cli import main
 

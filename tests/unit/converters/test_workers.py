@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from edgeml_converters.cli.workers import workers
-from edgeml_converters.workers import WORKERS, install, interpreter, remove, status
-from edgeml_converters.workers.catalogue import environment_python, folder, pins
+from edgeml_converters.workers.catalogue import WORKERS, environment_python, folder, interpreter, pins, status
+from edgeml_converters.workers.install import install, remove
 from edgeml_converters.workers.run import RUNNER
 
 from edgeml.errors import UsageError, WorkerMissingError
