@@ -27,7 +27,7 @@ INSET: Final = 22.0
 """Room for circles between the outermost values and the frame."""
 LETTER: Final = 8.0
 """Width of a digit of the numbers beside circles; their height is twice that."""
-LABEL_AWAY: Final = (11.0, 17.0, 25.0, 35.0, 47.0)
+LABEL_AWAY: Final = (11.0, 17.0, 25.0, 35.0, 47.0, 61.0, 77.0)
 """Distances from its circle at which a number is tried."""
 PARITY_MAX_DB: Final = 150.0
 """Float steps that change nothing but the order of sums reach 120 to 150 dB."""
