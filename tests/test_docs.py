@@ -124,6 +124,17 @@ def test_python_shown_in_the_docs_compiles(page: Path) -> None:
             compile(match["text"], str(page), "exec")
 
 
+def test_readme_and_tutorial_show_the_table_of_one_run() -> None:
+    tables = [
+        re.findall(
+            r"^(?:variant|litert-|onnxruntime-|openvino-).*$", (REPOSITORY / page).read_text(), re.MULTILINE
+        )
+        for page in ("README.md", "docs/tutorial.md")
+    ]
+    assert len(tables[0]) > 8
+    assert tables[0] == tables[1]
+
+
 def test_every_finding_is_explained() -> None:
     """Codes are the first argument of ``Finding`` wherever the packages make one."""
     codes = set()
