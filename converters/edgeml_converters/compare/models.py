@@ -16,6 +16,7 @@ from edgeml_converters.compare.tensors import (
     FLOAT_THRESHOLDS,
     QUANTIZED_THRESHOLDS,
     TensorMatch,
+    Thresholds,
     first_divergence,
     match_tensors,
     tapped_values,
@@ -142,9 +143,9 @@ def _compared(left: Artifact, right: Artifact, samples: Any, *, random: bool) ->
         count += 1
     left.release()
     right.release()
-    tensors = _tensors(left, right, probed)
     exact = left.state.scheme in FLOATS and right.state.scheme in FLOATS
     limits = FLOAT_THRESHOLDS if exact else QUANTIZED_THRESHOLDS
+    tensors = _tensors(left, right, probed, limits)
     return Comparison(
         reference=left.path,
         other=right.path,
@@ -157,7 +158,7 @@ def _compared(left: Artifact, right: Artifact, samples: Any, *, random: bool) ->
 
 
 def _tensors(
-    left: Artifact, right: Artifact, samples: Sequence[Mapping[str, Array]]
+    left: Artifact, right: Artifact, samples: Sequence[Mapping[str, Array]], limits: Thresholds
 ) -> tuple[TensorMatch, ...]:
     if left.runtime is None or right.runtime is None:
         return ()
@@ -167,4 +168,4 @@ def _tensors(
     ]
     if shown[0] is None or shown[1] is None:
         return ()
-    return match_tensors(shown[0], shown[1])
+    return match_tensors(shown[0], shown[1], limits)

@@ -1,17 +1,19 @@
 """Pairs the intermediate tensors of two models and finds the first that diverges.
 
 Tensors pair by name; the rest by shape up to a transposition and by the correlation of their values, each
-searched only between its neighbours, since both models hold them in graph order.
+searched only between its neighbours, since both models hold them in graph order. Tensors that diverge
+resemble nothing: what then remains between two pairs is paired by its place, and counts unless what follows is
+sound again (then the two models merely compute it in other steps).
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from edgeml.errors import EdgemlError
 from edgeml.runtime import TensorTap
 from edgeml.tensors import Array
 from edgeml.words import RuntimeName
+from edgeml_converters.compare.alignment import align, gaps
 from edgeml_converters.compare.outputs import OutputTally
 from edgeml_converters.evaluate.accuracy import Naming
 
@@ -50,6 +53,15 @@ class TensorMatch:
     cosine: float
     max_abs: float
     relative: float
+    paired_by: Literal["name", "value", "place"] = "name"
+    """``place``: it resembles nothing, and stands where its like must be."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    other: str
+    permutation: tuple[int, ...]
+    by: Literal["name", "value", "place"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +70,10 @@ class Thresholds:
 
     sqnr_db: float
     cosine: float
+
+    def held_by(self, match: TensorMatch) -> bool:
+        """Say whether a tensor is no further off than this."""
+        return match.sqnr_db >= self.sqnr_db and match.cosine >= self.cosine
 
 
 FLOAT_THRESHOLDS: Final = Thresholds(sqnr_db=40.0, cosine=0.999)
@@ -90,31 +106,51 @@ def tapped_values(
 
 
 def match_tensors(
-    reference: Sequence[Mapping[str, Array]], other: Sequence[Mapping[str, Array]]
+    reference: Sequence[Mapping[str, Array]],
+    other: Sequence[Mapping[str, Array]],
+    limits: Thresholds = QUANTIZED_THRESHOLDS,
 ) -> tuple[TensorMatch, ...]:
-    """Pair tensors of two models run on the same samples, in the reference's graph order."""
+    """Pair tensors of two models run on the same samples, in the reference's graph order.
+
+    Args:
+        reference: tensor name to values, one mapping a sample, in graph order.
+        other: the same of the other model.
+        limits: what a sound tensor holds.
+    """
     if not reference or not other:
         return ()
     left, right = reference[0], other[0]
     bare = {_bare(name): name for name in reversed(list(right))}
-    pairs: dict[str, tuple[str, tuple[int, ...] | None]] = {}
+    pairs: dict[str, _Pair] = {}
     for name, values in left.items():
         candidate = name if name in right else bare.get(_bare(name))
         if candidate is None or values.size < MIN_VALUES:
             continue
         permutation = _permutation(values, right[candidate])
         if permutation is not None:
-            pairs[name] = (candidate, permutation)
+            pairs[name] = _Pair(candidate, permutation, "name")
     _pair_by_value(left, right, pairs)
-    return tuple(_measured(name, *pairs[name], reference, other) for name in left if name in pairs)
+    _pair_by_place(left, right, pairs)
+    found = [_measured(name, pairs[name], reference, other) for name in left if name in pairs]
+    return tuple(_credible(found, limits))
 
 
 def first_divergence(matches: Sequence[TensorMatch], limits: Thresholds) -> TensorMatch | None:
     """Give the first tensor, in graph order, that does not hold the thresholds."""
-    for match in matches:
-        if match.sqnr_db < limits.sqnr_db or match.cosine < limits.cosine:
-            return match
-    return None
+    return next((match for match in matches if not limits.held_by(match)), None)
+
+
+def _credible(matches: Sequence[TensorMatch], limits: Thresholds) -> Iterator[TensorMatch]:
+    """Leave out what was paired by place, is off, and is followed by a tensor that is sound."""
+    following = None
+    kept = []
+    for match in reversed(matches):
+        if match.paired_by != "place":
+            following = match
+        elif not limits.held_by(match) and following is not None and limits.held_by(following):
+            continue
+        kept.append(match)
+    return reversed(kept)
 
 
 def _bare(name: str) -> str:
@@ -128,7 +164,7 @@ def _bare(name: str) -> str:
 def _pair_by_value(
     left: Mapping[str, Array],
     right: Mapping[str, Array],
-    pairs: dict[str, tuple[str, tuple[int, ...] | None]],
+    pairs: dict[str, _Pair],
 ) -> None:
     """Add pairs for the tensors that have no namesake.
 
@@ -137,12 +173,12 @@ def _pair_by_value(
     """
     names = list(right)
     places = {name: place for place, name in enumerate(names)}
-    named = {candidate for candidate, _ in pairs.values()}
+    named = {pair.other for pair in pairs.values()}
     owners: dict[str, tuple[str, float]] = {}
     below = 0
     for name, values in left.items():
         if name in pairs:
-            below = max(below, places[pairs[name][0]] + 1)
+            below = max(below, places[pairs[name].other] + 1)
             continue
         candidates = [one for one in names[below : below + WINDOW] if one not in named]
         best = _most_alike(values, right, candidates, {one: score for one, (_, score) in owners.items()})
@@ -152,14 +188,46 @@ def _pair_by_value(
         if candidate in owners:
             del pairs[owners[candidate][0]]
         owners[candidate] = (name, score)
-        pairs[name] = (candidate, permutation)
+        pairs[name] = _Pair(candidate, permutation, "value")
         below = places[candidate]
+
+
+def _pair_by_place(left: Mapping[str, Array], right: Mapping[str, Array], pairs: dict[str, _Pair]) -> None:
+    """Add pairs for what resembles nothing, in graph order between the pairs that are known."""
+    names, others = list(left), list(right)
+    places = {name: place for place, name in enumerate(others)}
+    taken = {pair.other for pair in pairs.values()}
+    known = [(place, places[pairs[name].other]) for place, name in enumerate(names) if name in pairs]
+
+    def likeness(name: str, other: str) -> float | None:
+        permutation = _permutation(left[name], right[other])
+        if permutation is None:
+            return None
+        values = left[name].transpose(permutation)
+        same_sign = bool((values < 0).any()) == bool((right[other] < 0).any())  # both before an activation
+        return 1.0 + abs(_correlation(values, right[other])) + float(same_sign)
+
+    for on_left, on_right in gaps(known, len(names), len(others)):
+        free = [names[place] for place in on_left if _has_values(left[names[place]])]
+        free_others = [
+            others[place]
+            for place in on_right
+            if others[place] not in taken and _has_values(right[others[place]])
+        ]
+        for name, other in align(free, free_others, likeness):
+            permutation = _permutation(left[name], right[other])
+            if permutation is not None:
+                pairs[name] = _Pair(other, permutation, "place")
+
+
+def _has_values(values: Array) -> bool:
+    return values.size >= MIN_VALUES and np.issubdtype(values.dtype, np.number)
 
 
 def _most_alike(
     values: Array, right: Mapping[str, Array], candidates: Sequence[str], to_beat: Mapping[str, float]
 ) -> tuple[str, tuple[int, ...], float] | None:
-    if values.size < MIN_VALUES or not np.issubdtype(values.dtype, np.number):
+    if not _has_values(values):
         return None
     best: tuple[str, tuple[int, ...], float] | None = None
     for name in candidates:
@@ -206,23 +274,22 @@ def _correlation(left: Array, right: Array) -> float:
 
 def _measured(
     name: str,
-    other_name: str,
-    permutation: tuple[int, ...] | None,
+    pair: _Pair,
     reference: Sequence[Mapping[str, Array]],
     other: Sequence[Mapping[str, Array]],
 ) -> TensorMatch:
-    tally = OutputTally(name, other_name)
+    tally = OutputTally(name, pair.other)
     for left, right in zip(reference, other, strict=True):
-        values = left[name] if permutation is None else left[name].transpose(permutation)
-        tally.add(values, right[other_name])
+        tally.add(left[name].transpose(pair.permutation), right[pair.other])
     result = tally.result()
-    identity = permutation is None or permutation == tuple(range(len(permutation)))
+    identity = pair.permutation == tuple(range(len(pair.permutation)))
     return TensorMatch(
         name=name,
-        other=other_name,
-        permutation=None if identity else permutation,
+        other=pair.other,
+        permutation=None if identity else pair.permutation,
         sqnr_db=result.sqnr_db,
         cosine=result.cosine,
         max_abs=result.max_abs,
         relative=result.relative,
+        paired_by=pair.by,
     )

@@ -69,3 +69,61 @@ def test_the_first_tensor_that_diverges_is_named(chain):
 
 def test_no_samples_pair_nothing():
     assert match_tensors([], []) == ()
+
+
+def broken_after(chain, first, names):
+    """Give a model under other names whose tensors have nothing in common from ``first`` on."""
+    rng = np.random.default_rng(2)
+    made = []
+    for sample in chain:
+        other, lost = {}, False
+        for name, new in names.items():
+            lost = lost or name == first
+            values = sample[name].transpose(0, 3, 1, 2) if sample[name].ndim == 4 else sample[name]
+            shuffled = rng.permutation(values.reshape(-1)).reshape(values.shape)
+            other[new] = shuffled if lost else values
+        made.append(other)
+    return made
+
+
+@pytest.fixture
+def layers():
+    """Four layers, each a tensor before its activation and one behind it."""
+    rng = np.random.default_rng(0)
+    made = []
+    for _ in range(2):
+        sample = {}
+        for layer in range(4):
+            values = rng.normal(size=(1, 6, 6, 4)).astype(np.float32)
+            sample |= {f"conv{layer}": values, f"relu{layer}": np.maximum(values, 0)}
+        made.append(sample | {"out": rng.normal(size=(1, 12)).astype(np.float32)})
+    return made
+
+
+@pytest.mark.parametrize("broken", [0, 1, 2, 3])
+def test_the_layer_that_is_broken_is_named_although_its_values_resemble_nothing(layers, broken):
+    fused = {f"relu{layer}": f"t{layer}" for layer in range(4)} | {"out": "final"}
+    reference = [{name: v for name, v in sample.items() if not name.startswith("conv")} for sample in layers]
+    other = broken_after(layers, f"relu{broken}", fused)
+    first = first_divergence(match_tensors(reference, other, FLOAT_THRESHOLDS), FLOAT_THRESHOLDS)
+    assert (first.name, first.other, first.paired_by) == (f"relu{broken}", f"t{broken}", "place")
+
+
+@pytest.mark.parametrize("broken", [0, 1, 2, 3])
+def test_the_broken_layer_is_named_across_a_fused_activation(layers, broken):
+    fused = {f"relu{layer}": f"t{layer}" for layer in range(4)} | {"out": "final"}
+    other = broken_after(layers, f"relu{broken}", fused)
+    first = first_divergence(match_tensors(layers, other, FLOAT_THRESHOLDS), FLOAT_THRESHOLDS)
+    assert first.other == f"t{broken}"
+    assert first.name in {f"conv{broken}", f"relu{broken}"}
+
+
+def test_tensors_that_only_one_model_computes_do_not_diverge(layers):
+    names = {name: f"other {name}" for name in layers[0]}
+    other = broken_after(layers, None, names)
+    rng = np.random.default_rng(5)
+    for sample in other:  # the same layer in other steps
+        sample["other conv1"] = rng.normal(size=sample["other conv1"].shape).astype(np.float32)
+    matches = match_tensors(layers, other, FLOAT_THRESHOLDS)
+    assert first_divergence(matches, FLOAT_THRESHOLDS) is None
+    assert "conv1" not in {match.name for match in matches}
