@@ -81,8 +81,8 @@ def lint(calibration: Samples | None, evaluation: Samples | None) -> tuple[Findi
         DataError: there are data, and they hold no samples.
     """
     findings: list[Finding] = []
-    for known in (calibration, evaluation):
-        findings += known.findings if known is not None else ()
+    first = calibration or evaluation  # both go through the same pre-processing; one finding is enough
+    findings += first.findings if first is not None else ()
     if calibration is not None:
         findings += lint_calibration(calibration.summary, calibration.source)
     if evaluation is not None:

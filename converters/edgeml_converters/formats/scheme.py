@@ -36,7 +36,7 @@ def _onnx(path: Path) -> Scheme:
     try:
         import onnx
     except ModuleNotFoundError as error:
-        raise _missing(path, "onnx") from error
+        raise _missing(path, error) from error
     try:
         graph = onnx.load(path, load_external_data=False).graph
     except Exception as error:
@@ -58,7 +58,7 @@ def _tflite(path: Path) -> Scheme:
         from ai_edge_litert import schema_py_generated as schema
         from ai_edge_litert.tools import flatbuffer_utils
     except ModuleNotFoundError as error:
-        raise _missing(path, "ai-edge-litert") from error
+        raise _missing(path, error) from error
     try:
         model = flatbuffer_utils.read_model(str(path))
         graph = model.subgraphs[0]
@@ -85,9 +85,9 @@ def _tflite(path: Path) -> Scheme:
     return "float16" if kinds.FLOAT16 in weights else "float32"
 
 
-def _missing(path: Path, distribution: str) -> EngineMissingError:
+def _missing(path: Path, error: ModuleNotFoundError) -> EngineMissingError:
     return EngineMissingError(
-        f"{path}: cannot tell whether it is quantized without {distribution}, which is not installed: "
+        f"{path}: cannot tell whether it is quantized without {error.name!r}, which is not installed: "
         "pip install 'edgeml-converters[all]'"
     )
 
