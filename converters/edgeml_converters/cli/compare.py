@@ -12,6 +12,8 @@ from edgeml.commands.json_output import json_option, print_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.console import Console
+
     from edgeml_converters.compare.models import Comparison
 
 EXISTING = click.Path(exists=True, path_type=Path)
@@ -73,26 +75,16 @@ def compare(
 
 
 def _print(found: Comparison, all_tensors: bool) -> None:
-    from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
-    from edgeml_converters.cli.inspect import short_name
-    from edgeml_converters.report.cells import sqnr
+    from edgeml.terminal import open_console
 
-    console = Console(highlight=False)
+    console = open_console()
     kind = "random samples (give --data for real ones)" if found.random else "samples"
     console.print(
         f"{escape(found.other.name)} against {escape(found.reference.name)}, {found.samples} {kind}"
     )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("output", no_wrap=True)
-    for name in ("max abs", "cosine", "SQNR dB", "top-1 agrees"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for one in found.outputs:
-        agrees = "–" if one.top1_agreement is None else f"{100 * one.top1_agreement:.1f} %"
-        table.add_row(escape(one.name), f"{one.max_abs:.3g}", f"{one.cosine:.6f}", sqnr(one.sqnr_db), agrees)
-    console.print(table)
+    _print_outputs(console, found)
     if not found.tensors:
         console.print("intermediate tensors could not be compared: a runtime does not show them")
     elif found.diverges is None:
@@ -105,13 +97,34 @@ def _print(found: Comparison, all_tensors: bool) -> None:
             f"SQNR {first.sqnr_db:.1f} dB, cosine {first.cosine:.4f}"
         )
     if all_tensors:
-        tensors = Table(box=None, pad_edge=False, header_style="bold")
-        tensors.add_column("tensor", no_wrap=True)
-        tensors.add_column("its like", no_wrap=True)
-        for name in ("axes", "SQNR dB", "cosine"):
-            tensors.add_column(name, justify="right", no_wrap=True)
-        for pair in found.tensors:
-            axes = "" if pair.permutation is None else ",".join(map(str, pair.permutation))
-            names = (escape(short_name(pair.name)), escape(short_name(pair.other)))
-            tensors.add_row(*names, axes, sqnr(pair.sqnr_db), f"{pair.cosine:.4f}")
-        console.print(tensors)
+        _print_tensors(console, found)
+
+
+def _print_outputs(console: Console, found: Comparison) -> None:
+    from edgeml.terminal import Column, print_table
+    from edgeml_converters.report.cells import sqnr
+
+    agrees = [None if one.top1_agreement is None else 100 * one.top1_agreement for one in found.outputs]
+    columns = (
+        Column("output", [one.name for one in found.outputs], is_name=True),
+        Column("max abs", [f"{one.max_abs:.3g}" for one in found.outputs], leaves=1),
+        Column("cosine", [f"{one.cosine:.6f}" for one in found.outputs]),
+        Column("SQNR dB", [sqnr(one.sqnr_db) for one in found.outputs]),
+        Column("top-1 agrees", ["–" if share is None else f"{share:.1f} %" for share in agrees]),
+    )
+    print_table(console, columns)
+
+
+def _print_tensors(console: Console, found: Comparison) -> None:
+    from edgeml.terminal import Column, print_table
+    from edgeml_converters.report.cells import sqnr
+
+    axes = ["" if one.permutation is None else ",".join(map(str, one.permutation)) for one in found.tensors]
+    columns = (
+        Column("tensor", [one.name for one in found.tensors], is_name=True),
+        Column("its like", [one.other for one in found.tensors], is_name=True),
+        Column("axes", axes, leaves=2),
+        Column("SQNR dB", [sqnr(one.sqnr_db) for one in found.tensors]),
+        Column("cosine", [f"{one.cosine:.4f}" for one in found.tensors], leaves=1),
+    )
+    print_table(console, columns)

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from edgeml_converters.formats.inspection import Inspection
 
 LARGEST = 12
-SHOWN_CHARACTERS = 32
 
 
 @click.command()
@@ -87,10 +86,3 @@ def _print_layers(console: Console, found: Inspection, all_layers: bool) -> None
     more = len(found.layers) - len(layers)
     if more:
         console.print(f"… {more} more, none of them larger; --layers shows all", style="dim")
-
-
-def short_name(name: str) -> str:
-    """Cut a long name in its middle."""
-    from edgeml.figures import shorten
-
-    return shorten(name, SHOWN_CHARACTERS)
