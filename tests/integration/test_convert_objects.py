@@ -80,3 +80,13 @@ def test_trees_run_on_onnx_runtime_alone_and_the_others_say_why(digits, tmp_path
         reason = rows["openvino", scheme].reason
         assert "operator TreeEnsembleClassifier (ai.onnx.ml) exists only in onnxruntime" in reason
     assert result.bundle == tmp_path / "out/digits-1.edgeml"
+
+
+def test_without_a_name_the_bundle_is_called_by_the_objects_class(digits, tmp_path):
+    from sklearn.linear_model import LogisticRegression
+
+    features, labels = digits
+    model = LogisticRegression(max_iter=5000).fit(features[:300], labels[:300])
+    given = {"example_inputs": features[:1], "evaluation": (features[300:400], labels[300:400])}
+    result = convert(model, **given, runtimes="onnxruntime", measure=False, output=tmp_path)
+    assert result.bundle == tmp_path / "LogisticRegression-1.edgeml"

@@ -71,7 +71,7 @@ class Choice:
     gated: bool = False
     """Nothing was chosen because of a gate."""
     suiting: tuple[str, ...] = ()
-    """Variants within the allowed drop; the device takes the fastest of them that its engines can run."""
+    """Variants that may be chosen; a device without the chosen one's engine takes the fastest other."""
 
 
 def choose(target: str, rows: Sequence[Row], gates: Gates, measured_on: str | None) -> Choice:
