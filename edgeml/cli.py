@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143
+_ON_A_WORKSTATION: Final = ("compare", "convert", "inspect", "plan", "workers")
+"""Commands that a device install lacks on purpose."""
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -57,6 +59,11 @@ class Commands(click.Group):
         except click.UsageError as error:
             import difflib
 
+            if args[0] in _ON_A_WORKSTATION:
+                raise click.UsageError(
+                    f"{args[0]} belongs to the workstation's install: pip install 'edgeml-core[workstation]'",
+                    ctx,
+                ) from error
             close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
             if not close:
                 raise

@@ -235,3 +235,12 @@ def test_a_shell_completes_names(typed: str, offered: str) -> None:
     result = CliRunner().invoke(main, [], prog_name="edgeml", env=environment)
 
     assert f"plain,{offered}" in result.output.split()
+
+
+def test_a_device_says_which_install_has_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "names", lambda _: ("bench", "doctor"))
+
+    result = CliRunner().invoke(main, ["convert", "model.onnx"])
+
+    assert result.exit_code == 2
+    assert "pip install 'edgeml-core[workstation]'" in result.stderr
