@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from edgeml.engine_text import engine_text
 from edgeml.errors import ConversionError, ModelFileError
 from edgeml.tensors import Shape
-from edgeml_converters.steps.step import check_shape_names, first_line, fixed_shape
+from edgeml_converters.steps.step import check_shape_names, fixed_shape
 
 STANDARD_DOMAIN: Final = "ai.onnx"
 ML_DOMAIN: Final = "ai.onnx.ml"
@@ -51,7 +52,7 @@ def read(path: Path) -> Any:
             f"{path}: a file with its weights is missing: {error.filename or error}"
         ) from error
     except Exception as error:
-        raise ModelFileError(f"{path} is damaged: {first_line(error)}") from error
+        raise ModelFileError(f"{path} is damaged: {engine_text(error)}") from error
     if not model.graph.node and not model.graph.output:
         raise ModelFileError(f"{path} is not an ONNX model, or an empty one")
     return model
@@ -177,7 +178,7 @@ def _raise_opset(model: Any, source: Path) -> tuple[Any, list[str]]:
     except Exception as error:
         raise ConversionError(
             f"{source.name} has opset {opset}, which cannot be raised to {OPSET_RAISED}: "
-            f"{first_line(error)}; "
+            f"{engine_text(error)}; "
             f"export the model again with opset {OPSET_MIN} or newer"
         ) from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -14,15 +14,13 @@ from edgeml.converter import Calibration, Sample, State, StepRequest, StepResult
 from edgeml.errors import (
     AlreadyQuantizedError,
     DataError,
-    EdgemlError,
-    EngineMissingError,
     InputError,
     QuantizationError,
 )
 from edgeml.findings import Finding
 from edgeml.tensors import TensorSpec, reject_array, reject_names, shape_fits
 from edgeml.words import Format, Scheme
-from edgeml_converters.steps.step import FormatStep, distributions, first_line
+from edgeml_converters.steps.step import FormatStep, distributions, tool_errors
 
 
 def quantization_step(
@@ -45,23 +43,15 @@ def quantization_step(
     )
 
 
-@contextmanager
-def quantizer_errors(step: str, source: Path) -> Iterator[None]:
+def quantizer_errors(step: str, source: Path) -> AbstractContextManager[None]:
     """Turn whatever a quantizer raises into QuantizationError; our own errors pass."""
-    try:
-        yield
-    except (EdgemlError, MemoryError, OSError):
-        raise
-    except ModuleNotFoundError as error:
-        raise EngineMissingError(
-            f"{step} needs {error.name!r}, which is not installed. "
-            f"Install it: pip install 'edgeml-core[workstation]'"
-        ) from error
-    except Exception as error:
-        raise QuantizationError(
-            f"{step}: {source.name} could not be quantized: {first_line(error)}; "
-            f"try another scheme, or keep float32"
-        ) from error
+    return tool_errors(
+        step,
+        source,
+        kind=QuantizationError,
+        failed="could not be quantized",
+        remedy="try another scheme, or keep float32",
+    )
 
 
 def refuse_quantized(source: Path, evidence: str) -> NoReturn:

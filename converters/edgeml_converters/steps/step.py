@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,9 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from edgeml.converter import Requirement, State, StepRequest, StepResult
+from edgeml.engine_text import engine_text
 from edgeml.errors import ConversionError, EdgemlError, EngineMissingError
 from edgeml.tensors import Shape
 from edgeml.words import Format, Scheme
+from edgeml_converters.formats.files import hash_tree
 from edgeml_converters.formats.safety import check
 
 LONGEST: Final = 400
@@ -34,9 +35,9 @@ class FormatStep:
     def run(self, request: StepRequest) -> StepResult:
         """Do the step; the source is verified to be the same afterwards."""
         check(request.source, self.source.format, trust_code=request.trust_code)
-        before = tree_hash(request.source)
+        before = hash_tree(request.source)
         result = self.action(request)
-        if tree_hash(request.source) != before:
+        if hash_tree(request.source) != before:
             raise ConversionError(
                 f"{self.name}: {request.source} was changed while it was converted; "
                 f"restore it, and keep other programs from writing to it"
@@ -55,8 +56,23 @@ def distributions(*names: str) -> tuple[Requirement, ...]:
 
 
 @contextmanager
-def tool_errors(step: str, source: Path) -> Iterator[None]:
-    """Turn whatever a tool raises into ConversionError; our own errors pass."""
+def tool_errors(
+    step: str,
+    source: Path,
+    *,
+    kind: type[EdgemlError] = ConversionError,
+    failed: str = "",
+    remedy: str = "",
+) -> Iterator[None]:
+    """Turn whatever a tool raises into an error of ours; our own errors pass.
+
+    Args:
+        step: the step's name.
+        source: what is converted.
+        kind: the error to raise.
+        failed: what could not be done with the source, where the step's name does not say it.
+        remedy: what to do next.
+    """
     try:
         yield
     except (EdgemlError, MemoryError, OSError):
@@ -67,42 +83,9 @@ def tool_errors(step: str, source: Path) -> Iterator[None]:
             f"Install it: pip install 'edgeml-core[workstation]'"
         ) from error
     except Exception as error:
-        raise ConversionError(f"{step}: {source.name}: {first_line(error)}") from error
-
-
-def first_line(error: BaseException) -> str:
-    """Give the sentence of an engine's message that says what happened, without its source locations."""
-    report, found, summary = str(error).partition("Summary:\n")
-    if found:
-        return _of_report(report, summary)[:LONGEST]
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if _tells(line)] or lines or [type(error).__name__]
-    # a heading says nothing without what stands under it
-    count = next((i for i, line in enumerate(told) if not line.endswith(":")), len(told) - 1) + 1
-    return " ".join(told[:count])[:LONGEST]
-
-
-def _of_report(report: str, summary: str) -> str:
-    """Read OpenVINO's report: the operators in its summary, and why the first one failed, if it says so."""
-    named = [line.strip().removeprefix("--").strip() for line in summary.splitlines() if line.strip()]
-    _, failed, log = report.partition(" with a message:\n")
-    why = next((line.strip() for line in reversed(log.splitlines()) if _tells(line.strip())), "")
-    return "; ".join(named) + (f" ({why})" if failed and why else "")
-
-
-def _tells(line: str) -> bool:
-    return bool(line) and not line.startswith(("Exception from", "Check '", "FrontEnd API failed"))
-
-
-def tree_hash(path: Path) -> str:
-    """Hash a file, or a folder's names and contents, as hex sha256."""
-    digest = hashlib.sha256()
-    files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
-    for item in files:
-        digest.update(f"{item.relative_to(path).as_posix()}\0".encode())
-        with item.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
+        what = f"{source.name} {failed}" if failed else source.name
+        told = f"{step}: {what}: {engine_text(error, LONGEST)}"
+        raise kind(f"{told}; {remedy}" if remedy else told) from error
 
 
 def fixed_shape(name: str, shape: Shape, wanted: dict[str, Shape] | None, *, only: bool) -> tuple[int, ...]:
