@@ -80,7 +80,6 @@ class StepRequest:
     """An npz with ``<input>`` arrays [N,…]: a step whose source no runtime can run (SavedModel, Keras,
     PyTorch) runs the source model on them and returns its outputs."""
     trust_code: bool = False
-    timeout_s: float = 1800.0
 
 
 @dataclass(frozen=True, slots=True)

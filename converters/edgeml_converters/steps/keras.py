@@ -7,13 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgeml.converter import ConversionStep, Requirement, StepRequest, StepResult
-from edgeml.words import ARTIFACT_FILE, Format
+from edgeml.words import ARTIFACT_FILE
 from edgeml_converters.steps import openvino_ir
 from edgeml_converters.steps.step import FormatStep, distributions, state
-from edgeml_converters.steps.worker_step import SOURCE_OUTPUTS, convert_in_worker
-
-_TENSORFLOW = Requirement("worker", "tensorflow")
-_KERAS = Requirement("worker", "keras")
+from edgeml_converters.steps.worker_step import SOURCE_OUTPUTS, convert_in_worker, worker_step
 
 
 def _to_openvino(request: StepRequest) -> StepResult:
@@ -35,30 +32,15 @@ def _to_openvino(request: StepRequest) -> StepResult:
     return replace(done, source_outputs=outputs, versions={**made.versions, **done.versions})
 
 
-def _convert(request: StepRequest, target: Format) -> StepResult:
-    made = convert_in_worker("tensorflow", request, ("keras", target))
-    return StepResult(
-        made.artifact, source_outputs=made.source_outputs, notes=made.notes, versions=made.versions
-    )
-
-
-def _to_tflite(request: StepRequest) -> StepResult:
-    return _convert(request, "tflite")
-
-
-def _to_onnx(request: StepRequest) -> StepResult:
-    return _convert(request, "onnx")
-
-
 STEPS: tuple[ConversionStep, ...] = (
     FormatStep(
         "keras-to-openvino",
         state("keras"),
         state("openvino"),
-        (_KERAS, *distributions("openvino")),
+        (Requirement("worker", "keras"), *distributions("openvino")),
         3.0,
         _to_openvino,
     ),
-    FormatStep("keras-to-tflite", state("keras"), state("tflite"), (_TENSORFLOW,), 8.0, _to_tflite),
-    FormatStep("keras-to-onnx", state("keras"), state("onnx"), (_TENSORFLOW,), 8.0, _to_onnx),
+    worker_step("tensorflow", "keras", "tflite", 8.0),
+    worker_step("tensorflow", "keras", "onnx", 8.0),
 )

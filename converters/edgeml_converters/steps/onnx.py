@@ -65,7 +65,7 @@ def _to_tflite(request: StepRequest) -> StepResult:
             extra={"inputs": [port.name for port in ports.inputs]},
         )
         tflite_file.require_signature(made.artifact, ports.inputs, ports.outputs, step)
-    return StepResult(made.artifact, notes=notes, versions=made.versions)
+    return replace(made.result(), notes=notes)
 
 
 def _translation(scheme: Scheme) -> FormatStep:

@@ -42,7 +42,7 @@ def _to_onnx(request: StepRequest) -> StepResult:
             "tensorflow", replace(request, samples=None), ("tflite", "onnx"), source=static
         )
         onnx_file.rename(made.artifact, names.inputs, names.outputs)
-    return StepResult(made.artifact, notes=notes, versions=made.versions)
+    return replace(made.result(), notes=notes)
 
 
 def _translation(scheme: Scheme) -> FormatStep:

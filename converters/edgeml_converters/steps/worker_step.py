@@ -7,14 +7,33 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from edgeml.converter import StepRequest
+from edgeml.converter import Requirement, StepRequest, StepResult
 from edgeml.errors import ConversionError
 from edgeml.words import ARTIFACT_FILE, Format
+from edgeml_converters.steps.step import FormatStep, state
 from edgeml_converters.workers.run import run_job
 
-SOURCE_OUTPUTS = "source_outputs.npz"
+SOURCE_OUTPUTS: Final = "source_outputs.npz"
+TIMEOUT_S: Final = 1800.0
+"""The longest conversion measured took a minute; one that takes this long hangs."""
+
+
+def worker_step(worker: str, source: Format, target: Format, cost: float) -> FormatStep:
+    """Give the step ``<source>-to-<target>`` that a worker does alone."""
+
+    def action(request: StepRequest) -> StepResult:
+        return convert_in_worker(worker, request, (source, target)).result()
+
+    return FormatStep(
+        f"{source}-to-{target}",
+        state(source),
+        state(target),
+        (Requirement("worker", worker),),
+        cost,
+        action,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +48,12 @@ class Made:
     notes: tuple[str, ...]
     versions: Mapping[str, str]
 
+    def result(self) -> StepResult:
+        """Give the step's result for this, as it is."""
+        return StepResult(
+            self.artifact, source_outputs=self.source_outputs, notes=self.notes, versions=self.versions
+        )
+
 
 def convert_in_worker(
     worker: str,
@@ -41,7 +66,7 @@ def convert_in_worker(
     """Let a worker convert a copy of ``source`` (default: the request's) along ``edge``.
 
     Raises:
-        WorkerError: missing, failed, or did not finish in ``request.timeout_s``.
+        WorkerError: missing, failed, or did not finish in ``TIMEOUT_S``.
         ConversionError: it reported success and left no artifact.
     """
     original = source or request.source
@@ -64,7 +89,7 @@ def convert_in_worker(
             "trust_code": request.trust_code,
             **(extra or {}),
         }
-        found = run_job(worker, job, request.timeout_s)
+        found = run_job(worker, job, TIMEOUT_S)
     if not artifact.exists():
         raise ConversionError(f"worker {worker} reported success and left no {artifact.name}")
     return Made(
