@@ -254,7 +254,7 @@ def parity(steps: Sequence[tuple[str, float, bool]]) -> tuple[Bar, ...]:
 
 
 def ranges(told: Mapping[str, tuple[float, float]]) -> tuple[Bar, ...]:
-    """Lay out calibrated ranges around zero on a scale that is linear to 1 and logarithmic beyond."""
+    """Lay out calibrated ranges around zero, on the scale of log(1 + size)."""
     shown = list(told.items())[:SHOWN_RANGES]
     reach = max((abs(end) for _, pair in shown for end in pair if math.isfinite(end)), default=1.0) or 1.0
     bars = []
