@@ -85,6 +85,11 @@ def _print(found: Comparison, all_tensors: bool) -> None:
         f"{escape(found.other.name)} against {escape(found.reference.name)}, {found.samples} {kind}"
     )
     _print_outputs(console, found)
+    for one in found.outputs:
+        if one.nan_samples:
+            console.print(
+                f"[yellow]{escape(one.name)} is NaN for {one.nan_samples} of {one.samples} samples[/]"
+            )
     if not found.tensors:
         console.print("intermediate tensors could not be compared: a runtime does not show them")
     elif found.diverges is None:

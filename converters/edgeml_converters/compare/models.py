@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,12 +62,26 @@ class Comparison:
             "samples": self.samples,
             "random": self.random,
             "outputs": [
-                {**comparison_document(one), "other": one.other, "relative": one.relative}
+                {
+                    **comparison_document(one),
+                    "other": one.other,
+                    "relative": _finite(one.relative),
+                    "nan_samples": one.nan_samples,
+                }
                 for one in self.outputs
             ],
-            "tensors": [asdict(one) for one in self.tensors],
-            "first_divergence": asdict(self.diverges) if self.diverges is not None else None,
+            "tensors": [_document(one) for one in self.tensors],
+            "first_divergence": _document(self.diverges) if self.diverges is not None else None,
         }
+
+
+def _document(match: TensorMatch) -> dict[str, Any]:
+    return asdict(match) | {"max_abs": _finite(match.max_abs), "relative": _finite(match.relative)}
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity."""
+    return value if math.isfinite(value) else None
 
 
 def compare_models(

@@ -35,6 +35,8 @@ class OutputComparison:
     sqnr_db: float
     top1_agreement: float | None
     """Share of samples whose largest value stands in the same place; ``None`` for fewer than two values."""
+    nan_samples: int = 0
+    """How many samples hold NaN in either model; NaN in the same place of both is left out of the rest."""
 
     @property
     def relative(self) -> float:
@@ -49,7 +51,7 @@ class OutputTally:
 
     def __init__(self, name: str, other: str) -> None:
         self._name, self._other = name, other
-        self._samples = self._agreed = 0
+        self._samples = self._agreed = self._nan_samples = self._values = 0
         self._max_abs = self._reference_max = 0.0
         self._dot = self._power = self._other_power = self._error_power = 0.0
         self._cosine_min = 1.0
@@ -58,7 +60,8 @@ class OutputTally:
     def add(self, reference: Array, other: Array) -> None:
         """Take one sample's arrays; they must hold the same number of values.
 
-        NaN in the other where the reference has none counts as infinitely far.
+        Equal infinities are equal. Any other difference of infinities, and NaN in one of the two only, counts
+        as infinitely far. NaN in both is left out; outputs of nothing but NaN are as far apart as can be.
         """
         left = reference.reshape(-1).astype(np.float64)
         right = other.reshape(-1).astype(np.float64)
@@ -69,9 +72,26 @@ class OutputTally:
         self._samples += 1
         if not left.size:
             return
-        error = np.where(np.isnan(left) & np.isnan(right), 0.0, right - left)
-        error = np.where(np.isnan(error), math.inf, error)
-        left, right = np.nan_to_num(left), np.nan_to_num(right)
+        if left.size > 1:
+            self._ranked = True
+            has_nan = bool(np.isnan(left).any() or np.isnan(right).any())
+            self._agreed += not has_nan and int(left.argmax()) == int(right.argmax())
+        either, both = np.isnan(left) | np.isnan(right), np.isnan(left) & np.isnan(right)
+        self._nan_samples += bool(either.any())
+        self._add_values(left[~both], right[~both])
+
+    def _add_values(self, left: Array, right: Array) -> None:
+        if not left.size:
+            return
+        self._values += left.size
+        finite = np.isfinite(left) & np.isfinite(right)
+        if bool((left[~finite] != right[~finite]).any()):
+            self._max_abs = self._error_power = math.inf
+            self._cosine_min = min(self._cosine_min, 0.0)
+        left, right = left[finite], right[finite]
+        if not left.size:
+            return
+        error = right - left
         dot, power, other_power = float(left @ right), float(left @ left), float(right @ right)
         self._dot += dot
         self._power += power
@@ -80,22 +100,22 @@ class OutputTally:
         self._max_abs = max(self._max_abs, float(np.abs(error).max()))
         self._reference_max = max(self._reference_max, float(np.abs(left).max()))
         self._cosine_min = min(self._cosine_min, _cosine(dot, power, other_power))
-        if left.size > 1:
-            self._ranked = True
-            self._agreed += int(left.argmax()) == int(right.argmax())
 
     def result(self) -> OutputComparison:
         """Give the comparison over what was added so far."""
+        only_nan = self._nan_samples > 0 and self._values == 0
+        lost = only_nan or math.isinf(self._error_power)
         return OutputComparison(
             name=self._name,
             other=self._other,
             samples=self._samples,
-            max_abs=self._max_abs,
+            max_abs=math.inf if only_nan else self._max_abs,
             reference_max=self._reference_max,
-            cosine=_cosine(self._dot, self._power, self._other_power),
-            cosine_min=self._cosine_min,
-            sqnr_db=sqnr_db(self._power, self._error_power),
+            cosine=0.0 if lost else _cosine(self._dot, self._power, self._other_power),
+            cosine_min=min(self._cosine_min, 0.0) if lost else self._cosine_min,
+            sqnr_db=-SQNR_OF_EQUAL_DB if lost else sqnr_db(self._power, self._error_power),
             top1_agreement=self._agreed / self._samples if self._ranked else None,
+            nan_samples=self._nan_samples,
         )
 
 

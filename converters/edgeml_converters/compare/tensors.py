@@ -2,8 +2,8 @@
 
 Tensors pair by name; the rest by shape up to a transposition and by the correlation of their values, each
 searched only between its neighbours, since both models hold them in graph order. Tensors that diverge
-resemble nothing: what then remains between two pairs is paired by its place, and counts unless what follows is
-sound again (then the two models merely compute it in other steps).
+resemble nothing: what then remains between two pairs is paired by its place. That counts unless what follows
+is sound again, since then the two models merely compute it in other steps.
 """
 
 from __future__ import annotations

@@ -60,22 +60,34 @@ class Metric:
 
 
 class _TopK:
+    """Share of samples whose label is among the k largest scores.
+
+    Of equal scores the first is the larger, as argmax takes them; a sample with NaN among its scores is a
+    miss.
+    """
+
     def __init__(self, k: int, output: str | None, label_offset: int) -> None:
         self._k, self._output, self._offset = k, output, label_offset
         self._hits = self._count = 0
 
     def add(self, outputs: Mapping[str, Array], label: Any) -> None:
         scores = pick_output(outputs, self._output).reshape(-1)
-        wanted = int(label) + self._offset
-        if (
-            scores.size == 1 and scores.dtype.kind in "iu"
-        ):  # the class itself, as scikit-learn's models give it
-            self._hits += int(scores[0]) == wanted
-        elif self._k == 1:
-            self._hits += int(scores.argmax()) == wanted
-        else:
-            self._hits += int((scores > scores[wanted]).sum()) < self._k
+        wanted = class_of(label) + self._offset
         self._count += 1
+        if scores.size == 1 and scores.dtype.kind in "iu":  # the class itself, as scikit-learn's models give
+            self._hits += int(scores[0]) == wanted
+            return
+        if not 0 <= wanted < scores.size:
+            raise DataError(
+                f"label {class_of(label)}"
+                + (f" with label_offset {self._offset}" if self._offset else "")
+                + f" is none of the output's {scores.size} classes"
+            )
+        if scores.dtype.kind == "f" and np.isnan(scores).any():
+            return
+        own = scores[wanted]
+        before = int((scores > own).sum()) + int((scores[:wanted] == own).sum())
+        self._hits += before < self._k
 
     def value(self) -> float:
         return self._hits / _positive(self._count)
@@ -92,11 +104,16 @@ class _Auc:
     def add(self, outputs: Mapping[str, Array], label: Any) -> None:
         scores = pick_output(outputs, self._output).reshape(-1)
         self._scores.append(scores.astype(np.float32, copy=True))
-        self._labels.append(int(label) + (self._offset if scores.size > 1 else 0))
+        self._labels.append(class_of(label) + (self._offset if scores.size > 1 else 0))
 
     def value(self) -> float:
         _positive(len(self._labels))
         scores, labels = np.stack(self._scores), np.asarray(self._labels)
+        lost = int(np.isnan(scores).any(axis=1).sum())
+        if lost:
+            raise DataError(
+                f"the scores of {lost} of {len(labels)} samples came out as NaN; auc ranks scores"
+            )
         if scores.shape[1] == 1:
             return _binary_auc(scores[:, 0], labels > 0)
         classes = [1] if scores.shape[1] == 2 else sorted(set(self._labels))  # noqa: PLR2004 - two classes
@@ -191,6 +208,24 @@ def pick_output(outputs: Mapping[str, Array], name: str | None) -> Array:
     if name in outputs:
         return outputs[name]
     raise UsageError(f"no output {name!r}; outputs are: {', '.join(outputs)}")
+
+
+def class_of(label: Any) -> int:
+    """Give a label as a class index.
+
+    Raises:
+        DataError: it is not one whole number.
+    """
+    array = np.asarray(label)
+    if array.size != 1:
+        raise DataError(
+            f"a label has the shape {array.shape}, a class is one whole number; give class indices "
+            "(argmax of one-hot labels), or take the metric mse or mae"
+        )
+    number = float(array.reshape(()))
+    if not number.is_integer():
+        raise DataError(f"label {number:g} is not a class; give whole numbers, or take the metric mse or mae")
+    return int(number)
 
 
 def _imported(name: str) -> Callable[[Mapping[str, Array], Any], float]:

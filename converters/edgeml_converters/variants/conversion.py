@@ -111,6 +111,7 @@ def _judged(request: Request, data: Evaluator, rows: Sequence[Row]) -> tuple[Fin
     return (
         *findings.layout_without_channels(request, data.executor.source.inputs),
         *findings.softmax_twice(request, data.executor.source.parity or ()),
+        *findings.nan_outputs(rows, data.executor.source.parity or ()),
         *findings.near_chance(data.metric, accuracy, labels),
         *findings.accuracy_unknown(request, data.metric),
         *findings.not_calibrated(request),

@@ -74,6 +74,32 @@ def softmax_twice(request: Request, outputs: Sequence[Mapping[str, Array]]) -> t
     )
 
 
+def nan_outputs(rows: Sequence[Row], outputs: Sequence[Mapping[str, Array]]) -> tuple[Finding, ...]:
+    """Report outputs that hold NaN.
+
+    Args:
+        rows: as they were compared with the source.
+        outputs: of the source, for a few samples.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    for name in outputs[0] if outputs else ():
+        lost = sum(bool(np.isnan(one[name]).any()) for one in outputs if one[name].dtype.kind == "f")
+        found[name] = (lost, len(outputs))
+    for one in (one for row in rows for one in row.outputs_compared):
+        found[one.name] = max(found.get(one.name, (0, 0)), (one.nan_samples, one.samples))
+    return tuple(
+        Finding(
+            "nan-outputs",
+            "warning",
+            f"output {name}",
+            f"NaN for {lost} of {count} samples; they count as misses and are not compared",
+            "look whether the samples are what the model takes, and for a division by 0 or a root in it",
+        )
+        for name, (lost, count) in found.items()
+        if lost
+    )
+
+
 def layout_without_channels(request: Request, inputs: Sequence[TensorSpec]) -> tuple[Finding, ...]:
     """Report a declared layout where no input is an image."""
     if (

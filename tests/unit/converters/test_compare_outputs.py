@@ -96,3 +96,28 @@ def test_outputs_pair_by_rename_then_by_name_then_by_place():
 def test_another_number_of_outputs_is_an_error():
     with pytest.raises(ConversionError, match=r"the source has 1 tensors.*the result 2"):
         pair_names([spec("a")], [spec("a"), spec("b")], {})
+
+
+def test_a_model_with_infinite_outputs_equals_itself():
+    one = [[1.0, math.inf, -math.inf], [math.inf, 2.0, 3.0]]
+    result = compared(one, one)
+    assert (result.max_abs, result.cosine, result.sqnr_db) == (0.0, 1.0, SQNR_OF_EQUAL_DB)
+    assert (result.top1_agreement, result.nan_samples) == (1.0, 0)
+
+
+@pytest.mark.parametrize("other", [1.0, -math.inf])
+def test_another_infinity_is_infinitely_far(other):
+    result = compared([[1.0, math.inf]], [[1.0, other]])
+    assert (result.max_abs, result.sqnr_db, result.cosine) == (math.inf, -SQNR_OF_EQUAL_DB, 0.0)
+
+
+def test_outputs_of_nothing_but_nan_are_not_equal():
+    result = compared([[math.nan, math.nan]], [[math.nan, math.nan]])
+    assert (result.sqnr_db, result.cosine, result.max_abs) == (-SQNR_OF_EQUAL_DB, 0.0, math.inf)
+    assert (result.top1_agreement, result.nan_samples) == (0.0, 1)
+
+
+def test_nan_in_the_same_place_is_counted_and_left_out_of_the_rest():
+    result = compared([[math.nan, 2.0], [3.0, 4.0]], [[math.nan, 2.0], [3.0, 4.0]])
+    assert (result.sqnr_db, result.max_abs) == (SQNR_OF_EQUAL_DB, 0.0)
+    assert (result.nan_samples, result.top1_agreement) == (1, 0.5)

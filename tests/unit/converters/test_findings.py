@@ -121,6 +121,14 @@ def test_softmax_on_probabilities_is_a_finding_and_on_scores_none():
     assert findings.softmax_twice(request("raspberry-pi-5"), [{"y": np.array([[0.2, 0.8]])}]) == ()
 
 
+def test_outputs_of_nan_are_a_finding():
+    lost, sound = {"y": np.array([[np.nan, 1.0]])}, {"y": np.array([[0.5, 1.0]])}
+    (found,) = findings.nan_outputs([], [lost, sound])
+    assert (found.code, found.subject) == ("nan-outputs", "output y")
+    assert "NaN for 1 of 2 samples" in found.message
+    assert findings.nan_outputs([], [sound, sound]) == ()
+
+
 def test_a_layout_for_what_has_no_channels_is_a_finding():
     declared = request("raspberry-pi-5", preprocess=Preprocess(layout="nchw"))
     (found,) = findings.layout_without_channels(declared, [TensorSpec("x", (1, 10), "float32")])

@@ -93,3 +93,33 @@ def test_drop_is_positive_where_the_value_is_worse():
     assert open_metric("top1").drop_points(0.9, 0.89) == pytest.approx(1.0)
     assert open_metric("mse").drop_points(2.0, 1.0) == -50.0
     assert open_metric("mse").drop_points(0.0, 0.0) == 0.0
+
+
+def test_of_equal_scores_the_first_places_count():
+    level = [0.0] * 12
+    assert score("top5", [(level, label) for label in range(12)]) == 5 / 12
+    assert score("top1", [(level, label) for label in range(12)]) == 1 / 12
+
+
+@pytest.mark.parametrize("metric", ["top1", "top5"])
+def test_nan_among_the_scores_is_a_miss(metric):
+    assert score(metric, [([np.nan] * 6, 0), ([1.0, np.nan, 0, 0, 0, 0], 0)]) == 0.0
+
+
+@pytest.mark.parametrize("metric", ["top1", "top5"])
+@pytest.mark.parametrize("label", [-1, 6])
+def test_a_label_outside_the_classes_is_refused(metric, label):
+    with pytest.raises(DataError, match=f"label {label} is none of the output's 6 classes"):
+        score(metric, [([0.0] * 6, label)])
+
+
+@pytest.mark.parametrize("metric", ["top1", "top5", "auc"])
+@pytest.mark.parametrize("label", [np.eye(6)[2], 2.5, np.nan])
+def test_labels_that_are_no_classes_are_refused(metric, label):
+    with pytest.raises(DataError, match=r"is not a class|a class is one whole number"):
+        score(metric, [([0.0] * 6, label)])
+
+
+def test_auc_does_not_rank_nan():
+    with pytest.raises(DataError, match="1 of 2 samples came out as NaN"):
+        score("auc", [([np.nan], 1), ([0.2], 0)])
