@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeml.commands.json_output import json_option, print_json
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -18,7 +20,7 @@ LARGEST = 12
 @click.command()
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
 @click.option("--layers", "all_layers", is_flag=True, help="Show every layer, not the largest only.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@json_option
 def inspect(model: Path, all_layers: bool, as_json: bool) -> None:
     """Show what a model file holds, and what can run it.
 
@@ -29,13 +31,11 @@ def inspect(model: Path, all_layers: bool, as_json: bool) -> None:
       edgeml inspect model.tflite
       edgeml inspect model.onnx --json
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
-    import json
-
     from edgeml_converters.formats.inspection import inspect_model
 
     found = inspect_model(model)
     if as_json:
-        click.echo(json.dumps(found.to_json(), indent=2))
+        print_json(found.to_json())
     else:
         _print(found, all_layers)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeml import completion
+from edgeml.commands.json_output import json_option, print_json
 
 if TYPE_CHECKING:
     from edgeml.converter import State
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     shell_complete=completion.goals,
     help="Where to; several may be given. Default: float32 for every runtime.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@json_option
 def plan(model: Path, goals: tuple[str, ...], as_json: bool) -> None:
     """Show the steps from MODEL to a runtime, and what is missing.
 
@@ -52,10 +53,8 @@ def plan(model: Path, goals: tuple[str, ...], as_json: bool) -> None:
         except PlanError as error:
             rows.append({"to": text, "goal": str(goal), "status": "none", "reason": str(error), "steps": []})
     if as_json:
-        import json
-
         about = {"path": str(model), "format": source.format, "scheme": source.scheme}
-        click.echo(json.dumps({"schema": 1, "source": about, "plans": rows}, indent=2))
+        print_json({"source": about, "plans": rows})
     else:
         for row in rows:
             _show(str(source), row)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeml.commands.json_output import json_option, print_json
+
 if TYPE_CHECKING:
     from rich.status import Status
 
@@ -31,7 +33,7 @@ def workers() -> None:
 
 
 @workers.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@json_option
 def list_(as_json: bool) -> None:
     """List the workers, what each is for and whether it can be used.
 
@@ -45,8 +47,6 @@ def list_(as_json: bool) -> None:
 
     found = [(worker, status(name)) for name, worker in WORKERS.items()]
     if as_json:
-        import json
-
         rows = [
             {
                 "name": state.name,
@@ -60,7 +60,7 @@ def list_(as_json: bool) -> None:
             for worker, state in found
         ]
         place = {"path": str(workers_dir()), "origin": workers_dir_origin()}
-        click.echo(json.dumps({"schema": 1, "workers_dir": place, "workers": rows}, indent=2))
+        print_json({"workers_dir": place, "workers": rows})
         return
     from rich.console import Console
     from rich.table import Table
