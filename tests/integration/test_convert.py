@@ -280,6 +280,26 @@ def test_labels_that_are_missing_or_of_another_model_are_told(kws):
         convert(kws / "kws_float.tflite", **options(kws, label_names=["word"] * 10))
 
 
+def test_class_names_of_other_folders_do_not_become_the_models_labels(data_dir, tmp_path):
+    from PIL import Image
+
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32), "red").save(tmp_path / "photos" / name / "1.png")
+    result = convert(
+        data_dir / "ic/pretrainedResnet.tflite",
+        evaluation=tmp_path / "photos",
+        preprocess="dtype=float32",
+        runtimes="litert",
+        measure=False,
+        output=tmp_path / "out",
+    )
+    codes = {finding["code"] for finding in result.to_json()["findings"]}
+    assert "label-count" in codes
+    assert "undeclared-integer-data" not in codes
+    assert open_bundle(result.bundle).manifest.labels is None
+
+
 def test_an_int8_source_is_not_quantized_again(kws):
     result = convert(kws / "kws_ref_model_int8.tflite", **options(kws, runtimes=("litert",)))
     rows = {row.scheme: row for row in result.rows}

@@ -128,7 +128,9 @@ def make_folder(folder: Path) -> None:
 
 
 def label_names(outcome: Outcome) -> tuple[str, ...]:
-    """Give the class names that were declared, or that the evaluation data tell."""
+    """Give the class names that were declared, or that the evaluation data tell and that fit the output."""
+    if any(finding.code == "label-count" for finding in outcome.findings):
+        return ()
     known = outcome.data.evaluation
     return outcome.request.label_names or (known.label_names if known is not None else ())
 

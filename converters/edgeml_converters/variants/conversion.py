@@ -107,9 +107,11 @@ def run(request: Request, scratch: Path, cache: StepCache, progress: Progress) -
 def _judged(request: Request, data: Evaluator, rows: Sequence[Row]) -> tuple[Finding, ...]:
     """Draw what a person should know from the whole."""
     labels = data.evaluation.labels if data.evaluation is not None else None
+    names = data.evaluation.label_names if data.evaluation is not None else ()
     accuracy = data.reference.value if data.reference is not None else None
     return (
         *findings.layout_without_channels(request, data.executor.source.inputs),
+        *findings.class_names_of_data(request, names, data.executor.source.outputs),
         *findings.softmax_twice(request, data.executor.source.parity or ()),
         *findings.nan_outputs(rows, data.executor.source.parity or ()),
         *findings.near_chance(data.metric, accuracy, labels),

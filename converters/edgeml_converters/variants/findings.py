@@ -7,9 +7,11 @@ from typing import Final
 
 import numpy as np
 
+from edgeml.errors import DataError
 from edgeml.findings import Finding
 from edgeml.pipeline import IMAGE_RANK
 from edgeml.tensors import Array, TensorSpec
+from edgeml_converters.evaluate.lints import check_label_names
 from edgeml_converters.evaluate.metrics import Metric
 from edgeml_converters.variants.choose import SQNR_FLOOR_DB
 from edgeml_converters.variants.make import HOW_LABELS
@@ -46,6 +48,29 @@ def near_chance(metric: Metric | None, accuracy: float | None, labels: Array | N
             "check scale, zero_point, mean and std, color and layout of the pre-processing, and label_offset",
         ),
     )
+
+
+def class_names_of_data(
+    request: Request, names: Sequence[str], outputs: Sequence[TensorSpec]
+) -> tuple[Finding, ...]:
+    """Report class names that only the evaluation data tell, by their folders say, and that do not fit."""
+    post = request.postprocess
+    if request.label_names:
+        return ()
+    try:
+        check_label_names(names, outputs, post.output, post.label_offset)
+    except DataError as error:
+        return (
+            Finding(
+                "label-count",
+                "warning",
+                "evaluation data",
+                f"their class names are numbered in sorted order, not in the model's, and stay out of the "
+                f"bundle: {error}",
+                "give the model's own names in its order: labels = … at the top of --config",
+            ),
+        )
+    return ()
 
 
 def softmax_twice(request: Request, outputs: Sequence[Mapping[str, Array]]) -> tuple[Finding, ...]:

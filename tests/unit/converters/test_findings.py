@@ -135,3 +135,13 @@ def test_a_layout_for_what_has_no_channels_is_a_finding():
     assert found.code == "layout-without-channels"
     image = TensorSpec("image", (1, 3, 8, 8), "float32")
     assert findings.layout_without_channels(declared, [TensorSpec("x", (1, 10), "float32"), image]) == ()
+
+
+def test_class_names_that_only_the_data_tell_and_that_do_not_fit_are_a_finding():
+    scores = [TensorSpec("scores", (1, 12), "float32")]
+    (found,) = findings.class_names_of_data(request("raspberry-pi-5"), ["cat", "dog"], scores)
+    assert found.code == "label-count"
+    assert "2 labels, output 'scores' has 12" in found.message
+    assert findings.class_names_of_data(request("raspberry-pi-5"), ["word"] * 12, scores) == ()
+    named = request("raspberry-pi-5", label_names=("word",) * 12)
+    assert findings.class_names_of_data(named, ["cat", "dog"], scores) == ()
