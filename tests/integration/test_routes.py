@@ -249,6 +249,24 @@ def test_weights_in_a_second_file_are_taken_in(tmp_path: Path) -> None:
     assert run_all(tmp_path / "one.onnx", "onnx", given, {})["out"].tolist() == [[0, 1, 2, 3]]
 
 
+def test_operators_without_their_old_code_are_read_for_openvino(data_dir: Path, tmp_path: Path) -> None:
+    """As AI Edge Quantizer writes those that it adds."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    source, made = tmp_path / "source.tflite", tmp_path / "made"
+    made.mkdir()
+    model = flatbuffer_utils.read_model(str(data_dir / "kws/kws_float.tflite"))
+    for code in model.operatorCodes:
+        code.deprecatedBuiltinCode = 0
+    flatbuffer_utils.write_model(model, str(source))
+    steps = {step.name: step for step in plugins.conversion_steps()}
+    result = steps["tflite-to-openvino"].run(StepRequest(source, made))
+    given = {"input_1": np.random.default_rng(0).normal(size=(2, 49, 10, 1)).astype(np.float32)}
+    expected = run_all(source, "tflite", given, {})
+    for name, values in run_all(result.artifact, "openvino", given, {}).items():
+        np.testing.assert_allclose(values, expected[name], atol=1e-5)
+
+
 # --- Python objects
 
 

@@ -13,6 +13,8 @@ from edgeml_converters.steps.step import check_shape_names, fixed_shape
 
 SIGNATURE_KEY: Final = "serving_default"
 """The key a model without a signature gets; what TensorFlow calls its only signature."""
+_OLD_CODE_MAX: Final = 127
+"""PLACEHOLDER_FOR_GREATER_OP_CODES in TFLite's schema: the kind stands in the new field alone."""
 
 
 class HasShape(Protocol):
@@ -53,6 +55,24 @@ def stored(path: Path) -> dict[str, Quantization]:
             if eight_bits and given is not None and given.scale is not None and len(given.scale) == 1:
                 result[name] = Quantization((float(given.scale[0]),), (int(given.zeroPoint[0]),))
     return result
+
+
+def with_old_codes(source: Path, target: Path) -> Path:
+    """Give a file in which old readers find the operators' kinds: ``source``, or a copy at ``target``.
+
+    The format keeps each kind in two fields, the old one of a byte. AI Edge Quantizer leaves that at 0
+    where it adds an operator, and OpenVINO, which looks at it first, takes that operator for an ADD.
+    """
+    model = _read(source)
+    lacking = [code for code in model.operatorCodes if code.deprecatedBuiltinCode == 0 != code.builtinCode]
+    if not lacking:
+        return source
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    for code in lacking:
+        code.deprecatedBuiltinCode = min(code.builtinCode, _OLD_CODE_MAX)
+    flatbuffer_utils.write_model(model, str(target))
+    return target
 
 
 def prepare(source: Path, target: Path, input_shapes: Mapping[str, Shape]) -> tuple[str, ...]:

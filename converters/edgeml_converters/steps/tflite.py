@@ -19,17 +19,21 @@ TRANSLATION_COST: Final = 40.0
 
 
 def _to_openvino(request: StepRequest) -> StepResult:
-    with tool_errors("tflite-to-openvino", request.source):
-        names = tflite_file.names(request.source)
-        stored = tflite_file.stored(request.source)
-    return openvino_ir.convert(
-        request,
-        "tflite-to-openvino",
-        inputs=names.inputs,
-        outputs=names.outputs,
-        notes=tuple(f"{name}: made float32, IR keeps no scale" for name in stored),
-        stored=stored,
-    )
+    step = "tflite-to-openvino"
+    with tempfile.TemporaryDirectory(prefix="edgeml-tflite-") as scratch:
+        with tool_errors(step, request.source):
+            source = tflite_file.with_old_codes(request.source, Path(scratch) / "model.tflite")
+            names = tflite_file.names(source)
+            stored = tflite_file.stored(source)
+        return openvino_ir.convert(
+            request,
+            step,
+            source=source,
+            inputs=names.inputs,
+            outputs=names.outputs,
+            notes=tuple(f"{name}: made float32, IR keeps no scale" for name in stored),
+            stored=stored,
+        )
 
 
 def _to_onnx(request: StepRequest) -> StepResult:
