@@ -11,10 +11,9 @@ from edgeml.data.arrays import (
     members,
     npy_member,
     read_samples,
-    read_whole,
     samples_in,
 )
-from edgeml.data.labels import DEFAULT_KEYS, encode, read_label_file, require_count
+from edgeml.data.labels import DEFAULT_KEYS, read_label_array, read_label_file
 from edgeml.data.reader import RawSample, combined_sha256, file_sha256
 from edgeml.errors import DataError, UsageError
 from edgeml.tensors import Array, TensorSpec
@@ -80,13 +79,7 @@ class ArrayReader:
             return read_label_file(self._label_file, self._count, names)
         if self._label_key is None:
             return None, names
-        member = found[self._label_key]
-        labels = read_whole(member)
-        labels = labels.reshape(1) if labels.ndim == 0 else labels
-        require_count(len(labels), self._count, str(member))
-        if labels.dtype.kind == "U":
-            return encode([str(label) for label in labels], names, str(member))
-        return labels, names
+        return read_label_array(found[self._label_key], self._count, names)
 
 
 def _label_key(found: Mapping[str, Member], wanted: str | None) -> str | None:

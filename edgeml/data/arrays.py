@@ -79,7 +79,17 @@ def read_npy(path: Path) -> Array:
 
 
 def read_whole(member: Member) -> Array:
-    """Read one array whole; for labels, and for arrays in Fortran order, which cannot be streamed."""
+    """Read one array whole; for labels, and for arrays in Fortran order, which cannot be streamed.
+
+    Raises:
+        DataError: truncated, damaged, or larger than ``LARGEST_SAMPLE_BYTES``.
+    """
+    size_bytes = math.prod(member.shape) * member.dtype.itemsize
+    if size_bytes > LARGEST_SAMPLE_BYTES:
+        raise DataError(
+            f"{member}: has {size_bytes} bytes and would be read whole, at most {LARGEST_SAMPLE_BYTES} are; "
+            + ("save it in C order (np.ascontiguousarray)" if member.fortran else "is it what you meant?")
+        )
     with _stream(member) as stream:
         return npy_format.read_array(stream, allow_pickle=False)
 

@@ -38,14 +38,15 @@ class FileReader:
         self._input = inputs[0].name
         self._root = path if path.is_dir() else path.parent
         if path.is_dir():
-            self._files, classes = _list(path, None if labels is None else Path(labels))
+            self._files, classes, empty = _list(path, None if labels is None else Path(labels))
         else:
-            self._files, classes = [path], []
+            self._files, classes, empty = [path], [], []
         self.labels: Array | None = None
         self.label_names: tuple[str, ...] = names
         if labels is not None:
             self._take_labels(labels, names)
         elif classes:
+            _require_no_shift(path, classes, empty, names)
             self.labels, self.label_names = encode(classes, names, str(path))
 
     def __len__(self) -> int:
@@ -67,7 +68,7 @@ class FileReader:
         if option.startswith(PATTERN):
             found = labels_from_names([file.name for file in self._files], option)
         elif Path(option).suffix == ".csv":
-            by_name = read_file_labels(Path(option))
+            by_name = read_file_labels(Path(option), names)
             self._files = [self._listed(name, option) for name in by_name]
             found = list(by_name.values())
         elif Path(option).suffix in {".npy", ".txt"}:
@@ -123,11 +124,11 @@ def _read_array(file: Path) -> Array:
     return array
 
 
-def _list(root: Path, labels: Path | None) -> tuple[list[Path], list[str]]:
-    """List the samples below ``root`` and, where they stand in class folders, each one's class."""
+def _list(root: Path, labels: Path | None) -> tuple[list[Path], list[str], list[str]]:
+    """List the samples below ``root``; of class folders also each sample's class, and the empty folders."""
     for suffixes in (IMAGE_SUFFIXES, ARRAY_SUFFIXES):
         flat = _files(root, suffixes, labels)
-        folders = sorted(folder for folder in root.iterdir() if folder.is_dir())
+        folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and not _is_system(folder))
         found = [(folder.name, _files(folder, suffixes, labels)) for folder in folders]
         classes = [(name, files) for name, files in found if files]
         if flat and classes:
@@ -136,9 +137,24 @@ def _list(root: Path, labels: Path | None) -> tuple[list[Path], list[str]]:
             )
         if flat or classes:
             files = flat or [file for _, files in classes for file in files]
-            return files, [name for name, files in classes for _ in files]
+            of_each = [name for name, files in classes for _ in files]
+            return files, of_each, [name for name, files in found if not files] if classes else []
     known = ", ".join([*sorted(IMAGE_SUFFIXES), *ARRAY_SUFFIXES])
     raise DataError(f"{root}: holds no samples: no file ends in {known}")
+
+
+def _require_no_shift(root: Path, classes: Sequence[str], empty: Sequence[str], names: Sequence[str]) -> None:
+    """Raise the DataError where a folder without samples leaves it open how the classes are numbered."""
+    numbered = all(name.isdecimal() for name in classes)
+    if empty and not numbered and not names:
+        raise DataError(
+            f"{root}: the folder {empty[0]!r} holds no samples, and classes are numbered by their folders; "
+            "remove it, or give the class names by index (labels = a file of names, one a line)"
+        )
+
+
+def _is_system(folder: Path) -> bool:
+    return folder.name.startswith(".") or folder.name == "__MACOSX"
 
 
 def _files(folder: Path, suffixes: Collection[str], labels: Path | None) -> list[Path]:
