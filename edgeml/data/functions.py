@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgeml.data.labels import read_label_file
+from edgeml.data.labels import plain_labels, read_label_file
 from edgeml.data.reader import RawSample, combined_sha256
 from edgeml.errors import DataError, UsageError
 from edgeml.tensors import Array, TensorSpec
@@ -40,14 +40,15 @@ class FunctionReader:
         self._function = load_function(source)
         self._digest = hashlib.sha256()
         self._count = 0
+        self._known: list[bytes] = []
+        """Hash of each sample with its label, as it was at first."""
         collected: list[Array] = []
         for sample, label in self._pass():
             self._count += 1
-            for name in sorted(sample):
-                _hash_array(self._digest, name, sample[name])
+            self._known.append(_hash_of(sample, label))
+            self._digest.update(self._known[-1])
             if label is not None:
                 collected.append(label)
-                _hash_array(self._digest, "label", label)
         if collected and len(collected) != self._count:
             raise DataError(
                 f"{source}: {len(collected)} of {self._count} samples have a label; give all or none"
@@ -64,8 +65,13 @@ class FunctionReader:
         wanted = iter(indices)
         index = next(wanted, None)
         seen = 0
-        for sample, _ in self._pass():
+        for sample, label in self._pass():
             if seen == index:
+                if _hash_of(sample, label) != self._known[seen]:
+                    raise DataError(
+                        f"{self._source}: gives other samples each time, sample {seen} is not what it was at "
+                        "first; it must give the same in the same order (set the seed of what is random)"
+                    )
                 yield sample
                 index = next(wanted, None)
                 if index is None:
@@ -106,7 +112,7 @@ class FunctionReader:
     def _stack(self, labels: list[Array]) -> Array:
         if len({label.shape for label in labels}) > 1:
             raise DataError(f"{self._source}: labels have different shapes")
-        return np.stack(labels)
+        return plain_labels(np.stack(labels), self._source)
 
 
 def load_function(source: str) -> Callable[[], Any]:
@@ -195,6 +201,11 @@ def _batch_size(arrays: Mapping[str, Array], inputs: tuple[TensorSpec, ...]) -> 
     return sizes.pop() if len(sizes) == 1 and sizes != {1} else None
 
 
-def _hash_array(digest: Any, name: str, array: Array) -> None:
-    digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-    digest.update(np.ascontiguousarray(array).tobytes())
+def _hash_of(sample: RawSample, label: Array | None) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    arrays = sample if label is None else {**sample, " label": label}
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.digest()
