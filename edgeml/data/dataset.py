@@ -102,6 +102,7 @@ def open_data(
     labels: str | None = None,
     label_names: Sequence[str] = (),
     limit: int | None = None,
+    header: bool | None = None,
 ) -> Dataset:
     """Open data for a model.
 
@@ -118,6 +119,7 @@ def open_data(
             or ``pattern:REGEX`` on the file's name.
         label_names: class names by index, where the model's order is known.
         limit: take so many samples, evenly spread over the source.
+        header: of a CSV, whether its first row names the columns; ``None``: if it holds names only.
 
     Raises:
         DataError: missing, unreadable, empty, or not fitting the model's inputs.
@@ -131,7 +133,7 @@ def open_data(
     if strangers:
         known = ", ".join(spec.name for spec in inputs)
         raise UsageError(f"{text}: no input {strangers[0]!r}; inputs are: {known}")
-    reader = _reader(text, inputs, keys, labels, tuple(label_names))
+    reader = _reader(text, inputs, keys, labels, tuple(label_names), header)
     if len(reader) == 0:
         raise DataError(f"{text}: holds no samples")
     return Dataset(text, reader, inputs, preprocess, limit)
@@ -143,8 +145,11 @@ def _reader(
     keys: Mapping[str, str],
     labels: str | None,
     names: tuple[str, ...],
+    header: bool | None,
 ) -> Reader:
     path, selection = split_source(text)
+    if header is not None and (path is None or path.suffix != ".csv"):
+        raise UsageError(f"{text}: header is for a .csv")
     if selection and path is not None and path.suffix not in {".npz", ".py"}:
         raise UsageError(
             f"{text}: only an .npz or a .py file takes :NAME behind it; labels are given by themselves, "
@@ -157,7 +162,7 @@ def _reader(
     if path.suffix in {".npz", ".npy"}:
         return ArrayReader(path, selection, inputs, keys, labels, names)
     if path.suffix == ".csv":
-        return TableReader(path, inputs, keys, labels, names)
+        return TableReader(path, inputs, keys, labels, names, header)
     raise DataError(f"{path}: cannot read samples from this; known: {KINDS}")
 
 

@@ -55,6 +55,8 @@ class DataDeclaration:
     metric: str | None = None
     """For evaluation: ``top1``, ``top5``, ``auc``, ``mse``, ``mae`` or ``module:function``."""
     limit: int | None = None
+    header: bool | None = None
+    """Of a CSV: whether its first row names the columns; ``None``: if it holds names only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,7 @@ def open_declared(
         labels=declaration.labels,
         label_names=label_names,
         limit=declaration.limit,
+        header=declaration.header,
     )
 
 
@@ -269,6 +272,7 @@ def _data(table: Mapping[str, Any], where: str, folder: Path) -> DataDeclaration
             labels=None if labels is None else _located(labels, folder),
             metric=_text(table["metric"]) if "metric" in table else None,
             limit=_integer(table["limit"]) if "limit" in table else None,
+            header=_flag(table["header"]) if "header" in table else None,
         )
     except (TypeError, ValueError) as error:
         raise UsageError(f"{where}: {error}") from error

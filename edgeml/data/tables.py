@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from edgeml.data.labels import DEFAULT_KEYS, encode, read_label_file
+from edgeml.data.labels import DEFAULT_KEYS, encode, read_label_file, require_label
 from edgeml.data.reader import RawSample, combined_sha256, file_sha256
 from edgeml.errors import DataError
 from edgeml.tensors import Array, TensorSpec
 
 
 class TableReader:
-    """Rows of a CSV; without a header the columns are called 0, 1, 2, …."""
+    """Rows of a CSV; without a header the columns are called 0, 1, 2, ….
+
+    Unless ``header`` says so, the first row is taken for one if it holds names only, and for a sample if it
+    holds numbers only; anything else is refused.
+    """
 
     def __init__(
         self,
@@ -25,12 +29,15 @@ class TableReader:
         keys: Mapping[str, str],
         labels: str | None,
         names: tuple[str, ...],
+        header: bool | None = None,
     ) -> None:
         self._path = path
         first = next(self._lines(), None)
         if first is None:
             raise DataError(f"{path}: holds no samples")
-        self._has_header = not all(_is_number(cell) for cell in first[1])
+        wanted = [name.strip() for value in keys.values() for name in value.split(",")]
+        expected = {*DEFAULT_KEYS, *([labels] if labels else ()), *(spec.name for spec in inputs), *wanted}
+        self._has_header = _has_header(first[1], expected, path) if header is None else header
         self._columns = (
             [cell.strip() for cell in first[1]]
             if self._has_header
@@ -40,7 +47,11 @@ class TableReader:
         self._label_column = self._find_label(labels)
         self._inputs = {spec.name: (self._find(spec, inputs, keys), spec) for spec in inputs}
         column = self._label_column
-        texts = ["" if column is None else row[column].strip() for _, row in self._rows()]
+        texts = []
+        for line, row in self._rows():
+            texts.append("" if column is None else row[column].strip())
+            if column is not None:
+                require_label(texts[-1], names, f"{path}, line {line}, column {self._columns[column]!r}")
         self._count = len(texts)
         self.labels: Array | None = None
         self.label_names: tuple[str, ...] = names
@@ -71,7 +82,12 @@ class TableReader:
     def digest(self) -> str:
         files = [file_sha256(file) for file in (self._path, self._label_file) if file is not None]
         return combined_sha256(
-            [files, {name: columns for name, (columns, _) in self._inputs.items()}, self._label_column]
+            [
+                files,
+                {name: columns for name, (columns, _) in self._inputs.items()},
+                self._label_column,
+                self._has_header,
+            ]
         )
 
     def _values(self, row: list[str], columns: list[int], spec: TensorSpec, line: int) -> Array:
@@ -139,6 +155,26 @@ class TableReader:
                         yield rows.line_num, row
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise DataError(f"{self._path}: cannot be read as CSV: {error}") from error
+
+
+def _has_header(row: Sequence[str], expected: Collection[str], path: Path) -> bool:
+    """Say whether the first row names the columns.
+
+    Raises:
+        DataError: it could be either.
+    """
+    cells = [cell.strip() for cell in row]
+    numbers = [cell for cell in cells if _is_number(cell)]
+    texts = [cell for cell in cells if cell and not _is_number(cell)]
+    if not numbers or any(cell in expected for cell in texts):
+        return True
+    counted = len(cells) > 1 and cells == [str(place) for place in range(len(cells))]
+    if not texts and not counted:
+        return False
+    raise DataError(
+        f"{path}: the first row ({', '.join(cells)}) may name the columns or be a sample; "
+        "say which in the data file: header = true or header = false"
+    )
 
 
 def _is_number(cell: str) -> bool:
