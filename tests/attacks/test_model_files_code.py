@@ -228,3 +228,98 @@ def test_weights_outside_the_models_folder_are_never_read(tmp_path: Path, kind: 
         with pytest.raises(UnsafeFileError, match="outside its folder"):
             step.run(StepRequest(model, output))
     assert list(output.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [("torch.utils.collect_env", "run"), ("numpy", "load"), ("collections", "namedtuple")]
+)
+@pytest.mark.parametrize(
+    "place", ["m/data/sample_inputs/model.pt", "m/data/weights/weight_0", "m/extra/readme.txt"]
+)
+def test_a_pickle_may_name_only_what_tensors_need(tmp_path: Path, module: str, name: str, place: str) -> None:
+    evil = b"\x80\x02c" + f"{module}\n{name}\n".encode() + b"X\x02\x00\x00\x00id\x85R."
+    with pytest.raises(UnsafeFileError, match=f"{module}.{name}"):
+        check(pt2_file(tmp_path / "m.pt2", {place: torch_zip(evil)}), "pt2", trust_code=False)
+
+
+def test_a_second_pickle_behind_a_first_is_read(tmp_path: Path) -> None:
+    evil = pickle.dumps(1, 2) + pickle.dumps(Payload(tmp_path / "was-run"), 2)
+    with pytest.raises(UnsafeFileError, match="system"):
+        check(pt2_file(tmp_path / "m.pt2", {"m/data/sample_inputs/model.pt": evil}), "pt2", trust_code=False)
+
+
+def test_numbers_that_begin_as_a_pickle_does_pass(tmp_path: Path) -> None:
+    check(
+        pt2_file(tmp_path / "m.pt2", {"m/data/weights/weight_0": b"\x80\xff\x01" * 9}),
+        "pt2",
+        trust_code=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("graph", "complaint"),
+    [
+        ({"as_expr": {"expr_str": "__import__('os').system('id')"}}, "no arithmetic"),
+        ({"as_expr": {"expr_str": "eval(s0)"}}, "no arithmetic"),
+        ({"target": "torch.utils.collect_env.run", "inputs": []}, "a call of torch.utils"),
+        ({"path_name": "opaque_obj_0", "use_pickle": True}, "no tensor"),
+    ],
+)
+def test_a_program_whose_graph_would_run_python_is_refused(
+    tmp_path: Path, graph: dict[str, Any], complaint: str
+) -> None:
+    model = pt2_file(tmp_path / "m.pt2", {"m/models/other.json": json.dumps(graph).encode()})
+    with pytest.raises(UnsafeFileError, match=complaint):
+        check(model, "pt2", trust_code=False)
+
+
+def test_a_program_with_free_sizes_passes(tmp_path: Path) -> None:
+    graph = [
+        {"expr_str": "((2*s0 - 1)//2) + Max(1, u0)"},
+        {"expr_str": "Mul(Integer(2), Symbol('s39', positive=True), Float('1.5', precision=9))"},
+        {"target": "torch.ops.aten.linear.default", "inputs": []},
+    ]
+    check(
+        pt2_file(tmp_path / "m.pt2", {"m/models/other.json": json.dumps(graph).encode()}),
+        "pt2",
+        trust_code=False,
+    )
+
+
+def field(number: int, content: bytes) -> bytes:
+    return bytes([number << 3 | 2]) + len(content).to_bytes(1, "little") + content
+
+
+def saved_function(folder: Path, function: str, node: bytes, attributes: bytes = b"") -> Path:
+    call = field(1, b"n") + field(2, node) + (field(5, attributes) if attributes else b"")
+    library = field(1, field(1, field(1, function.encode())) + field(3, call))
+    folder.mkdir()
+    (folder / "saved_model.pb").write_bytes(field(2, field(2, field(2, library))))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "operator",
+    ["SaveV2", "RestoreV2", "MergeV2Checkpoints", "WriteScalarSummary", "CreateSummaryFileWriter"]
+    + ["TFRecordReaderV2", "CSVDatasetV2", "InitializeTableFromTextFileV2", "DebugIdentityV2", "PyFunc"],
+)
+def test_a_function_in_a_saved_model_that_touches_files_is_refused(tmp_path: Path, operator: str) -> None:
+    model = saved_function(tmp_path / "model", "__inference_serve_1", operator.encode())
+    with pytest.raises(UnsafeFileError, match=operator):
+        check(model, "savedmodel", trust_code=False)
+
+
+def test_a_saved_model_may_print_but_not_into_a_file(tmp_path: Path) -> None:
+    stream = field(1, b"output_stream") + field(2, field(2, b"file:///tmp/x"))
+    with pytest.raises(UnsafeFileError, match="PrintV2"):
+        check(saved_function(tmp_path / "a", "f", b"PrintV2", stream), "savedmodel", trust_code=False)
+    check(
+        saved_function(tmp_path / "b", "f", b"PrintV2", stream.replace(b"file:///tmp/x", b"stderr       ")),
+        "savedmodel",
+        trust_code=False,
+    )
+
+
+def test_a_saved_models_own_saver_passes(tmp_path: Path) -> None:
+    model = saved_function(tmp_path / "model", "__inference__traced_save_9", b"SaveV2")
+    check(model, "savedmodel", trust_code=False)
