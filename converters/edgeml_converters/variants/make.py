@@ -188,12 +188,13 @@ class Evaluator:
         if classes is not None:
             check_labels(self.evaluation.summary, classes, self.request.postprocess.label_offset)
 
-    @staticmethod
-    def _default_metric(evaluation: Samples) -> str | None:
+    def _default_metric(self, evaluation: Samples) -> str | None:
         labels = evaluation.labels
         if labels is None:
             return None
-        return "mse" if labels.dtype.kind == "f" else "top1"
+        source, output = self.executor.source, self.request.postprocess.output
+        one_value = class_count(source.outputs, output) == 1 and (labels.min() < 0 or labels.max() > 1)
+        return "mse" if labels.dtype.kind == "f" or one_value else "top1"
 
 
 def class_count(outputs: Sequence[TensorSpec], name: str | None) -> int | None:

@@ -242,7 +242,7 @@ class Executor:
         if left is None or right is None:
             return ""
         limits = FLOAT_THRESHOLDS if step.target.scheme in FLOATS else QUANTIZED_THRESHOLDS
-        first = first_divergence(match_tensors(left, right), limits)
+        first = first_divergence(match_tensors(left, right, limits), limits)
         if first is None:
             return "; no intermediate tensor that both show diverges before the output"
         return f"; the first tensor that diverges is {first.name} (SQNR {first.sqnr_db:.1f} dB)"
