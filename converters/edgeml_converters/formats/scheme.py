@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,11 @@ from edgeml.words import Format, Scheme
 
 _ONNX_STATIC: Final = {"QuantizeLinear", "QLinearConv", "QLinearMatMul"}
 _ONNX_DYNAMIC: Final = {"DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"}
+_ONNX_WIDENING: Final = {"Cast", "DequantizeLinear"}
+"""What makes stored integers numbers to compute with."""
+_WEIGHT_RANK: Final = 2
+"""Weights have at least two dimensions; lesser integer constants are indices and zero points."""
+_IR_CONSTANT: Final = re.compile(r'<layer [^>]*type="Const"[^>]*>\s*<data ([^>]*)>')
 _ONNX_TYPES: Final = {"FLOAT16": 10, "INT4": 22, "UINT4": 21, "INT8": 3, "UINT8": 2}
 """onnx.TensorProto's numbers."""
 
@@ -42,14 +48,30 @@ def _onnx(path: Path) -> Scheme:
     except Exception as error:
         raise ModelFileError(f"{path}: not a readable ONNX model: {str(error)[:200]}") from error
     kinds = {node.op_type for node in graph.node}
-    stored = {tensor.data_type for tensor in graph.initializer}
+    held = {tensor.name: tensor for tensor in graph.initializer}
+    held |= {
+        node.output[0]: one.t
+        for node in graph.node
+        if node.op_type == "Constant"
+        for one in node.attribute
+        if one.name == "value"
+    }
+    stored = {tensor.data_type for tensor in held.values()}
+    weights = {
+        held[name].data_type
+        for node in graph.node
+        if node.op_type in _ONNX_WIDENING
+        for name in node.input
+        if name in held and len(held[name].dims) >= _WEIGHT_RANK
+    }
     if kinds & _ONNX_DYNAMIC:
         return "int8_dynamic"
     if kinds & _ONNX_STATIC:
         return "int8_static"
-    if "DequantizeLinear" in kinds:
-        four = stored & {_ONNX_TYPES["INT4"], _ONNX_TYPES["UINT4"]}
-        return "int4_weights" if four else "int8_weights"
+    if weights & {_ONNX_TYPES["INT4"], _ONNX_TYPES["UINT4"]}:
+        return "int4_weights"
+    if "DequantizeLinear" in kinds or weights & {_ONNX_TYPES["INT8"], _ONNX_TYPES["UINT8"]}:
+        return "int8_weights"
     return "float16" if _ONNX_TYPES["FLOAT16"] in stored else "float32"
 
 
@@ -96,11 +118,17 @@ def _openvino(path: Path) -> Scheme:
     text = path.read_text(encoding="utf-8", errors="replace")
     if 'type="FakeQuantize"' in text:
         return "int8_static"
-    if 'element_type="i4"' in text or 'element_type="u4"' in text:
+    kinds: set[str] = set()
+    for data in _IR_CONSTANT.findall(text):
+        values = dict(re.findall(r'(\w+)="([^"]*)"', data))
+        kind = values.get("element_type", "")
+        if kind == "f16" or values.get("shape", "").count(",") + 1 >= _WEIGHT_RANK:
+            kinds.add(kind)
+    if kinds & {"i4", "u4", "nf4"}:
         return "int4_weights"
-    if 'element_type="i8"' in text or 'element_type="u8"' in text:
+    if kinds & {"i8", "u8"}:
         return "int8_weights"
-    return "float16" if 'element_type="f16"' in text else "float32"
+    return "float16" if "f16" in kinds else "float32"
 
 
 def _has_data(model: Any, tensor: Any) -> bool:
