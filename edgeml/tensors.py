@@ -47,7 +47,8 @@ def quantize(values: Array, quantization: Quantization, dtype: str) -> Array:
     info = np.iinfo(dtype)
     scale, zero_point = _broadcast(quantization, values.ndim)
     stored = np.rint(np.asarray(values, np.float32) / scale) + zero_point
-    clipped: Array = np.clip(stored, info.min, info.max)
+    # float32 has no 2**31 - 1: what is clipped to it has to be wider
+    clipped: Array = np.clip(stored.astype(np.float64), info.min, info.max)
     return clipped.astype(dtype)
 
 

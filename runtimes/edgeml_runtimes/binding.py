@@ -8,12 +8,13 @@ a slower one.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 import numpy as np
 
-from edgeml.errors import InferenceError, ModelFileError
+from edgeml.errors import InferenceError, InputError, ModelFileError
 from edgeml.tensors import (
     Array,
     Quantization,
@@ -133,27 +134,41 @@ def _bind_quantized(
 
 
 def storing(spec: TensorSpec) -> SingleCall:
-    """Give ``edgeml.tensors.quantize`` for one tensor, its constants worked out beforehand."""
+    """Give ``edgeml.tensors.quantize`` for one tensor, its constants worked out beforehand.
+
+    What is given raises InputError for NaN.
+    """
     quantization = spec.quantization
     if quantization is None:
         return _unchanged
+
+    def store_any(values: Array) -> Array:
+        if np.isnan(values).any():
+            _reject_nan(spec)
+        return quantize(values, quantization, spec.dtype)
+
     if len(quantization.scale) != 1:
-        return lambda values: quantize(values, quantization, spec.dtype)
+        return store_any
     dtype, info = np.dtype(spec.dtype), np.iinfo(spec.dtype)
     scale, zero_point = np.float32(quantization.scale[0]), np.float32(quantization.zero_point[0])
     low, high = np.float32(info.min), np.float32(info.max)
 
     def store(values: Array) -> Array:
         stored = np.asarray(values / scale)
-        np.rint(stored, stored)
-        np.add(stored, zero_point, stored)
-        np.maximum(stored, low, stored)
-        np.minimum(stored, high, stored)
+        np.rint(stored, out=stored)
+        np.add(stored, zero_point, out=stored)
+        np.maximum(stored, low, out=stored)
+        np.minimum(stored, high, out=stored)
+        # clipped numbers have a finite sum, and NaN stays NaN: quicker than to look at each
+        if math.isnan(np.add.reduce(stored, axis=None)):
+            _reject_nan(spec)
         return stored.astype(dtype)
 
-    return (
-        store if dtype.itemsize <= _EXACT_BYTES else lambda values: quantize(values, quantization, spec.dtype)
-    )
+    return store if dtype.itemsize <= _EXACT_BYTES else store_any
+
+
+def _reject_nan(spec: TensorSpec) -> NoReturn:
+    raise InputError(f"input {spec.name!r} holds NaN, which {spec.dtype} cannot store; pass numbers only")
 
 
 def restoring(spec: TensorSpec) -> SingleCall:
@@ -167,8 +182,8 @@ def restoring(spec: TensorSpec) -> SingleCall:
 
     def restore(stored: Array) -> Array:
         values = stored.astype(_FLOAT)
-        np.subtract(values, zero_point, values)
-        np.multiply(values, scale, values)
+        np.subtract(values, zero_point, out=values)
+        np.multiply(values, scale, out=values)
         return values
 
     return restore
@@ -202,8 +217,8 @@ def bind_checked(
             if array.dtype.newbyteorder("=") == dtype:
                 stored = stored or spec.quantization is not None
                 arrays[place] = array.astype(dtype, copy=False)  # native byte order
-            elif spec.quantization is not None and array.dtype == np.float32:
-                arrays[place] = store[place](array)
+            elif spec.quantization is not None and array.dtype.newbyteorder("=") == _FLOAT:
+                arrays[place] = store[place](array.astype(_FLOAT, copy=False))  # native byte order
             else:
                 reject_array(spec, array)
         results = call(arrays)

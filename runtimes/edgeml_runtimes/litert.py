@@ -63,7 +63,10 @@ class LiteRT:
 
     def load(self, artifact: Path, options: RuntimeOptions | None = None) -> BoundSession:
         interpreter = _open(artifact, as_options(LiteRTOptions, _NAME, options))
-        return _bind(_Engine(interpreter, *_signature(interpreter)))
+        try:
+            return _bind(_Engine(interpreter, *_signature(interpreter)))
+        except UnicodeDecodeError as error:
+            raise ModelFileError(f"{artifact} is damaged: a tensor's name is no text: {error}") from error
 
     def load_tapped(self, artifact: Path, options: RuntimeOptions | None = None) -> BoundSession:
         interpreter = _open(artifact, as_options(LiteRTOptions, _NAME, options), preserve=True)

@@ -38,6 +38,12 @@ _QUANTIZATION: Final = ["edgeml", "quantization"]
 _NOTHING: Final[dict[int, Array]] = {}
 """Given to ``infer`` where the inputs stand in the request's own tensors already."""
 _NOWHERE: Final[Array] = np.empty(0)
+_DTYPES: Final = {"boolean": "bool", "f16": "float16", "f32": "float32", "f64": "float64"} | {
+    f"{letter}{bits}": f"{name}{bits}"
+    for letter, name in (("i", "int"), ("u", "uint"))
+    for bits in (8, 16, 32, 64)
+}
+"""numpy's name of each of OpenVINO's types that it has; bf16 and those below a byte it has not."""
 _PRECISIONS: Final = {"f32": ov.Type.f32, "f16": ov.Type.f16, "bf16": ov.Type.bf16}
 
 
@@ -212,12 +218,10 @@ def _specs_of(model: Any, artifact: Path) -> tuple[tuple[TensorSpec, ...], tuple
 def _spec(port: Any, table: Mapping[str, Quantization], artifact: Path) -> TensorSpec:
     name = port_name(port)
     shape = tuple(side.get_length() if side.is_static else None for side in port.partial_shape)
-    try:
-        dtype = np.dtype(port.element_type.to_dtype()).name
-    except _REFUSALS as error:
-        raise InferenceError(
-            f"{artifact}: {name!r} is {port.element_type.get_type_name()}, which numpy cannot hold"
-        ) from error
+    kind = port.element_type.get_type_name()
+    dtype = _DTYPES.get(kind)
+    if dtype is None:
+        raise InferenceError(f"{artifact}: {name!r} is {kind}, which numpy cannot hold")
     return TensorSpec(name, shape, dtype, quantization_of(table, name, dtype))
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import typing
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args, get_origin
 
 from edgeml.errors import UsageError
 from edgeml.runtime import RuntimeOptions
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 Options = TypeVar("Options", bound=RuntimeOptions)
 
+_THREADS: Final = 64
+_THREADS_PER_CORE: Final = 4
+"""Engines crash or hang with thousands of threads; more than cores never helps."""
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
@@ -39,13 +43,18 @@ def checked_options(options: Options, runtime: str) -> Options:
     """Give the options back if their numbers of threads are ones.
 
     Raises:
-        UsageError: a number of threads below one.
+        UsageError: a number of threads below one, or so high that engines crash or hang.
     """
     for field in fields(options):
         value = getattr(options, field.name)
         if field.name.endswith("threads") and (not isinstance(value, int) or value < 1):
             raise UsageError(
                 f"{runtime} option {field.name}: {value!r} is not a number of threads; use 1 or more"
+            )
+        most = max(_THREADS, _THREADS_PER_CORE * (os.cpu_count() or 1))
+        if field.name.endswith("threads") and value > most:
+            raise UsageError(
+                f"{runtime} option {field.name}: {value} threads are too many; use {most} at most"
             )
     return options
 
