@@ -18,7 +18,7 @@ from edgeml_converters.steps.onnx import STEPS as ONNX_STEPS
 from edgeml_converters.workers.catalogue import interpreter
 
 from edgeml.converter import StepRequest
-from edgeml.errors import EdgemlError, UnsafeFileError
+from edgeml.errors import EdgemlError, ModelFileError, UnsafeFileError
 
 LAMBDA = {"class_name": "Lambda", "module": "keras.layers", "config": {"name": "evil", "function": {}}}
 CUSTOM = {"class_name": "Thing", "module": "os.path", "config": {"name": "thing"}}
@@ -300,8 +300,10 @@ def saved_function(folder: Path, function: str, node: bytes, attributes: bytes =
 
 @pytest.mark.parametrize(
     "operator",
-    ["SaveV2", "RestoreV2", "MergeV2Checkpoints", "WriteScalarSummary", "CreateSummaryFileWriter"]
-    + ["TFRecordReaderV2", "CSVDatasetV2", "InitializeTableFromTextFileV2", "DebugIdentityV2", "PyFunc"],
+    [
+        *("SaveV2", "RestoreV2", "MergeV2Checkpoints", "WriteScalarSummary", "CreateSummaryFileWriter"),
+        *("TFRecordReaderV2", "CSVDatasetV2", "InitializeTableFromTextFileV2", "DebugIdentityV2", "PyFunc"),
+    ],
 )
 def test_a_function_in_a_saved_model_that_touches_files_is_refused(tmp_path: Path, operator: str) -> None:
     model = saved_function(tmp_path / "model", "__inference_serve_1", operator.encode())
@@ -323,3 +325,15 @@ def test_a_saved_model_may_print_but_not_into_a_file(tmp_path: Path) -> None:
 def test_a_saved_models_own_saver_passes(tmp_path: Path) -> None:
     model = saved_function(tmp_path / "model", "__inference__traced_save_9", b"SaveV2")
     check(model, "savedmodel", trust_code=False)
+
+
+HDF5 = b"\x89HDF\r\n\x1a\n\0\0\0\0\0\x08\x08\0" + bytes(24) + (2048).to_bytes(8, "little") + bytes(2000)
+"""A file of HDF5's first version that says how long it is."""
+
+
+def test_a_keras_file_under_the_other_way_of_savings_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.keras").write_bytes(HDF5)
+    with pytest.raises(ModelFileError, match=r"rename it to m\.h5"):
+        check(tmp_path / "m.keras", "keras", trust_code=False)
+    with pytest.raises(ModelFileError, match=r"rename it to m\.keras"):
+        check(keras_file(tmp_path / "m.h5", LAMBDA), "keras", trust_code=True)

@@ -29,6 +29,8 @@ def check(path: Path, format_: Format, *, trust_code: bool) -> None:
             ``trust_code`` is not set.
     """
     check_file(path, format_)
+    if format_ == "keras" and path.is_file():
+        _check_name(path)
     if trust_code:
         return
     if format_ == "keras" and zipfile.is_zipfile(path):
@@ -37,6 +39,13 @@ def check(path: Path, format_: Format, *, trust_code: bool) -> None:
         found = saved_model.finding(path) if format_ == "savedmodel" else program.finding(path)
         if found is not None:
             _refuse(path, found)
+
+
+def _check_name(path: Path) -> None:
+    """Refuse a file whose name says another way of saving than its content: Keras goes by the name."""
+    wanted = ".keras" if zipfile.is_zipfile(path) else ".h5"
+    if {path.suffix.lower(), wanted} == {".keras", ".h5"}:
+        raise ModelFileError(f"{path} holds what Keras saves as {wanted}; rename it to {path.stem}{wanted}")
 
 
 def _check_keras(path: Path) -> None:
