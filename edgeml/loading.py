@@ -20,7 +20,7 @@ from edgeml.model import Model, ModelSpec
 from edgeml.runtime import Runtime, Session
 from edgeml.settings import settings
 from edgeml.targets import host
-from edgeml.tensors import TensorSpec
+from edgeml.tensors import Shape, TensorSpec
 from edgeml.words import FORMAT_OF_RUNTIME, RUNTIME_OF_FORMAT, Format, RuntimeName
 
 CURRENT: Final = "current"
@@ -176,12 +176,29 @@ def _spec(manifest: Manifest, variant: Variant, session: Session, labels: tuple[
                 f"{manifest.name}: the manifest has {len(ours)} {side}s, variant {variant.name} has "
                 f"{len(theirs)}; make the bundle again"
             )
+    for said, is_so in (
+        *zip(_in_order(manifest.inputs, session.inputs), session.inputs, strict=True),
+        *zip(_in_order(manifest.outputs, session.outputs), session.outputs, strict=True),
+        *zip(variant.inputs, session.inputs, strict=False),
+        *zip(variant.outputs, session.outputs, strict=False),
+    ):
+        if not _may_be_same(said.shape, is_so.shape):
+            raise BundleError(
+                f"{manifest.name}: the manifest says {said}, variant {variant.name} has {is_so}; "
+                "the manifest was changed, or belongs to another model: make the bundle again"
+            )
     return ModelSpec(
         _in_order(manifest.inputs, session.inputs),
         _in_order(manifest.outputs, session.outputs),
         manifest.preprocess,
         manifest.postprocess,
         labels,
+    )
+
+
+def _may_be_same(said: Shape, is_so: Shape) -> bool:
+    return len(said) == len(is_so) and all(
+        None in {one, other} or one == other for one, other in zip(said, is_so, strict=True)
     )
 
 

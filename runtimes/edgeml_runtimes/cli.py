@@ -71,7 +71,7 @@ def bench(
       edgeml bench model.onnx --profile --option graph_optimization=basic
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
     from edgeml_runtimes.benchmark import Job, measure, result_to_json
-    from edgeml_runtimes.jobs import jobs_of
+    from edgeml_runtimes.jobs import check_options, jobs_of
     from edgeml_runtimes.tables import measuring, print_results
 
     common = Job(
@@ -86,6 +86,7 @@ def bench(
         timeout_s=timeout_s,
     )
     jobs = [job for model in models for job in jobs_of(model, common, variants)]
+    check_options({job.runtime for job in jobs}, common.options)
     results = [measure(job) for job in measuring(jobs)]
     if as_json:
         print_json({"results": [result_to_json(result) for result in results]})

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from edgeml import plugins
 from edgeml.artifact_cache import artifact
 from edgeml.bundle import is_bundle, open_bundle
 from edgeml.choice import options_here
-from edgeml.errors import UsageError
+from edgeml.errors import EngineMissingError, UsageError
 from edgeml.formats import TITLE, identify
 from edgeml.words import RUNTIME_OF_FORMAT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from edgeml.bundle import Bundle
@@ -52,6 +53,26 @@ def chosen_variants(bundle: Bundle, names: Sequence[str], runtime: str | None = 
     if not found:
         raise UsageError(f"{bundle.path} has no variant for {runtime}; it has: {', '.join(known)}")
     return found
+
+
+def check_options(runtimes: Collection[str], given: Mapping[str, str]) -> None:
+    """Refuse engine options that none of the runtimes has; each job tells if its own has not.
+
+    Raises:
+        UsageError: names the options of one of the runtimes.
+    """
+    refused: UsageError | None = None
+    for name in sorted(runtimes) if given else ():
+        try:
+            plugins.runtime(name).options(given)
+        except UsageError as error:
+            refused = error
+        except EngineMissingError:
+            continue
+        else:
+            return
+    if refused is not None:
+        raise refused
 
 
 def jobs_of(path: Path, common: Job, names: Sequence[str]) -> tuple[Job, ...]:

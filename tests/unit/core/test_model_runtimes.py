@@ -9,11 +9,11 @@ import pytest
 
 import edgeml
 from edgeml.bundle import open_bundle, write_bundle
-from edgeml.errors import InputNameError, ModelFileError
+from edgeml.errors import BundleError, InputNameError, ModelFileError
 from edgeml.manifest import FileEntry, Manifest, Variant
 from edgeml.preprocess import Preprocess
 from edgeml.targets import host
-from edgeml.tensors import TensorSpec
+from edgeml.tensors import Shape, TensorSpec
 from edgeml.testing.models import make_crossed, make_double, make_quantized
 from edgeml.words import RUNTIMES, RuntimeName
 
@@ -22,13 +22,15 @@ X = np.arange(16, dtype=np.float32)[None]
 pytestmark = pytest.mark.parametrize("runtime", RUNTIMES)
 
 
-def make_bundle(folder: Path, artifact: Path, runtime: RuntimeName, names: tuple[str, str]) -> Path:
+def make_bundle(
+    folder: Path, artifact: Path, runtime: RuntimeName, names: tuple[str, str], shape: Shape = (1, 16)
+) -> Path:
     """Write a bundle with its own names for the inputs and outputs of one artifact."""
     files = {f"variants/v/{place.name}": place for place in (artifact, *artifact.parent.glob("*.bin"))}
     variant = Variant(
         "v", runtime, "float32", tuple(FileEntry(name, 0, "") for name in files), (host().name,)
     )
-    inputs, outputs = ((TensorSpec(name, (1, 16), "float32"),) for name in names)
+    inputs, outputs = ((TensorSpec(name, shape, "float32"),) for name in names)
     manifest = Manifest("small", 7, inputs, outputs, (variant,), (), preprocess=Preprocess(scale=3.0))
     write_bundle(folder / "small-7.edgeml", manifest, files)
     return folder / "small-7.edgeml"
@@ -74,6 +76,14 @@ def test_a_bundle_names_what_its_artifact_calls_otherwise(tmp_path: Path, runtim
         np.testing.assert_array_equal(model.predict(X[0]).outputs["scores"], 6 * X)
         with pytest.raises(InputNameError, match="no input 'x'; inputs are: sound"):
             model.run({"x": X})
+
+
+def test_a_manifest_that_says_another_shape_than_the_artifact_is_refused(
+    tmp_path: Path, runtime: RuntimeName
+) -> None:
+    path = make_bundle(tmp_path, make_double(tmp_path, runtime), runtime, ("x", "y"), (1, 4, 4))
+    with pytest.raises(BundleError, match=r"says x float32\[1,4,4\], variant v has x float32\[1,16\]"):
+        edgeml.load(path)
 
 
 def test_an_artifact_of_several_files_is_cached_whole(

@@ -96,6 +96,20 @@ def test_bench_names_the_variants_where_one_is_unknown(bundle: Path) -> None:
     assert "it has: litert-float32, onnxruntime-float32" in done.stderr
 
 
+def test_bench_refuses_an_option_that_no_runtime_of_the_bundle_has(bundle: Path) -> None:
+    done = _edgeml("bench", bundle, "--option", "foo=1")
+    assert done.exit_code == 2
+    assert "has no option 'foo'" in done.stderr
+
+
+def test_bench_takes_an_option_that_one_runtime_has(bundle: Path) -> None:
+    done = _edgeml("bench", bundle, "--option", "xnnpack=false", "--runs", 5, "--json")
+    assert done.exit_code == 0, done.stderr
+    rows = json.loads(done.stdout)["results"]
+    assert {row["status"] for row in rows if row["runtime"] == "litert"} == {"ok"}
+    assert {row["status"] for row in rows if row["runtime"] != "litert"} == {"failed"}
+
+
 @pytest.mark.parametrize("runtime", SMALL_MODELS)
 def test_run_applies_what_the_bundle_declares(bundle: Path, samples: Path, runtime: str) -> None:
     variant = f"{runtime}-float32"
