@@ -21,5 +21,5 @@ def test_local_takes_nothing_behind_the_colon():
 
 
 def test_an_unknown_transport_names_the_known_ones():
-    with pytest.raises(UsageError, match=r"known: .*local"):
+    with pytest.raises(UsageError, match=r"transports are: .*local"):
         plugins.transport("carrier-pigeon:home")
