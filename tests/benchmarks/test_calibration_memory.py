@@ -38,6 +38,8 @@ print(json.dumps({
         ("onnxruntime", "percentile"),
         ("openvino", "default"),
         ("openvino", "percentile"),
+        pytest.param("litert", "default", marks=pytest.mark.worker("onnx2tf")),
+        pytest.param("litert", "minmax", marks=pytest.mark.worker("onnx2tf")),
     ],
 )
 def test_a_thousand_images_fit_in_one_gigabyte(
@@ -46,6 +48,8 @@ def test_a_thousand_images_fit_in_one_gigabyte(
     source = data_dir / "mobilenet" / "mobilenet_v2_1.0_224_float.onnx"
     if runtime == "openvino":
         source = run_step("onnx-to-openvino", source, tmp_path / "ir").artifact
+    elif runtime == "litert":
+        source = run_step("onnx-to-tflite", source, tmp_path / "tflite").artifact
     name, folder = f"{runtime}-int8-static", tmp_path / "made"
     done = subprocess.run(
         [sys.executable, "-c", CHILD, name, str(source), str(folder), str(data_dir), method, str(COUNT)],
