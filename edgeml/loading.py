@@ -6,11 +6,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edgeml import plugins
-from edgeml.artifact_cache import artifact
-from edgeml.bundle import Bundle, is_bundle, open_bundle
 from edgeml.choice import Choice, choose, options_here
 from edgeml.engines import engine, version_fits
 from edgeml.errors import BundleError, EngineMissingError, ModelFileError, UsageError
@@ -22,6 +20,9 @@ from edgeml.settings import settings
 from edgeml.targets import host
 from edgeml.tensors import Shape, TensorSpec
 from edgeml.words import FORMAT_OF_RUNTIME, RUNTIME_OF_FORMAT, Format, RuntimeName
+
+if TYPE_CHECKING:
+    from edgeml.bundle import Bundle
 
 CURRENT: Final = "current"
 """Of an installed model, the link to the release in use."""
@@ -59,6 +60,8 @@ def load(
         EngineMissingError: no engine that could run it is installed; says how to install one.
         InferenceError: the engine refuses the model.
     """
+    from edgeml.bundle import is_bundle, open_bundle  # half of the import's time, paid when it is used
+
     if threads is not None and threads < 1:
         raise UsageError(f"threads={threads}: use 1 or more")
     texts = dict(options or {}) | ({} if threads is None else {"threads": str(threads)})
@@ -120,13 +123,15 @@ def _driver(runtime: str) -> Runtime:
 
 
 def _load_bundle(bundle: Bundle, runtime: str | None, variant: str | None, texts: Mapping[str, str]) -> Model:
+    from edgeml import artifact_cache
+
     manifest = bundle.manifest
     chosen, driver = _first_loadable(choose(manifest, host(), _lacking, runtime=runtime, variant=variant))
     if chosen.warning is not None:
         warnings.warn(chosen.warning, OtherMachineWarning, stacklevel=3)
     one = chosen.variant
     labels = () if manifest.labels is None else _labels(bundle, manifest.labels)
-    file = artifact(bundle, one)
+    file = artifact_cache.artifact(bundle, one)
     session = driver.load(file, driver.options(options_here(one) | dict(texts)))
     try:
         spec = _spec(manifest, one, session, labels)
