@@ -21,9 +21,9 @@ ROUNDS, CALLS = 41, 500
 
 
 def _microseconds(*calls: Call) -> list[float]:
-    """Time the calls in turn; give of each the median of its faster half, the least disturbed."""
+    """Time the calls in turn; give the median of each."""
     rounds = [[timeit.timeit(call, number=CALLS) / CALLS * 1e6 for call in calls] for _ in range(ROUNDS)]
-    return [statistics.median(sorted(column)[: ROUNDS // 2]) for column in zip(*rounds, strict=True)]
+    return [statistics.median(column) for column in zip(*rounds, strict=True)]
 
 
 def _bundle(folder: Path, runtime: RuntimeName) -> Path:
