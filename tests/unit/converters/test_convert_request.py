@@ -2,15 +2,18 @@
 
 from pathlib import Path
 
+import onnx
 import pytest
 from edgeml_converters.cli.convert import input_shapes
+from edgeml_converters.convert import convert
 from edgeml_converters.report.bundle import bundle_name, places
 from edgeml_converters.variants.artifact import with_shapes
 from edgeml_converters.variants.choose import Gates
 from edgeml_converters.variants.request import Request, wanted_rows
+from onnx import TensorProto, helper
 
 from edgeml.data import DataDeclaration
-from edgeml.errors import UsageError
+from edgeml.errors import ConversionError, UsageError
 from edgeml.targets import target
 from edgeml.tensors import TensorSpec
 
@@ -110,3 +113,30 @@ def test_a_shape_that_contradicts_the_model_is_refused():
     with pytest.raises(UsageError, match="fix only its free dimensions"):
         with_shapes((SPEC,), {"x": (1, 5)})
     assert with_shapes((SPEC,), {"": (2, 4)})[0].shape == (2, 4)
+
+
+def test_a_model_that_takes_text_is_refused_with_the_name_of_the_tensor(tmp_path):
+    text = helper.make_tensor_value_info("words", TensorProto.STRING, [1, 2])
+    same = helper.make_tensor_value_info("same", TensorProto.STRING, [1, 2])
+    graph = helper.make_graph([helper.make_node("Identity", ["words"], ["same"])], "text", [text], [same])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+        tmp_path / "text.onnx",
+    )
+    with pytest.raises(ConversionError, match="tensor 'words' does not hold numbers"):
+        convert(tmp_path / "text.onnx", runtimes=["onnxruntime"], measure=False)
+
+
+def test_a_run_that_makes_nothing_tells_of_the_bundle_that_stands_there(tmp_path):
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"], name="relu")], "m", [x], [y])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+        tmp_path / "m.onnx",
+    )
+    given = {"runtimes": ["onnxruntime"], "measure": False, "output": tmp_path}
+    first = convert(tmp_path / "m.onnx", **given)
+    assert first.bundle is not None
+    second = convert(tmp_path / "m.onnx", max_size_bytes=1, **given)
+    assert second.bundle is None
+    assert "bundle-of-an-earlier-run" in {one.code for one in second.outcome.findings}
