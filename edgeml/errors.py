@@ -25,7 +25,12 @@ EdgemlError
 │   ├── WorkerMissingError      not installed
 │   └── WorkerTimeoutError
 ├── MeasureError                a benchmark could not be taken
-└── TransportError              a device could not be reached, or a command on it failed
+├── TransportError              a device could not be reached, or a command on it failed
+└── FleetError                  releases, devices and rollouts
+    ├── MessageError            a document of the protocol that cannot be read
+    ├── ServerError             the server cannot be reached, or refuses
+    ├── TrustError              signed metadata that is forged, expired, older than known, or of another key
+    └── InstallError            a release could not be installed; the device runs what it ran before
 
 A message says what failed, on which object, and what to do next. Libraries raise; only the
 command line turns an error into an exit code.
@@ -142,3 +147,23 @@ class MeasureError(EdgemlError):
 
 class TransportError(EdgemlError):
     """A device could not be reached, or a command on it could not be run."""
+
+
+class FleetError(EdgemlError):
+    """Something about releases, devices or rollouts is wrong."""
+
+
+class MessageError(FleetError):
+    """A document of the protocol cannot be read: a field is missing or of a wrong type."""
+
+
+class ServerError(FleetError):
+    """The server cannot be reached, or refuses."""
+
+
+class TrustError(FleetError):
+    """Signed metadata cannot be trusted: forged, expired, older than known, or of the wrong key."""
+
+
+class InstallError(FleetError):
+    """A release could not be installed. The device runs what it ran before."""

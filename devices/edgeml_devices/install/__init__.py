@@ -1,0 +1,1 @@
+"""Installing a bundle over a transport, without an agent."""

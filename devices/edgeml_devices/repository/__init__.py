@@ -1,0 +1,1 @@
+"""Keys and signed releases: what is done where the keys are."""
