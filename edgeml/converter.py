@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from edgeml.arrays import Array
 from edgeml.findings import Finding
-from edgeml.tensors import Array, Shape
+from edgeml.tensors import Shape
 from edgeml.words import Format, IoDtype, Scheme
 
 Sample = Mapping[str, Array]

@@ -10,11 +10,12 @@ from typing import Any, Self
 
 import numpy as np
 
+from edgeml.arrays import Array, dequantize
 from edgeml.errors import InputNameError
 from edgeml.pipeline import Prediction, finish, prepare
 from edgeml.preprocess import Postprocess, Preprocess
 from edgeml.runtime import Session
-from edgeml.tensors import Array, TensorSpec, dequantize, reject_names
+from edgeml.tensors import TensorSpec, reject_names
 
 _RunCall = Callable[[Mapping[str, Array]], dict[str, Array]]
 

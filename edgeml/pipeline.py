@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
 
+from edgeml.arrays import Array
 from edgeml.errors import EngineMissingError, InputShapeError, UsageError
 from edgeml.preprocess import Postprocess, Preprocess
-from edgeml.tensors import Array, TensorSpec
+from edgeml.tensors import TensorSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
-from edgeml.tensors import Array, TensorSpec
+from edgeml.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    from edgeml.arrays import Array
 
 
 @dataclass(frozen=True, slots=True)

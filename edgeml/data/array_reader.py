@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from edgeml.arrays import Array
 from edgeml.data.arrays import (
     PLAIN_KINDS,
     Member,
@@ -16,7 +17,7 @@ from edgeml.data.arrays import (
 from edgeml.data.labels import DEFAULT_KEYS, read_label_array, read_label_file
 from edgeml.data.reader import RawSample, combined_sha256, file_sha256
 from edgeml.errors import DataError, UsageError
-from edgeml.tensors import Array, TensorSpec
+from edgeml.tensors import TensorSpec
 
 
 class ArrayReader:

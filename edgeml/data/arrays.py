@@ -18,9 +18,10 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.lib import format as npy_format
 
+from edgeml.arrays import Array
 from edgeml.errors import DataError
 from edgeml.pipeline import CHANNELS, IMAGE_RANK
-from edgeml.tensors import Array, TensorSpec
+from edgeml.tensors import TensorSpec
 
 if TYPE_CHECKING:
     from edgeml.data.reader import RawSample

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from edgeml.arrays import Array
 from edgeml.data.array_reader import ArrayReader
 from edgeml.data.functions import FunctionReader
 from edgeml.data.images import IMAGE_SUFFIXES, FileReader
@@ -16,7 +17,7 @@ from edgeml.data.tables import TableReader
 from edgeml.errors import DataError, InputError, UsageError
 from edgeml.pipeline import prepare
 from edgeml.preprocess import Preprocess
-from edgeml.tensors import Array, TensorSpec
+from edgeml.tensors import TensorSpec
 
 NO_KEYS: Final[Mapping[str, str]] = {}
 KINDS: Final = ".npz, .npy, .csv, an image, a folder of images or of .npy, or module:function"

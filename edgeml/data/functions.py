@@ -12,10 +12,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from edgeml.arrays import Array
 from edgeml.data.labels import plain_labels, read_label_file
 from edgeml.data.reader import RawSample, combined_sha256
 from edgeml.errors import DataError, UsageError
-from edgeml.tensors import Array, TensorSpec
+from edgeml.tensors import TensorSpec
 
 PAIR: Final = 2
 

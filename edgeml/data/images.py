@@ -9,12 +9,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from edgeml.arrays import Array
 from edgeml.data.arrays import PLAIN_KINDS, read_npy
 from edgeml.data.labels import PATTERN, encode, labels_from_names, read_file_labels, read_label_file
 from edgeml.data.reader import RawSample, combined_sha256, file_sha256
 from edgeml.errors import DataError, UsageError
 from edgeml.pipeline import import_pillow
-from edgeml.tensors import Array, TensorSpec
+from edgeml.tensors import TensorSpec
 
 IMAGE_SUFFIXES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 ARRAY_SUFFIXES: Final = (".npy",)

@@ -10,9 +10,9 @@ from typing import Final
 
 import numpy as np
 
+from edgeml.arrays import Array
 from edgeml.data.arrays import Member, npy_member, read_whole
 from edgeml.errors import DataError, UsageError
-from edgeml.tensors import Array
 
 PATTERN: Final = "pattern:"
 """Begins a labels option that takes the class out of a file's name: ``pattern:^(\\d+)_``."""

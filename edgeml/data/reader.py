@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from edgeml.tensors import Array
+from edgeml.arrays import Array
 
 RawSample = Mapping[str, Array]
 """One unprocessed sample: input name to array, with or without a batch dimension of 1."""

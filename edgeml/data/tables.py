@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeml.arrays import Array
 from edgeml.data.labels import DEFAULT_KEYS, encode, read_label_file, require_label
 from edgeml.data.reader import RawSample, combined_sha256, file_sha256
 from edgeml.errors import DataError
-from edgeml.tensors import Array, TensorSpec
+from edgeml.tensors import TensorSpec
 
 
 class TableReader:

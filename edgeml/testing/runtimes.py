@@ -43,8 +43,8 @@ from edgeml.testing.models import SCALE, WIDTH, ZERO_POINT, make_crossed, make_d
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from edgeml.arrays import Array
     from edgeml.runtime import Runtime, Session
-    from edgeml.tensors import Array
     from edgeml.words import RuntimeName
 
 VALUES = np.arange(WIDTH, dtype=np.float32)[None] - WIDTH / 2

@@ -35,8 +35,8 @@ from edgeml.words import ARTIFACT_FILE, RUNTIME_OF_FORMAT
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from edgeml.arrays import Array
     from edgeml.converter import ConversionStep, StepRequest, StepResult
-    from edgeml.tensors import Array
     from edgeml.words import Format
 
 HOP_TOLERANCE: Final = 1e-3

@@ -14,17 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 import numpy as np
 
+from edgeml.arrays import Array, dequantize, quantize, reject_array
 from edgeml.errors import InferenceError, InputError, ModelFileError
-from edgeml.tensors import (
-    Array,
-    Quantization,
-    TensorSpec,
-    dequantize,
-    quantize,
-    reject_array,
-    reject_names,
-    shape_fits,
-)
+from edgeml.tensors import Quantization, TensorSpec, reject_names, shape_fits
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -32,7 +32,7 @@ from edgeml.runtime import OperatorTime
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from edgeml.tensors import Array
+    from edgeml.arrays import Array
 
 TIMEOUT_S: Final = 300.0
 _TRIED: Final = ("2.3",)

@@ -27,8 +27,9 @@ from edgeml.targets import host
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from edgeml.arrays import Array
     from edgeml.runtime import Runtime, RuntimeOptions, Session
-    from edgeml.tensors import Array, TensorSpec
+    from edgeml.tensors import TensorSpec
 
 MIN_RUNS: Final = 10
 WARMUP_RUNS: Final = 3

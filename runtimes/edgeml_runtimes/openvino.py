@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 import numpy as np
 import openvino as ov
 
+from edgeml.arrays import Array
 from edgeml.engine_text import engine_text
 from edgeml.errors import InferenceError, ModelFileError, UsageError
 from edgeml.formats import check_file
 from edgeml.runtime import OperatorTime, RuntimeOptions
-from edgeml.tensors import Array, Quantization, TensorSpec
+from edgeml.tensors import Quantization, TensorSpec
 from edgeml_runtimes.binding import (
     BoundSession,
     EngineCall,

@@ -11,8 +11,8 @@ import numpy as np
 from ai_edge_litert import _pywrap_tensorflow_lite_calibration_wrapper as module
 from edgeml_converters.workers import catalogue
 
+from edgeml.arrays import Array
 from edgeml.offline import silence_openvino
-from edgeml.tensors import Array
 
 
 def onnxruntime(source: Path, folder: Path, name: str, arrays: Sequence[Array]) -> dict[str, Path]:

@@ -13,7 +13,7 @@ from statistics import median
 import pytest
 
 from edgeml import plugins
-from edgeml.tensors import Array
+from edgeml.arrays import Array
 from tests.benchmarks import stock_quantizers
 from tests.benchmarks.stock_quantizers import tensorflow_worker
 from tests.integration import quantize_models as models

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from edgeml import plugins
+from edgeml.arrays import Array
 from edgeml.converter import ConversionStep, QuantizerSettings, StepRequest, StepResult
-from edgeml.tensors import Array
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from edgeml.settings import Settings, settings
 from edgeml.words import Format
 
 if TYPE_CHECKING:
-    from edgeml.tensors import Array
+    from edgeml.arrays import Array
 
 
 def use(x: Array, path: Path, manifest: Manifest) -> None:

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from edgeml.arrays import Array
 from edgeml.data import DataDeclaration, open_declared
 from edgeml.errors import ConversionError
 from edgeml.preprocess import Preprocess
-from edgeml.tensors import Array, Shape
+from edgeml.tensors import Shape
 from edgeml_converters.compare.outputs import ModelTally, OutputComparison
 from edgeml_converters.compare.tensors import (
     FLOAT_THRESHOLDS,

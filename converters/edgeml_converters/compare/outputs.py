@@ -9,8 +9,9 @@ from typing import Final
 
 import numpy as np
 
+from edgeml.arrays import Array
 from edgeml.errors import ConversionError
-from edgeml.tensors import Array, TensorSpec
+from edgeml.tensors import TensorSpec
 
 SQNR_OF_EQUAL_DB: Final = 300.0
 """Told where nothing differs; float64 itself ends near 310 dB."""

@@ -18,9 +18,9 @@ from typing import Final, Literal
 import numpy as np
 
 from edgeml import plugins
+from edgeml.arrays import Array
 from edgeml.errors import EdgemlError
 from edgeml.runtime import TensorTap
-from edgeml.tensors import Array
 from edgeml.words import RuntimeName
 from edgeml_converters.compare.alignment import align, gaps
 from edgeml_converters.compare.outputs import OutputTally

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from edgeml.arrays import Array
 from edgeml.runtime import Session
-from edgeml.tensors import Array
 from edgeml_converters.compare.outputs import ModelTally, OutputComparison
 from edgeml_converters.evaluate.metrics import Metric
 from edgeml_converters.evaluate.spool import Spool

@@ -9,8 +9,8 @@ from typing import Final
 
 import numpy as np
 
+from edgeml.arrays import Array
 from edgeml.manifest import Tolerance
-from edgeml.tensors import Array
 from edgeml.words import Scheme
 from edgeml_converters.compare.outputs import ModelTally
 

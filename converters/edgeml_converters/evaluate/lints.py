@@ -10,10 +10,11 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
+from edgeml.arrays import Array, reject_array
 from edgeml.errors import DataError, InputError
 from edgeml.findings import Finding
 from edgeml.preprocess import Preprocess
-from edgeml.tensors import Array, TensorSpec, reject_array, reject_names, shape_fits
+from edgeml.tensors import TensorSpec, reject_names, shape_fits
 
 Role = Literal["calibration", "evaluation"]
 

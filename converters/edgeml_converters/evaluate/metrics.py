@@ -9,8 +9,8 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
+from edgeml.arrays import Array
 from edgeml.errors import DataError, UsageError
-from edgeml.tensors import Array
 
 
 class Tally(Protocol):

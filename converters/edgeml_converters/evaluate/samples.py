@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeml.arrays import Array
 from edgeml.data import DataDeclaration, Dataset, open_declared
 from edgeml.errors import DataError
 from edgeml.findings import Finding
 from edgeml.preprocess import Preprocess
-from edgeml.tensors import Array, TensorSpec
+from edgeml.tensors import TensorSpec
 from edgeml_converters.evaluate.lints import (
     DataSummary,
     DataWatch,

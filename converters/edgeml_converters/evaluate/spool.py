@@ -8,7 +8,7 @@ from typing import BinaryIO, Final
 
 import numpy as np
 
-from edgeml.tensors import Array
+from edgeml.arrays import Array
 
 IN_MEMORY_BYTES: Final = 32 << 20
 """Beyond this a spool goes to its file; read back sample by sample, so that memory stays bounded."""

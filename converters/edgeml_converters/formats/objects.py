@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from edgeml.arrays import Array
 from edgeml.atomic import replacing_file
 from edgeml.engine_text import engine_text
 from edgeml.errors import ConversionError, EngineMissingError, UsageError
-from edgeml.tensors import Array
 from edgeml.words import ARTIFACT_FILE
 
 SKLEARN_OPSET: Final = 17

@@ -10,9 +10,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from edgeml.arrays import Array
 from edgeml.converter import Sample
 from edgeml.errors import QuantizationError
-from edgeml.tensors import Array, TensorSpec
+from edgeml.tensors import TensorSpec
 from edgeml.words import Scheme
 from edgeml_converters.quantize.choice import Run
 from edgeml_converters.quantize.ranges import Histogram, Range

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.tensors import Array
+from edgeml.arrays import Array
 
 _CORRECTED: Final = frozenset({"Conv", "Gemm"})
 """Operators that can carry a bias."""

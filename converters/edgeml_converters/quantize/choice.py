@@ -12,8 +12,8 @@ from typing import Final
 
 import numpy as np
 
+from edgeml.arrays import Array
 from edgeml.converter import Sample
-from edgeml.tensors import Array
 from edgeml_converters.quantize.step import CheckedSamples
 
 Run = Callable[[Sample], list[Array]]

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.tensors import Array
+from edgeml.arrays import Array
 
 Range = tuple[float, float]
 

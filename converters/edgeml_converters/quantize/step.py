@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import numpy as np
 
+from edgeml.arrays import reject_array
 from edgeml.converter import Calibration, Sample, State, StepRequest, StepResult
 from edgeml.errors import (
     AlreadyQuantizedError,
@@ -18,7 +19,7 @@ from edgeml.errors import (
     QuantizationError,
 )
 from edgeml.findings import Finding
-from edgeml.tensors import TensorSpec, reject_array, reject_names, shape_fits
+from edgeml.tensors import TensorSpec, reject_names, shape_fits
 from edgeml.words import Format, Scheme
 from edgeml_converters.steps.step import FormatStep, distributions, tool_errors
 

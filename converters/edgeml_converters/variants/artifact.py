@@ -10,11 +10,12 @@ from typing import Final
 import numpy as np
 
 from edgeml import plugins
+from edgeml.arrays import Array
 from edgeml.converter import State
 from edgeml.errors import ConversionError, EngineMissingError, UsageError
 from edgeml.findings import Finding
 from edgeml.runtime import Runtime, RuntimeOptions, Session
-from edgeml.tensors import Array, Shape, TensorSpec, shape_fits
+from edgeml.tensors import Shape, TensorSpec, shape_fits
 from edgeml.words import FORMAT_OF_RUNTIME, Format, RuntimeName
 from edgeml_converters.compare.outputs import pair_names
 from edgeml_converters.evaluate.accuracy import Naming

@@ -10,12 +10,13 @@ from typing import Final
 import numpy as np
 
 from edgeml import plugins
+from edgeml.arrays import dequantize
 from edgeml.converter import ConversionStep, State
 from edgeml.engines import engine
 from edgeml.errors import ConversionError, EdgemlError, InferenceError, MeasureError, PlanError
 from edgeml.findings import Finding
 from edgeml.targets import host
-from edgeml.tensors import TensorSpec, dequantize
+from edgeml.tensors import TensorSpec
 from edgeml.words import FORMAT_OF_RUNTIME
 from edgeml_converters.evaluate import latency
 from edgeml_converters.evaluate.accuracy import Naming

@@ -7,10 +7,11 @@ from typing import Final
 
 import numpy as np
 
+from edgeml.arrays import Array
 from edgeml.errors import DataError
 from edgeml.findings import Finding
 from edgeml.pipeline import IMAGE_RANK
-from edgeml.tensors import Array, TensorSpec
+from edgeml.tensors import TensorSpec
 from edgeml_converters.evaluate.lints import check_label_names
 from edgeml_converters.evaluate.metrics import Metric
 from edgeml_converters.variants.choose import SQNR_FLOOR_DB

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from edgeml import plugins
+from edgeml.arrays import Array
 from edgeml.converter import ConversionStep
 from edgeml.errors import (
     EdgemlError,
@@ -18,7 +19,7 @@ from edgeml.errors import (
 )
 from edgeml.findings import Finding
 from edgeml.manifest import Measured
-from edgeml.tensors import Array, TensorSpec
+from edgeml.tensors import TensorSpec
 from edgeml_converters.compare.outputs import SQNR_OF_EQUAL_DB, ModelTally, OutputComparison, worst_sqnr_db
 from edgeml_converters.evaluate.accuracy import Evaluation, evaluate
 from edgeml_converters.evaluate.golden import save_golden, tolerance

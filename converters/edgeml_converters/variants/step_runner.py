@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 
+from edgeml.arrays import Array
 from edgeml.converter import (
     Calibration,
     ConversionStep,
@@ -25,7 +26,7 @@ from edgeml.converter import (
 )
 from edgeml.errors import ConversionError, EdgemlError, EngineMissingError, ParityError
 from edgeml.findings import Finding
-from edgeml.tensors import Array, Shape, TensorSpec
+from edgeml.tensors import Shape, TensorSpec
 from edgeml.words import Scheme
 from edgeml_converters.compare.outputs import ModelTally, OutputComparison
 from edgeml_converters.compare.tensors import (

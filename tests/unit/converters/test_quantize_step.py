@@ -15,8 +15,9 @@ from edgeml_converters.quantize.step import (
     refuse_quantized,
 )
 
+from edgeml.arrays import Array
 from edgeml.errors import AlreadyQuantizedError, DataError, QuantizationError
-from edgeml.tensors import Array, TensorSpec
+from edgeml.tensors import TensorSpec
 
 INPUTS = (TensorSpec("x", (1, 3), "float32"),)
 MODEL = Path("model.onnx")

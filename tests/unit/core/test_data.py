@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgeml.arrays import Array
 from edgeml.data import Dataset, open_data
 from edgeml.errors import DataError, EngineMissingError, UsageError
 from edgeml.preprocess import Preprocess
-from edgeml.tensors import Array, TensorSpec
+from edgeml.tensors import TensorSpec
 
 VECTOR = (TensorSpec("x", (None, 4), "float32"),)
 PICTURE = (TensorSpec("image", (1, 8, 8, 3), "float32"),)

@@ -15,8 +15,9 @@ from edgeml_runtimes.binding import (
     storing,
 )
 
+from edgeml.arrays import dequantize, quantize
 from edgeml.errors import ModelFileError
-from edgeml.tensors import Quantization, TensorSpec, dequantize, quantize
+from edgeml.tensors import Quantization, TensorSpec
 
 RANGES = Quantization((0.037,), (-3,))
 SLICES = Quantization((0.5, 0.25), (0, 3), axis=1)

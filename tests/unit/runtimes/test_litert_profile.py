@@ -15,9 +15,9 @@ import pytest
 from edgeml_runtimes import litert_profile
 from edgeml_runtimes.litert import LiteRT, LiteRTOptions
 
+from edgeml.arrays import Array
 from edgeml.errors import EngineError, EngineVersionError, InferenceError, InputNameError, ModelFileError
 from edgeml.runtime import Profiler
-from edgeml.tensors import Array
 from edgeml.testing.models import WIDTH, make_crossed, make_double
 
 RUNS = 3

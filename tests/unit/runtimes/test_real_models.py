@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from edgeml import plugins
+from edgeml.arrays import Array
 from edgeml.runtime import TensorTap
-from edgeml.tensors import Array
 
 pytestmark = pytest.mark.data
 
