@@ -1,0 +1,372 @@
+"""The server's HTTP interface for people and tools: JSON in and out, retries, resumable uploads.
+
+docs/reference/fleet.md has the calls. Proxies come from the environment (``HTTPS_PROXY``, ``NO_PROXY``);
+certificates are always checked, against the system's authorities or a file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Literal, Self
+from urllib.parse import quote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import urllib3
+from urllib3.exceptions import HTTPError, LocationParseError, MaxRetryError, SSLError
+from urllib3.util import Retry, Timeout, make_headers
+
+import edgeml
+from edgeml.errors import ServerError, UsageError
+
+Progress = Callable[[int], None]
+"""Called with the number of bytes that are done."""
+
+_TIMEOUT: Final = Timeout(connect=10, read=60)
+_RETRIES: Final = 6
+_BUSY: Final = frozenset({429, 502, 503, 504})
+"""Answers that pass: 502 and 504 are a proxy's whose server restarts."""
+_LONGEST_WAIT_S: Final = 30.0
+_UPLOAD_FAILURES: Final = 8
+"""In a row, without a byte that arrived, before an upload is given up (about 2 minutes)."""
+_PIECE_BYTES: Final = 8 * 1024 * 1024
+_READ_BYTES: Final = 64 * 1024
+_RANGE: Final = re.compile(r"bytes=0-(\d+)")
+
+
+class RefusedError(ServerError):
+    """The server answered, and the answer is no."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+        """The HTTP status: 404 not there, 409 a conflict with what is there …"""
+
+
+def endpoint(*parts: str | int) -> str:
+    """Give the path of a call from its parts, each escaped: ``endpoint("devices", "line 4")``."""
+    return "/v1/" + "/".join(quote(str(part), safe="") for part in parts)
+
+
+class ApiClient:
+    """One server, as one user. Safe to use from several threads; ``with`` closes the connections.
+
+    Every call raises ServerError where the server cannot be reached, and its kind RefusedError where it
+    answers no; the message says what to do next.
+    """
+
+    def __init__(self, server_url: str, token: str = "", ca_file: Path | None = None) -> None:
+        """Open no connection yet.
+
+        Args:
+            server_url: ``https://HOST[:PORT][/PREFIX]``.
+            token: of an admin, operator or viewer, or of a device; empty for what anyone may read.
+            ca_file: PEM file of the authorities to trust instead of the system's.
+
+        Raises:
+            UsageError: no URL of a server, or no such CA file.
+        """
+        parts = urlsplit(server_url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise UsageError(
+                f"{server_url!r} is not a server's address: write https://HOST or http://HOST:PORT"
+            )
+        if ca_file is not None and not ca_file.is_file():
+            raise UsageError(f"no such CA file: {ca_file}")
+        self.server_url = server_url.rstrip("/")
+        self._headers = {"User-Agent": f"edgeml/{edgeml.__version__}", "Accept": "application/json"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._pool = _open_pool(parts.scheme, parts.hostname, ca_file)
+
+    def close(self) -> None:
+        self._pool.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- JSON
+
+    def get(self, path: str, query: Mapping[str, str | int] | None = None) -> Any:
+        return self._json("GET", path, query=query)
+
+    def find(self, path: str) -> Any | None:
+        """Give what :meth:`get` gives, or ``None`` where the server has no such thing."""
+        try:
+            return self.get(path)
+        except RefusedError as error:
+            if error.status != 404:  # noqa: PLR2004 - HTTP's
+                raise
+            return None
+
+    def post(self, path: str, body: Any = None, *, idempotent: bool = False) -> Any:
+        """Post a JSON body.
+
+        Args:
+            path: of the call.
+            body: what ``json`` can write.
+            idempotent: the call may be sent again when its answer was lost.
+        """
+        return self._json("POST", path, body=body, again=idempotent)
+
+    def put(self, path: str, body: Any = None) -> Any:
+        return self._json("PUT", path, body=body)
+
+    def patch(self, path: str, body: Any = None) -> Any:
+        return self._json("PATCH", path, body=body)
+
+    def delete(self, path: str) -> Any:
+        return self._json("DELETE", path)
+
+    # --- bytes
+
+    def get_bytes(self, path: str) -> bytes:
+        """Give an answer's body as it stands: signed metadata, a manifest."""
+        return self._checked("GET", path).data
+
+    def exists(self, path: str) -> bool:
+        """Say whether a blob is there, by ``HEAD``."""
+        response = self._send("HEAD", path, {}, None, _retries())
+        if response.status == 404:  # noqa: PLR2004 - HTTP's
+            return False
+        self._require_success(response, "HEAD", path)
+        return True
+
+    def put_bytes(self, path: str, content: bytes) -> Any:
+        """Put signed metadata, byte for byte."""
+        headers = {"Content-Type": "application/json"}
+        return self._parsed(self._checked("PUT", path, headers=headers, body=content), path)
+
+    def upload(self, path: str, file: Path, *, progress: Progress | None = None) -> None:
+        """Put a file's content in pieces; what arrived before, in this run or another, is not sent again.
+
+        Args:
+            path: of the blob.
+            file: what to send.
+            progress: called with the bytes that the server has or that were sent.
+        """
+        size_bytes, failures = file.stat().st_size, 0
+        report: Progress = progress or (lambda _: None)
+        with file.open("rb") as content:
+            offset = self._offset(path, size_bytes)
+            while offset is not None:
+                report(offset)
+                before = offset
+                try:
+                    offset, reason = self._send_piece(path, content, offset, size_bytes, report), None
+                except ServerError as error:
+                    if _is_final(error, before, size_bytes):
+                        raise
+                    offset, reason = self._offset(path, size_bytes), error
+                failures = 0 if offset is None or offset > before else failures + 1
+                if failures >= _UPLOAD_FAILURES:
+                    raise ServerError(
+                        f"{self.server_url}: nothing of {path} arrives behind byte {before}: "
+                        f"{reason or 'the server takes no more'}; run the command again to go on from there"
+                    ) from reason
+                if failures:
+                    time.sleep(min(_LONGEST_WAIT_S, 0.5 * 2**failures))
+        report(size_bytes)
+
+    def _offset(self, path: str, size_bytes: int) -> int | None:
+        """Ask how much of an upload is there; ``None``: it is whole."""
+        headers = {"Content-Range": f"bytes */{size_bytes}"}
+        return self._arrived(self._send("PUT", path, headers, b"", _retries(connect=_RETRIES)), path)
+
+    def _send_piece(
+        self, path: str, content: BinaryIO, offset: int, size_bytes: int, report: Progress
+    ) -> int | None:
+        """Send one piece; give how much is there now, as :meth:`_offset`."""
+        end = min(offset + _PIECE_BYTES, size_bytes)
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "Content-Length": str(end - offset),
+            "Content-Range": f"bytes {offset}-{end - 1}/{size_bytes}",
+        }
+        body = _piece(content, offset, end, report)
+        return self._arrived(self._send("PUT", path, headers, body, retries=False), path)
+
+    def _arrived(self, response: urllib3.BaseHTTPResponse, path: str) -> int | None:
+        if response.status != 308:  # noqa: PLR2004 - HTTP's
+            self._require_success(response, "PUT", path)
+            return None
+        found = _RANGE.fullmatch(response.headers.get("Range", ""))
+        return int(found[1]) + 1 if found else 0
+
+    # --- one request
+
+    def _json(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str | int] | None = None,
+        body: Any = None,
+        again: bool = True,
+    ) -> Any:
+        if query:
+            path += "?" + "&".join(f"{name}={quote(str(value), safe='')}" for name, value in query.items())
+        headers, content = {}, None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+        return self._parsed(self._checked(method, path, headers=headers, body=content, again=again), path)
+
+    def _checked(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        again: bool = True,
+    ) -> urllib3.BaseHTTPResponse:
+        response = self._send(method, path, headers or {}, body, _retries(again=again))
+        self._require_success(response, method, path)
+        return response
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | Iterator[bytes] | None,
+        retries: Retry | Literal[False],
+    ) -> urllib3.BaseHTTPResponse:
+        try:
+            return self._pool.request(
+                method,
+                f"{self.server_url}{path}",
+                headers=self._headers | dict(headers),
+                body=body,
+                redirect=False,
+                timeout=_TIMEOUT,
+                retries=retries,
+            )
+        except HTTPError as error:
+            raise ServerError(self._unreachable(error)) from error
+
+    def _unreachable(self, error: HTTPError) -> str:
+        reason = error.reason if isinstance(error, MaxRetryError) and error.reason else error
+        if isinstance(reason, SSLError):
+            return (
+                f"{self.server_url}: its certificate is not trusted: {reason}; "
+                "give the authority that signed it (--ca-file, EDGEML_CA_FILE)"
+            )
+        return (
+            f"{self.server_url} cannot be reached: {_plain(reason)}; "
+            "is the server running, and the address (--server, EDGEML_SERVER) right?"
+        )
+
+    def _require_success(self, response: urllib3.BaseHTTPResponse, method: str, path: str) -> None:
+        if 200 <= response.status < 300:  # noqa: PLR2004 - HTTP's
+            return
+        said = _error_message(response.data)
+        if said is None:
+            location = response.headers.get("Location")
+            said = (
+                f"{method} {path}: HTTP {response.status} and no answer of an edgeml server"
+                if location is None
+                else f"it sends elsewhere; use that address: {location}"
+            )
+        raise RefusedError(f"{self.server_url}: {said}{_next_step(response.status)}", response.status)
+
+    def _parsed(self, response: urllib3.BaseHTTPResponse, path: str) -> Any:
+        if not response.data:
+            return None
+        try:
+            return json.loads(response.data)
+        except ValueError as error:
+            raise ServerError(
+                f"{self.server_url}{path} did not answer with JSON; is this the address of an edgeml server?"
+            ) from error
+
+
+class _Backoff(Retry):
+    """Waits as long as the server says, within reason."""
+
+    def get_retry_after(self, response: urllib3.BaseHTTPResponse) -> float | None:
+        wait_s = super().get_retry_after(response)
+        return None if wait_s is None else min(wait_s, _LONGEST_WAIT_S)
+
+
+def _retries(*, again: bool = True, connect: int = 2) -> Retry:
+    """Give the policy: what was surely not done is sent again, and the rest if that changes nothing."""
+    return _Backoff(
+        total=_RETRIES,
+        connect=connect,
+        read=_RETRIES if again else 0,
+        other=0,
+        redirect=0,
+        allowed_methods=None,
+        status_forcelist=_BUSY if again else {429, 503},
+        backoff_factor=0.5,
+        backoff_max=_LONGEST_WAIT_S,
+        raise_on_status=False,
+    )
+
+
+def _open_pool(scheme: str, host: str, ca_file: Path | None) -> urllib3.PoolManager:
+    options: dict[str, Any] = {"cert_reqs": "CERT_REQUIRED", "maxsize": 4}
+    if ca_file is not None:
+        options["ca_certs"] = str(ca_file)
+    proxy = getproxies().get(scheme)
+    if not proxy or proxy_bypass(host):
+        return urllib3.PoolManager(**options)
+    address = proxy if "://" in proxy else f"http://{proxy}"
+    user = urlsplit(address)
+    if user.username:
+        options["proxy_headers"] = make_headers(proxy_basic_auth=f"{user.username}:{user.password or ''}")
+    try:
+        return urllib3.ProxyManager(address, **options)
+    except (HTTPError, LocationParseError) as error:
+        raise UsageError(f"the proxy {proxy!r} of {scheme.upper()}_PROXY cannot be used: {error}") from error
+
+
+def _piece(content: BinaryIO, offset: int, end: int, report: Progress) -> Iterator[bytes]:
+    content.seek(offset)
+    while offset < end:
+        chunk = content.read(min(_READ_BYTES, end - offset))
+        if not chunk:
+            raise ServerError("the file became shorter while it was sent; leave it alone and run again")
+        yield chunk
+        offset += len(chunk)
+        report(offset)
+
+
+def _is_final(error: ServerError, sent_from: int, size_bytes: int) -> bool:
+    """Say whether a refusal stands: all but a server that is busy, or at another offset than expected."""
+    if not isinstance(error, RefusedError):
+        return False
+    ends = sent_from + _PIECE_BYTES >= size_bytes
+    # at the end of a blob, 409 says that its hash is another
+    return error.status not in _BUSY and (error.status != 409 or ends)  # noqa: PLR2004 - HTTP's
+
+
+def _error_message(body: bytes) -> str | None:
+    try:
+        message = json.loads(body)["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return str(message)
+
+
+def _next_step(status: int) -> str:
+    if status == 401:  # noqa: PLR2004 - HTTP's
+        return "; give a token that the server knows: --token, EDGEML_TOKEN (from edgeml tokens create)"
+    if status == 403:  # noqa: PLR2004 - HTTP's
+        return "; ask an admin for a token of a role that may (edgeml tokens create NAME --role ROLE)"
+    if status in _BUSY:
+        return "; it is busy or restarting, try again in a minute"
+    return ""
+
+
+def _plain(error: Exception) -> str:
+    """Give an error's cause without urllib3's object names in front."""
+    return str(error).rpartition("object at 0x")[2].partition(": ")[2] or str(error)
