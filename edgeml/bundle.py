@@ -10,7 +10,7 @@ import errno
 import hashlib
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -212,8 +212,13 @@ def check_manifest(manifest: Manifest, where: str) -> None:
             raise BundleError(f"{where}: {reference} is referred to, but not among the files")
 
 
+def is_bundle_name(name: str) -> bool:
+    """Say whether a text can be a bundle's name, and with it a folder's."""
+    return _NAME.fullmatch(name) is not None
+
+
 def _check_name(name: str, release: int) -> None:
-    if not _NAME.fullmatch(name):
+    if not is_bundle_name(name):
         raise BundleError(
             f"{name!r} cannot be a bundle's name: use letters, digits, '.', '_' and '-', at most 128"
         )
@@ -366,14 +371,44 @@ def open_bundle(path: Path) -> Bundle:
     except ModelFileError as error:
         raise BundleError(f"{error} (a bundle is a zip)") from error
     manifest = _read_manifest(path, place, sizes)
-    wanted = {entry.path: entry.size_bytes for entry in manifest_entries(manifest)}
-    for name in sizes.keys() - wanted.keys() - {MANIFEST}:
+    return _checked(path, place, sizes, manifest, manifest)
+
+
+def read_folder(path: Path, part: Callable[[Manifest], Manifest], aside: Collection[str]) -> Bundle:
+    """Open a folder that holds a part of an extracted bundle, checked as by :func:`open_bundle`.
+
+    Args:
+        path: the folder.
+        part: gives the manifest of what must be there; the rest of the whole manifest may be.
+        aside: files that are no bundle's, and may be there.
+
+    Raises:
+        BundleError, UnsafeFileError: as :func:`open_bundle`, and what ``part`` raises.
+    """
+    place = FolderPlace(path)
+    try:
+        sizes = place.sizes()
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error.strerror}") from error
+    whole = _read_manifest(path, place, sizes)
+    kept = {name: size_bytes for name, size_bytes in sizes.items() if name not in aside}
+    return _checked(path, place, kept, whole, part(whole))
+
+
+def _checked(
+    path: Path, place: Place, sizes: Mapping[str, int], whole: Manifest, manifest: Manifest
+) -> Bundle:
+    """Check that all files of ``manifest`` are there, and none that ``whole`` does not list."""
+    listed = {entry.path: entry.size_bytes for entry in manifest_entries(whole)}
+    for name in sizes.keys() - listed.keys() - {MANIFEST}:
         raise BundleError(f"{path}: {name!r} is not in the manifest; refused, make the bundle again")
-    for name, size_bytes in wanted.items():
-        if name not in sizes:
-            raise BundleError(f"{path}: {name} is in the manifest, but missing")
-        if sizes[name] != size_bytes:
-            raise BundleError(f"{path}: {name} has {sizes[name]} bytes, the manifest says {size_bytes}")
+    for entry in manifest_entries(manifest):
+        if entry.path not in sizes:
+            raise BundleError(f"{path}: {entry.path} is in the manifest, but missing")
+        if sizes[entry.path] != entry.size_bytes:
+            raise BundleError(
+                f"{path}: {entry.path} has {sizes[entry.path]} bytes, the manifest says {entry.size_bytes}"
+            )
     return Bundle(path, manifest, place)
 
 
