@@ -86,7 +86,10 @@ class Assignment:
     attempt: int = 1
     """Rises when the same release is to be tried again; a failed attempt is not repeated by itself."""
     hold: bool = False
-    """Fetch, stage and test, but do not switch: outside the maintenance window, or not yet approved."""
+    """Fetch, stage and test, but do not switch: outside the maintenance window."""
+    open_for_s: float | None = None
+    """How long after this answer the device may begin to switch, on its monotonic clock; after that, and after
+    a restart, it holds until the next answer. ``None``: no limit."""
     on_abort: Literal["finish", "rollback"] = "finish"
     """What a device in PROBATION does when the assignment goes back to what it ran before."""
     rollout: str | None = None
@@ -158,12 +161,27 @@ class EnrolRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Tested:
+    """What the self-test of one variant found."""
+
+    passed: bool
+    reason: str | None = None
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+    load_ms: float | None = None
+    peak_memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelStatus:
     """One model on the device, as it is now."""
 
     state: State
     running: int | None = None
     """The release that ``current`` leads to."""
+    manifest_sha256: str | None = None
+    """Of the running release."""
     variant: str | None = None
     """Of the running release."""
     target: int | None = None
@@ -175,6 +193,10 @@ class ModelStatus:
     """A :class:`Reason`; a newer device may know more of them."""
     detail: str = ""
     rollout: str | None = None
+    ready: bool = False
+    """The self-test has passed, and the switch waits for ``hold`` to end."""
+    selftest: Mapping[str, Tested] = field(default_factory=dict)
+    """Of ``target``, by variant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +215,7 @@ class Event:
     detail: str = ""
     """For people; at most 4,000 characters."""
     rollout: str | None = None
+    variant: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,12 +242,16 @@ class Health:
 class Report:
     """``POST /v1/agent/reports``.
 
-    ``models`` is the whole truth of now; ``events`` and ``health`` are added once each, by
-    (device, epoch, seq).
+    ``models`` is the whole truth of now: that of an older ``seq`` changes nothing. ``events`` and ``health`` are
+    added once each, by (device, epoch, seq).
     """
 
+    device_id: str
+    """The token's device, or the report is refused."""
     epoch: str
     """Random; new when the device has lost count of ``seq``."""
+    seq: int
+    """Rises with each report of the epoch."""
     at: float
     """The device's clock as it sends."""
     models: Mapping[str, ModelStatus] = field(default_factory=dict)

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from edgeml_devices.messages import (
     Assignment,
     DesiredState,
+    Enrolled,
     EnrolRequest,
     Event,
     Facts,
@@ -59,6 +60,7 @@ class Device:
     name: str
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     generation: int = -1
+    id: str = ""
     seq: int = 0
     epoch: str = field(default_factory=lambda: secrets.token_hex(8))
     running: dict[str, int] = field(default_factory=dict)
@@ -103,6 +105,7 @@ class Device:
         status, _, content = await self.call("POST", "/v1/enrol", typed_json.write(request))
         if status not in {200, 201}:
             raise RuntimeError(f"{self.name}: enrolment gave {status}: {content[:200]!r}")
+        self.id = typed_json.read(Enrolled, json.loads(content), "enrolment").device_id
 
     async def poll(self, wait_s: float) -> DesiredState | None:
         status, _, content = await self.call(
@@ -143,7 +146,9 @@ class Device:
             result=result,
             rollout=wanted.rollout,
         )
-        report = Report(self.epoch, at, {model: status}, (event,), generation=self.generation)
+        report = Report(
+            self.id, self.epoch, self.seq, at, {model: status}, (event,), generation=self.generation
+        )
         code, _, content = await self.call("POST", "/v1/agent/reports", typed_json.write(report))
         if code != 200:
             raise RuntimeError(f"{self.name}: a report gave {code}: {content[:200]!r}")

@@ -39,7 +39,7 @@ tokens = Table(
     "tokens",
     METADATA,
     Column("id", String(32), primary_key=True),
-    Column("name", String(128), nullable=False),
+    Column("name", String(128), nullable=False, unique=True),
     Column("role", String(16), nullable=False),  # admin, operator, viewer
     Column("sha256", String(64), nullable=False, unique=True),
     Column("created_at", Float, nullable=False),
@@ -72,6 +72,8 @@ devices = Table(
     Column("last_seen", Float),  # coalesced: written every few seconds
     Column("generation", BigInteger, nullable=False, default=0),  # of the desired state
     Column("reported_generation", BigInteger),
+    Column("report_epoch", String(32)),
+    Column("report_seq", BigInteger),  # of the newest report: an older one changes no status
     Column("clock_offset_s", Float),  # the device's clock minus the server's, at its last report
     Column("penalty_until", Float),  # the penalty box: no rollout takes it before
 )
@@ -97,6 +99,9 @@ statuses = Table(
     Column("model", String(128), primary_key=True),
     Column("state", String(16), nullable=False),
     Column("running", BigInteger),
+    Column("manifest_sha256", String(64)),
+    Column("ready", Boolean, nullable=False, default=False),
+    Column("selftest", JSON),
     Column("variant", String(128)),
     Column("target", BigInteger),
     Column("attempt", Integer, nullable=False, default=1),
@@ -125,6 +130,7 @@ events = Table(
     Column("reason", String(32)),
     Column("detail", Text, nullable=False, default=""),
     Column("rollout_id", String(32)),
+    Column("variant", String(128)),
     UniqueConstraint("device_id", "epoch", "seq"),
 )
 
@@ -135,7 +141,7 @@ health = Table(
     Column("device_id", String(32), ForeignKey("devices.id"), nullable=False),
     Column("epoch", String(32), nullable=False),
     Column("seq", BigInteger, nullable=False),
-    Column("at", Float, nullable=False),  # the window's end on the device's clock
+    Column("at", Float, nullable=False),  # the window's end, by the server's clock: received - (sent - end)
     Column("received_at", Float, nullable=False),
     Column("duration_s", Float, nullable=False),
     Column("model", String(128), nullable=False),
