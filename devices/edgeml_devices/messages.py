@@ -88,8 +88,10 @@ class Assignment:
     hold: bool = False
     """Fetch, stage and test, but do not switch: outside the maintenance window."""
     open_for_s: float | None = None
-    """How long after this answer the device may begin to switch, on its monotonic clock; after that, and after
-    a restart, it holds until the next answer. ``None``: no limit."""
+    """How long after this answer the device may begin to switch, on its monotonic clock.
+
+    After that, and after a restart, it holds until the next answer. ``None``: no limit.
+    """
     on_abort: Literal["finish", "rollback"] = "finish"
     """What a device in PROBATION does when the assignment goes back to what it ran before."""
     rollout: str | None = None
@@ -242,8 +244,8 @@ class Health:
 class Report:
     """``POST /v1/agent/reports``.
 
-    ``models`` is the whole truth of now: that of an older ``seq`` changes nothing. ``events`` and ``health`` are
-    added once each, by (device, epoch, seq).
+    ``models`` is the whole truth of now: that of an older ``seq`` changes nothing. ``events`` and ``health``
+    are added once each, by (device, epoch, seq).
     """
 
     device_id: str
