@@ -80,7 +80,7 @@ class ApiClient:
         self._headers = {"User-Agent": f"edgeml/{edgeml.__version__}", "Accept": "application/json"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
-        self._pool = _open_pool(parts.scheme, parts.hostname, ca_file)
+        self._pool = open_pool(parts.scheme, parts.hostname, ca_file)
 
     def close(self) -> None:
         self._pool.clear()
@@ -312,7 +312,12 @@ def _retries(*, again: bool = True, connect: int = 2) -> Retry:
     )
 
 
-def _open_pool(scheme: str, host: str, ca_file: Path | None) -> urllib3.PoolManager:
+def open_pool(scheme: str, host: str, ca_file: Path | None) -> urllib3.PoolManager:
+    """Give the connections to a host, through the proxy that the environment names for it.
+
+    Raises:
+        UsageError: the proxy's address cannot be used.
+    """
     options: dict[str, Any] = {"cert_reqs": "CERT_REQUIRED", "maxsize": 4}
     if ca_file is not None:
         options["ca_certs"] = str(ca_file)
