@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from edgeml.engines import version_fits
 from edgeml.errors import BundleError, EngineMissingError, EngineVersionError, UsageError
 from edgeml.manifest import Manifest, Variant
 from edgeml.targets import Target, named_target
@@ -65,6 +66,29 @@ def choose(
         raise BundleError(f"no variant of {manifest.name} suits this machine: {reasons}")
     ranked = sorted(fit, key=lambda one: (_rank(one, machine), _chosen(one, machine), _latency(one)))
     return [Choice(one, _warning(manifest, one, machine)) for one in ranked]
+
+
+def fitting(manifest: Manifest, machine: Target, engines: Mapping[str, str]) -> Sequence[Choice]:
+    """Order the variants that another machine can run, best first, by what it says of itself.
+
+    Args:
+        manifest: of the bundle.
+        machine: as that machine's ``targets.host()``.
+        engines: runtime name to the version of its engine that is installed there.
+
+    Raises:
+        EngineMissingError, BundleError: as :func:`choose`.
+    """
+
+    def lacking(variant: Variant) -> str | None:
+        version = engines.get(variant.runtime)
+        if version is None:
+            return f"{variant.runtime} is not installed"
+        if version_fits(version, variant.runtime_version):
+            return None
+        return f"{variant.name} needs {variant.runtime} {variant.runtime_version}, {version} is there"
+
+    return choose(manifest, machine, lacking)
 
 
 def options_here(variant: Variant) -> dict[str, str]:

@@ -35,6 +35,7 @@ _NOT_NEGATIVE: Final = (
     "selftest_max_latency_p95_ms",
     "selftest_max_memory_bytes",
     "selftest_timeout_s",
+    "server_timeout_s",
     "max_starts",
 )
 
@@ -63,6 +64,8 @@ class HealthPolicy:
     selftest_max_memory_bytes: int | None = None
     """Growth of the peak resident set of the self-test's process, engine included."""
     selftest_timeout_s: float = 120.0
+    server_timeout_s: float = 600.0
+    """How long a probation may last until the server is reached."""
     max_starts: int = 3
     """How often a probation may begin again after the device or agent was restarted."""
 
@@ -102,8 +105,9 @@ class HealthBeat:
     """Random; another one for each process and each model in it."""
     seq: int
     """Rises with each beat of ``process``."""
-    state: Literal["running", "load_failed"] = "running"
-    """``load_failed``: the release could not be loaded, the process goes on with the one it had."""
+    state: Literal["running", "load_failed", "closed"] = "running"
+    """``load_failed``: the release could not be loaded, the process goes on with the one it had;
+    ``closed``: the process is done with the release, no more beats of it are due."""
     calls: int = 0
     """Cumulative for (process, release), failed ones included."""
     errors: int = 0
@@ -112,6 +116,8 @@ class HealthBeat:
     """:class:`edgeml.histogram.Histogram` of milliseconds of calls that succeeded, index as text."""
     detail: str = ""
     """Of the last error, for people."""
+    defer_s: float = 0.0
+    """The process asks that no switch begins within so many seconds."""
     schema: int = 1
 
 
@@ -131,7 +137,8 @@ def beat_from_bytes(data: bytes) -> HealthBeat:
         raise MessageError(f"health beat: {len(data)} bytes, at most {BEAT_LIMIT_BYTES} are read")
     beat = typed_json.read(HealthBeat, typed_json.parse(data, "health beat"), "health beat")
     counted = Histogram.from_json(beat.latency_counts).total
-    if beat.release < 0 or beat.seq < 0 or not 0 <= beat.errors <= beat.calls or counted > beat.calls:
+    counts_hold = 0 <= beat.errors <= beat.calls and counted <= beat.calls
+    if not counts_hold or beat.release < 0 or beat.seq < 0 or not 0 <= beat.defer_s < math.inf:
         raise MessageError(f"health beat of {beat.model!r:.60}: counts that cannot be")
     return beat
 

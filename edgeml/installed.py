@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,8 +25,14 @@ MODELS: Final = "models"
 RELEASES: Final = "releases"
 CURRENT: Final = "current"
 """Of an installed model, the link to the release in use."""
+PREVIOUS: Final = "previous"
+"""The link to the release that ran before; renamed before ``current`` is."""
+FACTORY: Final = "factory"
 INSTALLED: Final = "installed.json"
+COMMITTED: Final = "committed"
+"""A file in the folder of a release that was kept after its probation."""
 _SIZE_LIMIT_BYTES: Final = 1024 * 1024
+_RELEASE: Final = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +65,36 @@ class InstalledModel:
         """The link that is renamed to switch."""
         return self.folder / CURRENT
 
+    @property
+    def previous(self) -> Path:
+        """The link to the release that ran before."""
+        return self.folder / PREVIOUS
+
+    @property
+    def factory(self) -> Path:
+        """The folder of a bundle that came with the image."""
+        return self.folder / FACTORY
+
     def release_folder(self, release: int) -> Path:
         return self.releases / str(release)
 
     def running(self) -> int | None:
         """Give the release that ``current`` leads to; ``None`` if it leads to none, or to the factory's."""
-        try:
-            target = self.current.readlink()
-        except OSError:
-            return None
-        if target.parent.name != RELEASES or not target.name.isdecimal():
-            return None
-        return int(target.name)
+        return _release_of(self.current)
+
+    def before(self) -> int | None:
+        """Give the release that ``previous`` leads to; ``None`` if it leads to none."""
+        return _release_of(self.previous)
+
+
+def _release_of(link: Path) -> int | None:
+    try:
+        target = link.readlink()
+    except OSError:
+        return None
+    if target.parent.name != RELEASES or not _RELEASE.fullmatch(target.name):
+        return None
+    return int(target.name)
 
 
 def installed_models(home: Path) -> tuple[InstalledModel, ...]:
@@ -160,7 +185,9 @@ def open_installed(folder: Path) -> Bundle:
         raise BundleError(
             f"{folder}: {MANIFEST} is not the one that was installed; install the release again"
         )
-    bundle = read_folder(folder, lambda manifest: _only(manifest, installation.variants), aside={INSTALLED})
+    bundle = read_folder(
+        folder, lambda manifest: _only(manifest, installation.variants), aside={INSTALLED, COMMITTED}
+    )
     if (bundle.manifest.name, bundle.manifest.release) != (installation.model, installation.release):
         raise BundleError(f"{folder}: {INSTALLED} is of another release; install the release again")
     return bundle

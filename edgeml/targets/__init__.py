@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeml import cpu as cpus
-from edgeml.errors import UsageError
+from edgeml import typed_json
+from edgeml.errors import MessageError, UsageError
 from edgeml.settings import settings
 from edgeml.toml_file import read_toml
 from edgeml.words import RUNTIMES, RuntimeName
@@ -139,6 +140,24 @@ def describe(found: cpus.Cpu, board: str, memory_bytes: int, declared: str = "")
     if kind is None:
         return own
     return replace(own, runtimes=kind.runtimes, accelerators=kind.accelerators, boards=kind.boards)
+
+
+def target_to_json(machine: Target) -> dict[str, Any]:
+    """Give a target as what ``json`` can write."""
+    return typed_json.write(machine) | {"cpu_features": sorted(machine.cpu_features)}
+
+
+def target_from_json(data: object, where: str) -> Target:
+    """Read what :func:`target_to_json` gave, on this or another version of edgeml.
+
+    Raises:
+        MessageError: a field is missing or of a wrong type.
+    """
+    found = typed_json.read(Target, data, where)
+    features: object = found.cpu_features  # a list still
+    if not isinstance(features, list) or not all(isinstance(name, str) for name in features):
+        raise MessageError(f"{where}: cpu_features: must be a list of texts")
+    return replace(found, cpu_features=frozenset(features))
 
 
 def user_folder() -> Path:
