@@ -31,7 +31,7 @@ def artifact(bundle: Bundle, variant: Variant) -> Path:
     names = [entry.path for entry in variant.files]
     if bundle.is_folder:
         for name in names:
-            bundle.read(name)
+            bundle.check(name)
         return bundle.path / names[0]
     key = hashlib.sha256("\n".join(f"{entry.sha256} {entry.path}" for entry in variant.files).encode())
     target = settings().cache_dir / "variants" / key.hexdigest()

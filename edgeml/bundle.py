@@ -271,6 +271,15 @@ class Bundle:
         """
         return b"".join(self._chunks(self._entry(name)))
 
+    def check(self, name: str) -> None:
+        """Read a file's content, without holding it, and compare it with the manifest.
+
+        Raises:
+            BundleError: as :meth:`read`.
+        """
+        for _ in self._chunks(self._entry(name)):
+            pass
+
     def extract(self, folder: Path, names: Iterable[str] | None = None) -> Path:
         """Write files to a new folder, which appears whole or not at all.
 
