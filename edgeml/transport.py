@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +14,31 @@ class CommandResult:
     """What a command left behind."""
 
     exit_code: int
+    """128 + n for a command that signal n ended, as shells say it."""
     stdout: bytes
     stderr: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a transfer is."""
+
+    name: str
+    """The file's path on the machine."""
+    done_bytes: int
+    """With what an earlier transfer had brought."""
+    whole_bytes: int
+    bytes_per_second: float
+    """As measured since this transfer began."""
+
+
+@runtime_checkable
+class ReportsProgress(Protocol):
+    """What a transport has whose transfers take long enough to be watched."""
+
+    def on_progress(self, callback: Callable[[Progress], None] | None) -> None:
+        """Call back during each ``put`` and ``get``, at most some ten times a second."""
+        ...
 
 
 class Transport(Protocol):

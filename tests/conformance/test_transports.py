@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from edgeml import plugins
 from edgeml.errors import UsageError
 from edgeml.testing.transports import TransportContract
+from tests.integration.transports.ssh_server import SshServer, ssh_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class TestLocal(TransportContract):
     @pytest.fixture
     def transport_url(self) -> str:
         return "local:"
+
+
+class TestSsh(TransportContract):
+    """Against a real sshd, as whoever runs the tests."""
+
+    @pytest.fixture(scope="class")
+    def server(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
+        with ssh_server(tmp_path_factory.mktemp("sshd")) as server:
+            yield server
+
+    @pytest.fixture
+    def transport_url(self, server: SshServer) -> str:
+        return server.url
 
 
 def test_local_takes_nothing_behind_the_colon():

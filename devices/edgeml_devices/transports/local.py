@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from edgeml.atomic import replacing_file
 from edgeml.errors import TransportError, UsageError
@@ -16,6 +16,9 @@ from edgeml.transport import CommandResult
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
+
+_SIGNALLED: Final = 128
+"""What shells add to the number of the signal that ended a command."""
 
 
 class LocalTransport:
@@ -52,7 +55,8 @@ class LocalTransport:
                 )
             out.seek(0)
             err.seek(0)
-            return CommandResult(process.returncode, out.read(), err.read())
+            code = process.returncode
+            return CommandResult(code if code >= 0 else _SIGNALLED - code, out.read(), err.read())
 
     def put(self, local: Path, remote: str) -> None:
         self._require_open()
