@@ -10,6 +10,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, Self
 from urllib.parse import quote, urlsplit
@@ -30,11 +31,20 @@ _RETRIES: Final = 6
 _BUSY: Final = frozenset({429, 502, 503, 504})
 """Answers that pass: 502 and 504 are a proxy's whose server restarts."""
 _LONGEST_WAIT_S: Final = 30.0
-_UPLOAD_FAILURES: Final = 8
-"""In a row, without a byte that arrived, before an upload is given up (about 2 minutes)."""
+_FAILURES: Final = 8
+"""In a row, without a byte that arrived, before a blob is given up (about 2 minutes)."""
 _PIECE_BYTES: Final = 8 * 1024 * 1024
 _READ_BYTES: Final = 64 * 1024
+_BODY_LIMIT_BYTES: Final = 64 * 1024 * 1024
+"""More than any document: a page of devices has some hundred kB, a manifest at most 16 MiB."""
 _RANGE: Final = re.compile(r"bytes=0-(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class RefusedError(ServerError):
@@ -128,14 +138,22 @@ class ApiClient:
 
     def get_bytes(self, path: str) -> bytes:
         """Give an answer's body as it stands: signed metadata, a manifest."""
-        return self._checked("GET", path).data
+        return self._checked("GET", path).body
+
+    def find_bytes(self, path: str) -> bytes | None:
+        """Give what :meth:`get_bytes` gives, or ``None`` where the server has no such thing."""
+        answer = self._send("GET", path, {}, None, _retries())
+        if answer.status == 404:  # noqa: PLR2004 - HTTP's
+            return None
+        self._require_success(answer, "GET", path)
+        return answer.body
 
     def exists(self, path: str) -> bool:
         """Say whether a blob is there, by ``HEAD``."""
-        response = self._send("HEAD", path, {}, None, _retries())
-        if response.status == 404:  # noqa: PLR2004 - HTTP's
+        answer = self._send("HEAD", path, {}, None, _retries())
+        if answer.status == 404:  # noqa: PLR2004 - HTTP's
             return False
-        self._require_success(response, "HEAD", path)
+        self._require_success(answer, "HEAD", path)
         return True
 
     def put_bytes(self, path: str, content: bytes) -> Any:
@@ -165,7 +183,7 @@ class ApiClient:
                         raise
                     offset, reason = self._offset(path, size_bytes), error
                 failures = 0 if offset is None or offset > before else failures + 1
-                if failures >= _UPLOAD_FAILURES:
+                if failures >= _FAILURES:
                     raise ServerError(
                         f"{self.server_url}: nothing of {path} arrives behind byte {before}: "
                         f"{reason or 'the server takes no more'}; run the command again to go on from there"
@@ -173,6 +191,54 @@ class ApiClient:
                 if failures:
                     time.sleep(min(_LONGEST_WAIT_S, 0.5 * 2**failures))
         report(size_bytes)
+
+    def download(self, path: str, file: Path, size_bytes: int, *, progress: Progress | None = None) -> None:
+        """Fetch a blob; what ``file`` holds already is not fetched again. Its hash is the caller's to check.
+
+        Args:
+            path: of the blob.
+            file: what comes is appended to it.
+            size_bytes: of the whole blob; more is not taken.
+            progress: called with the bytes that are there.
+        """
+        report: Progress = progress or (lambda _: None)
+        failures = 0
+        with file.open("ab") as target:
+            while (before := target.tell()) < size_bytes:
+                reason = self._append(path, target, size_bytes, report)
+                failures = 0 if target.tell() > before else failures + 1
+                if reason is not None and failures >= _FAILURES:
+                    raise ServerError(f"{self.server_url}: {path} breaks off at byte {before}: {reason}")
+                if failures:
+                    time.sleep(min(_LONGEST_WAIT_S, 0.5 * 2**failures))
+
+    def _append(self, path: str, target: BinaryIO, size_bytes: int, report: Progress) -> str | None:
+        """Fetch the rest of a blob as far as the connection holds; give the reason why it broke off."""
+        offset = target.tell()
+        headers = self._headers | {"Range": f"bytes={offset}-{size_bytes - 1}"}
+        try:
+            response = self._request("GET", path, headers, None, _retries(connect=_RETRIES))
+        except HTTPError as error:
+            raise ServerError(self._unreachable(error)) from error
+        try:
+            resumed = response.status == 206  # noqa: PLR2004 - HTTP's
+            if not resumed and (response.status != 200 or offset):  # noqa: PLR2004 - HTTP's
+                body = response.read(_BODY_LIMIT_BYTES, decode_content=False)
+                self._require_success(_Answer(response.status, response.headers, body), "GET", path)
+                return "the server does not resume"
+            if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
+                return "the server sent another part than was asked for"
+            while target.tell() < size_bytes:
+                chunk = response.read(min(_READ_BYTES, size_bytes - target.tell()), decode_content=False)
+                if not chunk:
+                    return "it ends early"
+                target.write(chunk)
+                report(target.tell())
+        except HTTPError as error:
+            return _plain(error)
+        finally:
+            response.close()
+        return None
 
     def _offset(self, path: str, size_bytes: int) -> int | None:
         """Ask how much of an upload is there; ``None``: it is whole."""
@@ -192,7 +258,7 @@ class ApiClient:
         body = _piece(content, offset, end, report)
         return self._arrived(self._send("PUT", path, headers, body, retries=False), path)
 
-    def _arrived(self, response: urllib3.BaseHTTPResponse, path: str) -> int | None:
+    def _arrived(self, response: _Answer, path: str) -> int | None:
         if response.status != 308:  # noqa: PLR2004 - HTTP's
             self._require_success(response, "PUT", path)
             return None
@@ -226,10 +292,10 @@ class ApiClient:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         again: bool = True,
-    ) -> urllib3.BaseHTTPResponse:
-        response = self._send(method, path, headers or {}, body, _retries(again=again))
-        self._require_success(response, method, path)
-        return response
+    ) -> _Answer:
+        answer = self._send(method, path, headers or {}, body, _retries(again=again))
+        self._require_success(answer, method, path)
+        return answer
 
     def _send(
         self,
@@ -238,19 +304,46 @@ class ApiClient:
         headers: Mapping[str, str],
         body: bytes | Iterator[bytes] | None,
         retries: Retry | Literal[False],
+    ) -> _Answer:
+        tries = _RETRIES if retries and retries.read else 1
+        while True:
+            tries -= 1
+            try:
+                response = self._request(method, path, self._headers | dict(headers), body, retries)
+                try:
+                    content = response.read(_BODY_LIMIT_BYTES + 1, decode_content=False)
+                finally:
+                    response.release_conn()
+            except HTTPError as error:
+                # urllib3 tries again by itself until the body begins
+                if tries > 0 and not isinstance(error, MaxRetryError):
+                    continue
+                raise ServerError(self._unreachable(error)) from error
+            if len(content) > _BODY_LIMIT_BYTES:
+                response.close()
+                raise ServerError(
+                    f"{self.server_url}{path}: the answer does not end; is this an edgeml server?"
+                )
+            return _Answer(response.status, response.headers, content)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | Iterator[bytes] | None,
+        retries: Retry | Literal[False],
     ) -> urllib3.BaseHTTPResponse:
-        try:
-            return self._pool.request(
-                method,
-                f"{self.server_url}{path}",
-                headers=self._headers | dict(headers),
-                body=body,
-                redirect=False,
-                timeout=_TIMEOUT,
-                retries=retries,
-            )
-        except HTTPError as error:
-            raise ServerError(self._unreachable(error)) from error
+        return self._pool.request(
+            method,
+            f"{self.server_url}{path}",
+            headers=headers,
+            body=body,
+            redirect=False,
+            timeout=_TIMEOUT,
+            retries=retries,
+            preload_content=False,
+        )
 
     def _unreachable(self, error: HTTPError) -> str:
         reason = error.reason if isinstance(error, MaxRetryError) and error.reason else error
@@ -264,10 +357,10 @@ class ApiClient:
             "is the server running, and the address (--server, EDGEML_SERVER) right?"
         )
 
-    def _require_success(self, response: urllib3.BaseHTTPResponse, method: str, path: str) -> None:
+    def _require_success(self, response: _Answer, method: str, path: str) -> None:
         if 200 <= response.status < 300:  # noqa: PLR2004 - HTTP's
             return
-        said = _error_message(response.data)
+        said = _error_message(response.body)
         if said is None:
             location = response.headers.get("Location")
             said = (
@@ -277,11 +370,11 @@ class ApiClient:
             )
         raise RefusedError(f"{self.server_url}: {said}{_next_step(response.status)}", response.status)
 
-    def _parsed(self, response: urllib3.BaseHTTPResponse, path: str) -> Any:
-        if not response.data:
+    def _parsed(self, response: _Answer, path: str) -> Any:
+        if not response.body:
             return None
         try:
-            return json.loads(response.data)
+            return json.loads(response.body)
         except ValueError as error:
             raise ServerError(
                 f"{self.server_url}{path} did not answer with JSON; is this the address of an edgeml server?"
