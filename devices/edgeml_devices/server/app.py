@@ -1,0 +1,162 @@
+"""The HTTP application: routes, what runs beside them, and how errors are answered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DBAPIError
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+import edgeml
+from edgeml.errors import EdgemlError, GateError, MessageError, TrustError, UsageError
+from edgeml_devices.server import polls
+from edgeml_devices.server.auth import RefusalLog
+from edgeml_devices.server.database import Database
+from edgeml_devices.server.directory import Directory
+from edgeml_devices.server.migrate import migrate
+from edgeml_devices.server.refusals import RefusalError, error_answer
+from edgeml_devices.server.services import Services
+from edgeml_devices.server.settings import ServerSettings
+
+_LOG = logging.getLogger(__name__)
+_FLUSH_S: Final = 5.0
+
+
+def create_app(settings: ServerSettings) -> FastAPI:
+    """Make the application. Its lifespan opens and migrates the database."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with _services(settings) as services:
+            app.state.services = services
+            yield
+
+    app = _App(
+        title="edgeml server",
+        version=edgeml.__version__,
+        description="Devices, releases and rollouts. Send `Authorization: Bearer TOKEN`.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
+    )
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+    return app
+
+
+class _App(FastAPI):
+    """FastAPI, but polls pass it by: ten thousand of them wait at a time."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == polls.PATH and scope["method"] == "GET":
+            try:
+                await polls.answer_poll(self.state.services, scope, send)
+            except Exception as error:  # noqa: BLE001 - answered as everywhere else
+                answer = await _answer_error(Request(scope), error)
+                await answer(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            polls.document(super().openapi())
+        return super().openapi()
+
+
+@asynccontextmanager
+async def _services(settings: ServerSettings) -> AsyncIterator[Services]:
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    database = await Database.open(settings.url)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(database.close)
+        await migrate(database)
+        directory, refusals = Directory(database), RefusalLog(database)
+        await directory.load()
+        stack.push_async_callback(directory.flush_seen)
+        stack.push_async_callback(refusals.flush)
+        async with asyncio.TaskGroup() as beside:
+            tasks = [beside.create_task(_repeat(_FLUSH_S, directory.flush_seen))]
+            if database.dialect == "postgresql":
+                from edgeml_devices.server.listening import listen
+
+                tasks.append(beside.create_task(listen(database, directory)))
+            yield Services(settings, database, directory, refusals)
+            for task in tasks:
+                task.cancel()
+
+
+async def _repeat(every_s: float, work: Any) -> None:
+    """Do something again and again; a failure is logged, and the next turn tries again."""
+    while True:
+        await asyncio.sleep(every_s)
+        try:
+            await work()
+        except Exception:  # noqa: BLE001 - the next turn tries again
+            _LOG.exception("work beside the requests failed")
+
+
+# --- errors
+
+
+def _answer(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(body, status, headers)
+
+
+async def _refusal(_: Request, error: RefusalError) -> JSONResponse:
+    return _answer(error.status, error.answer(), error.headers)
+
+
+async def _edgeml_error(_: Request, error: Exception) -> JSONResponse:
+    status = next((status for kind, status in _STATUSES.items() if isinstance(error, kind)), 500)
+    return _answer(status, error_answer(status, str(error)))
+
+
+async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    """Name the first field that is wrong, as the agent's messages do."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return _answer(400, error_answer(400, f"{place}: {first['msg']}"))
+
+
+async def _http(_: Request, error: HTTPException) -> JSONResponse:
+    return _answer(
+        error.status_code, error_answer(error.status_code, str(error.detail)), dict(error.headers or {})
+    )
+
+
+async def _database_busy(_: Request, error: Exception) -> JSONResponse:
+    _LOG.error("the database failed: %s", error)
+    return _answer(
+        503, error_answer(503, "the database does not answer; try again later"), {"Retry-After": "5"}
+    )
+
+
+async def _unexpected(_: Request, error: Exception) -> JSONResponse:
+    _LOG.error("a request failed", exc_info=error)
+    return _answer(500, error_answer(500, "the server failed at this; its log has the details"))
+
+
+async def _answer_error(request: Request, error: Exception) -> JSONResponse:
+    handler = next(handler for kind, handler in _HANDLERS.items() if isinstance(error, kind))
+    answer: JSONResponse = await handler(request, error)
+    return answer
+
+
+_STATUSES: Final = {MessageError: 400, UsageError: 400, TrustError: 403, GateError: 409}
+_HANDLERS: Final[dict[type[Exception], Any]] = {
+    RefusalError: _refusal,
+    EdgemlError: _edgeml_error,
+    RequestValidationError: _invalid,
+    HTTPException: _http,
+    DBAPIError: _database_busy,
+    Exception: _unexpected,
+}

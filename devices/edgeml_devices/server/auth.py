@@ -1,0 +1,180 @@
+"""Who calls: bearer tokens of 256 random bits, kept as SHA-256, and roles that include those below.
+
+A refusal goes to the audit log; the same of the same caller once a minute, with its count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy import insert, select
+
+from edgeml_devices.server import audit
+from edgeml_devices.server.database import Database, Transaction
+from edgeml_devices.server.refusals import RefusalError
+from edgeml_devices.server.services import Services, get_services
+from edgeml_devices.server.tables import tokens
+
+Role = Literal["admin", "operator", "viewer", "device"]
+RANKS: Final = {"device": 0, "viewer": 1, "operator": 2, "admin": 3}
+_BEARER = HTTPBearer(auto_error=False, description="A token: `edgeml tokens create`, or a device's own.")
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Whoever calls, known by a token."""
+
+    role: Role
+    id: str
+    """Of the token, or of the device."""
+    name: str
+
+    def __str__(self) -> str:
+        return f"device:{self.id}" if self.role == "device" else f"{self.role}:{self.name}"
+
+    def may(self, role: Role) -> bool:
+        """Say whether it may do what the role may."""
+        return RANKS[self.role] >= RANKS[role]
+
+
+def hash_token(token: str) -> bytes:
+    """Give a token's SHA-256, by which it is found: no comparison of secrets, so no timing."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def new_secret() -> str:
+    """Make a token: 256 random bits, URL-safe."""
+    return secrets.token_urlsafe(32)
+
+
+async def make_token(tx: Transaction, actor: object, name: str, role: Role) -> tuple[str, str]:
+    """Make a token of a person or a program; give its id and the secret, which is kept nowhere."""
+    secret, id_ = new_secret(), secrets.token_hex(8)
+    row = {
+        "id": id_,
+        "name": name,
+        "role": role,
+        "sha256": hash_token(secret).hex(),
+        "created_at": time.time(),
+    }
+    await tx.connection.execute(insert(tokens).values(row))
+    await audit.record(tx, actor, "token.create", name, {"role": role, "id": id_})
+    return id_, secret
+
+
+async def find_actor(services: Services, token: str) -> Actor | None:
+    """Give whose token it is; ``None``: nobody's, or a revoked one."""
+    sha256 = hash_token(token)
+    known = services.directory.by_token(sha256)
+    if known is None:
+        async with services.database.reading() as connection:
+            statement = select(tokens.c.role, tokens.c.id, tokens.c.name).where(
+                tokens.c.sha256 == sha256.hex(), tokens.c.revoked_at.is_(None)
+            )
+            row = (await connection.execute(statement)).first()
+        if row is not None:
+            return Actor(row.role, row.id, row.name)
+        known = await services.directory.find(sha256)
+    if known is None:
+        return None
+    services.directory.note_seen(known)
+    return Actor("device", known.id, known.id)
+
+
+async def refused(services: Services, request: Request, actor: Actor | None, message: str) -> RefusalError:
+    """Have a refusal in the audit log, and give the error to raise: 401 to a stranger, else 403."""
+    who = str(actor) if actor else f"anonymous:{caller_address(request)}"
+    what = f"{request.method} {request.url.path}"
+    await services.refusals.note(who, what, message)
+    if actor is None:
+        return RefusalError(401, message, headers={"WWW-Authenticate": "Bearer"})
+    return RefusalError(403, message)
+
+
+def caller_address(request: Request) -> str:
+    """Give the address of whoever called, as the proxy says it where there is one."""
+    return request.client.host if request.client else "unknown"
+
+
+def require_role(role: Role) -> Callable[..., Awaitable[Actor]]:
+    """Give a dependency that lets those through who may do what ``role`` may."""
+
+    async def check(
+        request: Request,
+        services: Annotated[Services, Depends(get_services)],
+        bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
+    ) -> Actor:
+        if bearer is None or not bearer.credentials:
+            raise await refused(services, request, None, "no token; send Authorization: Bearer TOKEN")
+        actor = await find_actor(services, bearer.credentials)
+        if actor is None:
+            raise await refused(services, request, None, "this token is unknown, or it was revoked")
+        if not actor.may(role):
+            raise await refused(
+                services, request, actor, f"this needs the role {role}, the token has {actor.role}"
+            )
+        return actor
+
+    return check
+
+
+async def require_device(
+    request: Request,
+    services: Annotated[Services, Depends(get_services)],
+    actor: Annotated[Actor, Depends(require_role("device"))],
+) -> Actor:
+    """Let a device through, and nobody else: it speaks for itself."""
+    if actor.role != "device":
+        raise await refused(services, request, actor, "only a device may report for itself")
+    return actor
+
+
+Admin = Annotated[Actor, Depends(require_role("admin"))]
+Operator = Annotated[Actor, Depends(require_role("operator"))]
+Viewer = Annotated[Actor, Depends(require_role("viewer"))]
+Device = Annotated[Actor, Depends(require_device)]
+
+
+class RefusalLog:
+    """Refusals on their way to the audit log, so few that a flood of them fills no disk."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._counts: dict[tuple[str, str], int] = {}
+        self._begun = time.monotonic()
+
+    async def note(self, actor: str, what: str, reason: str) -> None:
+        """Write the first of a minute; count the others of the same actor and reason."""
+        if time.monotonic() - self._begun > _MINUTE_S:
+            await self.flush()
+        key = (
+            actor if len(self._counts) < _CALLERS or (actor, reason) in self._counts else "anonymous:many",
+            reason,
+        )
+        self._counts[key] = self._counts.get(key, 0) + 1
+        if self._counts[key] == 1:
+            async with self._database.writing() as transaction:
+                await audit.record(transaction, key[0], "refused", what, {"reason": reason})
+
+    async def flush(self) -> None:
+        """Write the counts of the minute that ends."""
+        counts, self._counts, self._begun = self._counts, {}, time.monotonic()
+        again = [(actor, reason, count - 1) for (actor, reason), count in counts.items() if count > 1]
+        if again:
+            async with self._database.writing() as transaction:
+                for actor, reason, count in again:
+                    await audit.record(
+                        transaction, actor, "refused", "again", {"reason": reason, "count": count}
+                    )
+
+
+_MINUTE_S: Final = 60.0
+_CALLERS: Final = 200
+"""Different callers and reasons written a minute; the others are counted together."""

@@ -1,0 +1,183 @@
+"""``edgeml server``: run it, and look after its data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeml.commands.json_output import json_option, print_json
+
+if TYPE_CHECKING:
+    from edgeml_devices.server.settings import ServerSettings
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.group()
+def server() -> None:
+    """Devices, releases and rollouts of a fleet, over HTTP."""
+
+
+def _place(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the two options that say which server's data."""
+    for option in (
+        click.option(
+            "--database",
+            metavar="URL",
+            envvar="EDGEML_DATABASE",
+            default="",
+            help="postgresql://USER:PASSWORD@HOST/NAME (EDGEML_DATABASE); by default SQLite in the folder.",
+        ),
+        click.option(
+            "--data",
+            metavar="FOLDER",
+            envvar="EDGEML_SERVER_DATA",
+            type=click.Path(path_type=Path, file_okay=False),
+            help="Where the server keeps everything (EDGEML_SERVER_DATA).",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@server.command()
+@_place
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0: all.")
+@click.option(
+    "--port", default=8350, show_default=True, type=click.IntRange(0, 65535), help="0: any free port."
+)
+@click.option("--tls-cert", metavar="FILE", type=_FILE, help="Certificate with its chain, PEM.")
+@click.option("--tls-key", metavar="FILE", type=_FILE, help="The certificate's key, PEM.")
+@click.option("--behind-proxy", is_flag=True, help="Believe the X-Forwarded headers of whoever connects.")
+@click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Processes; with PostgreSQL only.",
+)
+def run(data: Path | None, database: str, **options: Any) -> None:
+    """Run the server until it is told to end (Ctrl+C, SIGTERM).
+
+    The first start makes the data folder and prints an admin token, once.
+
+    \b
+    Examples:
+      edgeml server run
+      edgeml server run --host 0.0.0.0 --tls-cert server.pem --tls-key server.key
+      edgeml server run --database postgresql://edgeml@db/edgeml --workers 4 --behind-proxy
+    """  # noqa: D301 - \b is for click
+    from edgeml_devices.server import process
+    from edgeml_devices.server.settings import ServerSettings
+
+    settings = ServerSettings(data or _default_data(), database, **options)
+    first_token = process.prepare(settings)
+    listening = process.open_socket(settings)
+    address = process.url_of(settings, listening)
+    if first_token is not None:
+        _greet(address, first_token)
+    click.echo(f"edgeml server listens on {address}; data in {settings.data}")
+    if settings.workers == 1:
+        process.serve(settings, listening)
+    else:
+        process.supervise(settings, listening)
+
+
+def _greet(address: str, token: str) -> None:
+    click.echo(
+        "This is the admin token. It is shown once:\n\n"
+        f"  export EDGEML_SERVER={address}\n"
+        f"  export EDGEML_TOKEN={token}\n\n"
+        "Next, with these two set:\n\n"
+        "  edgeml repo init            # keys of the signed repository\n"
+        "  edgeml publish BUNDLE       # a release\n"
+        "  edgeml tokens join          # lets devices in\n"
+    )
+
+
+@server.command()
+@_place
+@json_option
+def migrate(data: Path | None, database: str, as_json: bool) -> None:
+    """Bring the database's tables to this version; the server does so itself when it starts.
+
+    \b
+    Example:
+      edgeml server migrate --data /var/lib/edgeml-server
+    """  # noqa: D301 - as above
+    import asyncio
+
+    settings = _settings(data, database)
+
+    async def run() -> tuple[str | None, str]:
+        from edgeml_devices.server.database import Database
+        from edgeml_devices.server.migrate import migrate
+
+        opened = await Database.open(settings.url)
+        try:
+            return await migrate(opened)
+        finally:
+            await opened.close()
+
+    before, now = asyncio.run(run())
+    if as_json:
+        print_json({"before": before, "now": now})
+    else:
+        click.echo(
+            f"the tables are at step {now}" + ("" if before == now else f", before: {before or 'none'}")
+        )
+
+
+@server.command()
+@_place
+@click.option("--name", default="console", show_default=True, help="Whose it is; the audit log shows it.")
+@json_option
+def token(data: Path | None, database: str, name: str, as_json: bool) -> None:
+    """Make an admin token, on the server's machine: for when it was lost.
+
+    \b
+    Example:
+      edgeml server token --name alice
+    """  # noqa: D301 - as above
+    import asyncio
+
+    from edgeml_devices.server import auth
+
+    settings = _settings(data, database)
+
+    async def make() -> tuple[str, str]:
+        from edgeml_devices.server.database import Database
+
+        opened = await Database.open(settings.url)
+        try:
+            async with opened.writing() as transaction:
+                return await auth.make_token(transaction, "server", name, "admin")
+        finally:
+            await opened.close()
+
+    id_, secret = asyncio.run(make())
+    if as_json:
+        print_json({"id": id_, "name": name, "role": "admin", "token": secret})
+    else:
+        click.echo(secret)
+
+
+def _settings(data: Path | None, database: str) -> ServerSettings:
+    """Give the settings of a server that was started before."""
+    from edgeml.errors import UsageError
+    from edgeml_devices.server.settings import ServerSettings
+
+    settings = ServerSettings(data or _default_data(), database)
+    if not settings.data.is_dir():
+        raise UsageError(f"no server's data in {settings.data}; give its folder (--data) or start it (run)")
+    return settings
+
+
+def _default_data() -> Path:
+    if os.geteuid() == 0:
+        return Path("/var/lib/edgeml-server")
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "edgeml-server"

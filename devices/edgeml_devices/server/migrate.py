@@ -1,0 +1,52 @@
+"""Brings a database's tables to the shape that this version of the server needs.
+
+Every process does it when it starts; a lock makes the second wait for the first and find nothing to do.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+
+from edgeml.errors import ServerError
+from edgeml_devices.server.database import Database
+
+_LOCK: Final = 0x65646765_6D696772
+"""PostgreSQL's advisory lock of the tables ("edgemigr")."""
+
+
+async def migrate(database: Database) -> tuple[str | None, str]:
+    """Run what is missing, all of it or nothing; give the step before and the step now.
+
+    Raises:
+        ServerError: the database was made by a newer version of edgeml.
+    """
+    async with database.writing() as transaction:
+        if database.dialect == "postgresql":
+            await transaction.connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        return await transaction.connection.run_sync(_upgrade)
+
+
+def _upgrade(connection: Connection) -> tuple[str | None, str]:
+    config = Config()
+    config.set_main_option("script_location", str(files("edgeml_devices.server") / "migrations"))
+    config.attributes["connection"] = connection
+    steps = ScriptDirectory.from_config(config)
+    newest = steps.get_current_head()
+    before = MigrationContext.configure(connection).get_current_revision()
+    if newest is None or (
+        before is not None and before not in {step.revision for step in steps.walk_revisions()}
+    ):
+        raise ServerError(
+            f"the database is at step {before}, which this version of edgeml does not know; "
+            "run the newer version that made it, or restore a backup of this one"
+        )
+    if before != newest:
+        command.upgrade(config, newest)
+    return before, newest
