@@ -37,7 +37,7 @@ class ReportsProgress(Protocol):
     """What a transport has whose transfers take long enough to be watched."""
 
     def on_progress(self, callback: Callable[[Progress], None] | None) -> None:
-        """Call back during each ``put`` and ``get``, at most some ten times a second."""
+        """Call back in the course of each ``put`` and ``get``."""
         ...
 
 

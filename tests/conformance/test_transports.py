@@ -8,11 +8,11 @@ import pytest
 
 from edgeml import plugins
 from edgeml.errors import UsageError
-from edgeml.testing.transports import TransportContract
+from edgeml.testing.transports import RemoteTransportContract, TransportContract
 from tests.integration.transports.ssh_server import SshServer, ssh_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 class TestLocal(TransportContract):
@@ -21,7 +21,7 @@ class TestLocal(TransportContract):
         return "local:"
 
 
-class TestSsh(TransportContract):
+class TestSsh(RemoteTransportContract):
     """Against a real sshd, as whoever runs the tests."""
 
     @pytest.fixture(scope="class")
@@ -32,6 +32,10 @@ class TestSsh(TransportContract):
     @pytest.fixture
     def transport_url(self, server: SshServer) -> str:
         return server.url
+
+    @pytest.fixture
+    def cut(self, server: SshServer) -> Callable[[], None]:
+        return server.cut
 
 
 def test_local_takes_nothing_behind_the_colon():

@@ -165,8 +165,9 @@ class SshClient:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
-    def failure(self, said: bytes, doing: str) -> TransportError:
-        """Make an error of what the client printed."""
+    def lost(self, said: bytes, doing: str) -> TransportError:
+        """Make an error of what the client printed when it could not go on; the connection is closed."""
+        self.close()
         return TransportError(f"{self.address.url}: {doing}: {explained(said, self.address)}")
 
     def _open_master(self) -> None:
@@ -182,10 +183,9 @@ class SshClient:
             self._master = master
             if not _says(master, word.encode(), OPEN_TIMEOUT_S):
                 timed_out = master.poll() is None
-                self.close()
                 said.seek(0)
                 text = b"it did not answer in time" if timed_out else said.read()
-                raise self.failure(text, "cannot connect")
+                raise self.lost(text, "cannot connect")
 
     def _arguments(self, mode: str) -> Sequence[str]:
         socket = f"{self._folder}/s".replace("%", "%%")

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _READ_BYTES: Final = 1 << 20
-_REPORT_EVERY_S: Final = 0.1
+_REPORT_EVERY_S: Final = 0.5
+_REPORTS: Final = 100
 
 
 def file_size_and_sha256(file: IO[bytes], limit: int | None = None) -> tuple[int, str]:
@@ -94,7 +95,7 @@ class PartialFile:
 
 
 class Meter:
-    """Tells how far a transfer is and how fast it goes, as measured."""
+    """Tells at each hundredth of a file, and twice a second, how far its transfer is and how fast."""
 
     def __init__(
         self, name: str, begun_bytes: int, whole_bytes: int, callback: Callable[[Progress], None] | None
@@ -105,15 +106,17 @@ class Meter:
         self._whole_bytes = whole_bytes
         self._callback = callback
         self._begun = time.monotonic()
-        self._reported = 0.0
+        self._reported = self._begun
+        self._step = -1
 
     def add(self, size_bytes: int) -> None:
         """Count bytes that have arrived."""
         self._done_bytes += size_bytes
-        now = time.monotonic()
         if self._callback is None:
             return
-        if now - self._reported >= _REPORT_EVERY_S or self._done_bytes >= self._whole_bytes:
-            self._reported = now
+        now = time.monotonic()
+        step = self._done_bytes * _REPORTS // self._whole_bytes
+        if now - self._reported >= _REPORT_EVERY_S or step > self._step:
+            self._reported, self._step = now, step
             rate = (self._done_bytes - self._begun_bytes) / max(now - self._begun, 1e-6)
             self._callback(Progress(self._name, self._done_bytes, self._whole_bytes, rate))

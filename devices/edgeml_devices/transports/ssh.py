@@ -158,10 +158,11 @@ class SshTransport:
         fields = head.decode(errors="replace").split()
         if not newline or len(fields) != 3:  # noqa: PLR2004 - code and two sizes
             if late:
+                self._client.close()
                 raise TransportError(
                     f"{over}, and the machine no longer answers; when it lives, the command is killed there"
                 )
-            raise self._client.failure(said, f"the connection was lost while {shown(argv)} ran")
+            raise self._client.lost(said, f"the connection was lost while {shown(argv)} ran")
         code, out_bytes, err_bytes = fields[0], int(fields[1]), int(fields[2])
         if code == "late":
             raise TransportError(f"{over} and was killed; give it more time or find out what it waits for")
@@ -174,7 +175,7 @@ class SshTransport:
                 f"{self._url}: {shown(argv)} could not be started: no temporary folder can be made there"
             )
         if len(body) != out_bytes + err_bytes:
-            raise self._client.failure(said, f"the connection was lost after {shown(argv)} had run")
+            raise self._client.lost(said, f"the connection was lost after {shown(argv)} had run")
         return CommandResult(int(code), body[:out_bytes], body[out_bytes:])
 
     def _part_size(self, file: IO[bytes], part: str, size: int, doing: str) -> int:
@@ -249,7 +250,7 @@ class SshTransport:
 
     def _check(self, exit_code: int, said: bytes, doing: str) -> None:
         if exit_code == LOST or exit_code < 0:
-            raise self._client.failure(said, doing)
+            raise self._client.lost(said, doing)
         if exit_code:
             text = " ".join(said.decode(errors="replace").split())[-300:]
             raise TransportError(f"{self._url}: {doing}: {text or f'exit code {exit_code}'}")

@@ -1,15 +1,16 @@
-"""A real sshd on a free loopback port, with its own host key and one authorized key, in a folder of its own."""
+"""A real sshd on a free loopback port, with a host key and an authorized key in a folder of its own."""
 
 from __future__ import annotations
 
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -45,15 +46,14 @@ class SshServer:
 
     def children(self) -> list[int]:
         """Give the processes that serve connections."""
-        found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True)
-        return [int(pid) for pid in found.stdout.split()]
+        return _children(self.process.pid)
 
     def cut(self) -> None:
-        """Kill what serves the connections, with all of its processes, as a machine that dies does not."""
+        """Kill what serves the connections with its shells; what these started is left to find out."""
         for pid in self.children():
-            below = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True)
-            for process in (*below.stdout.split(), str(pid).encode()):
-                subprocess.run(["kill", "-9", process.decode()], check=False, stderr=subprocess.DEVNULL)
+            for process in (*_children(pid), pid):
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
 
 
 @contextmanager
@@ -106,6 +106,11 @@ def ssh_server(folder: Path, *more: str) -> Iterator[SshServer]:
         server.cut()
         process.terminate()
         process.wait()
+
+
+def _children(pid: int) -> list[int]:
+    argv = ["ps", "-o", "pid=", "--ppid", str(pid)]
+    return [int(word) for word in subprocess.run(argv, check=False, capture_output=True).stdout.split()]
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
