@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from edgeml.engines import version_fits
+from edgeml import plugins
+from edgeml.engines import engine, version_fits
 from edgeml.errors import BundleError, EngineMissingError, EngineVersionError, UsageError
 from edgeml.manifest import Manifest, Variant
 from edgeml.targets import Target, named_target
@@ -66,6 +67,19 @@ def choose(
         raise BundleError(f"no variant of {manifest.name} suits this machine: {reasons}")
     ranked = sorted(fit, key=lambda one: (_rank(one, machine), _chosen(one, machine), _latency(one)))
     return [Choice(one, _warning(manifest, one, machine)) for one in ranked]
+
+
+def lacking_here(variant: Variant) -> str | None:
+    """Say why a variant's engine cannot be used by this interpreter; ``None`` if it can."""
+    if variant.runtime not in plugins.names(plugins.RUNTIME_GROUP):
+        return f"no runtime {variant.runtime} is installed: pip install 'edgeml-runtimes[{variant.runtime}]'"
+    found = engine(variant.runtime)
+    if found is None or found.lacking is not None:
+        return None if found is None else found.lacking
+    if found.version is not None and not version_fits(found.version, variant.runtime_version):
+        wanted = variant.runtime_version
+        return f"{variant.name} needs {found.distribution} {wanted}, {found.version} is here: {found.install}"
+    return None
 
 
 def fitting(manifest: Manifest, machine: Target, engines: Mapping[str, str]) -> Sequence[Choice]:

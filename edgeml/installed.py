@@ -80,21 +80,25 @@ class InstalledModel:
 
     def running(self) -> int | None:
         """Give the release that ``current`` leads to; ``None`` if it leads to none, or to the factory's."""
-        return _release_of(self.current)
+        return _release_behind(self.current)
 
     def before(self) -> int | None:
         """Give the release that ``previous`` leads to; ``None`` if it leads to none."""
-        return _release_of(self.previous)
+        return _release_behind(self.previous)
 
 
-def _release_of(link: Path) -> int | None:
+def release_of(folder: Path) -> int | None:
+    """Give the number of a release folder, by its path alone; ``None`` for another folder."""
+    if folder.parent.name != RELEASES or not _RELEASE.fullmatch(folder.name):
+        return None
+    return int(folder.name)
+
+
+def _release_behind(link: Path) -> int | None:
     try:
-        target = link.readlink()
+        return release_of(link.readlink())
     except OSError:
         return None
-    if target.parent.name != RELEASES or not _RELEASE.fullmatch(target.name):
-        return None
-    return int(target.name)
 
 
 def installed_models(home: Path) -> tuple[InstalledModel, ...]:
@@ -124,6 +128,11 @@ class Installation:
     schema: int = 1
 
 
+def is_installed(folder: Path) -> bool:
+    """Say whether a folder is a release folder that an installer finished."""
+    return (folder / INSTALLED).is_file()
+
+
 def read_installation(folder: Path) -> Installation:
     """Read ``installed.json`` of a release folder.
 
@@ -134,11 +143,14 @@ def read_installation(folder: Path) -> Installation:
     try:
         with path.open("rb") as file:
             text = file.read(_SIZE_LIMIT_BYTES)
-        return typed_json.read(Installation, typed_json.parse(text, str(path)), str(path))
+        found = typed_json.read(Installation, typed_json.parse(text, str(path)), str(path))
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}; install the release again") from error
     except MessageError as error:
         raise BundleError(f"{error}; install the release again") from error
+    if not found.variants:
+        raise BundleError(f"{path}: variants: names none; install the release again")
+    return found
 
 
 def write_installation(folder: Path, installation: Installation) -> None:
@@ -173,7 +185,7 @@ def open_installed(folder: Path) -> Bundle:
             not the one that was installed.
         UnsafeFileError: it holds links.
     """
-    if not (folder / INSTALLED).exists():
+    if not is_installed(folder):
         return open_bundle(folder)
     installation = read_installation(folder)
     try:
@@ -191,6 +203,15 @@ def open_installed(folder: Path) -> Bundle:
     if (bundle.manifest.name, bundle.manifest.release) != (installation.model, installation.release):
         raise BundleError(f"{folder}: {INSTALLED} is of another release; install the release again")
     return bundle
+
+
+def open_release(path: Path) -> Bundle:
+    """Open a bundle file, an extracted bundle, or a release folder with the variants that are here.
+
+    Raises:
+        BundleError, UnsafeFileError: as ``edgeml.bundle.open_bundle``.
+    """
+    return open_installed(path) if path.is_dir() else open_bundle(path)
 
 
 def _only(manifest: Manifest, variants: Iterable[str]) -> Manifest:

@@ -6,15 +6,15 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from edgeml import plugins
-from edgeml.choice import Choice, choose, options_here
-from edgeml.engines import engine, version_fits
+from edgeml.choice import Choice, choose, lacking_here, options_here
+from edgeml.engines import engine
 from edgeml.errors import BundleError, EngineMissingError, ModelFileError, UsageError
 from edgeml.formats import TITLE, identify
 from edgeml.manifest import Manifest, Variant
-from edgeml.model import Model, ModelSpec
+from edgeml.model import Loaded, Model, ModelSpec, loaded
 from edgeml.runtime import Runtime, Session
 from edgeml.settings import settings
 from edgeml.targets import host
@@ -23,9 +23,7 @@ from edgeml.words import FORMAT_OF_RUNTIME, RUNTIME_OF_FORMAT, Format, RuntimeNa
 
 if TYPE_CHECKING:
     from edgeml.bundle import Bundle
-
-CURRENT: Final = "current"
-"""Of an installed model, the link to the release in use."""
+    from edgeml.installed import InstalledModel
 
 
 class OtherMachineWarning(UserWarning):
@@ -39,6 +37,7 @@ def load(
     variant: str | None = None,
     threads: int | None = None,
     options: Mapping[str, str] | None = None,
+    follow: bool = True,
 ) -> Model:
     """Load a model to run on this machine.
 
@@ -49,6 +48,8 @@ def load(
         variant: use this one of the bundle; by default what suits this machine best.
         threads: engine threads; by default as many as the variant was measured with, else 1.
         options: engine options as texts, over those that the variant was measured with.
+        follow: whether an installed model goes over to a new release when the device switches, with the
+            same arguments, and tells the device's agent how it does. What has a path stays as it is.
 
     Warns:
         OtherMachineWarning: nothing in the bundle was made for this kind of machine.
@@ -60,37 +61,54 @@ def load(
         EngineMissingError: no engine that could run it is installed; says how to install one.
         InferenceError: the engine refuses the model.
     """
-    from edgeml.bundle import is_bundle, open_bundle  # half of the import's time, paid when it is used
-
     if threads is not None and threads < 1:
         raise UsageError(f"threads={threads}: use 1 or more")
     texts = dict(options or {}) | ({} if threads is None else {"threads": str(threads)})
-    path = _locate(source)
+    path = Path(source)
+    if isinstance(source, Path) or path.exists() or path.suffix or len(path.parts) != 1:
+        return Model(_load(path, runtime, variant, texts))
+    from edgeml.following import follow_current, load_current
+
+    model = _installed(source)
+
+    def load_release(folder: Path) -> Loaded:
+        return _load(folder, runtime, variant, texts)
+
+    if follow:
+        return follow_current(model, load_release)
+    return Model(load_current(model, load_release)[1])
+
+
+def _load(path: Path, runtime: str | None, variant: str | None, texts: Mapping[str, str]) -> Loaded:
+    from edgeml.bundle import is_bundle  # half of the import's time, paid when it is used
+
     if is_bundle(path):
-        return _load_bundle(open_bundle(path), runtime, variant, texts)
+        return _load_bundle(path, runtime, variant, texts)
     if variant is not None:
         raise UsageError(f"{path} is a model file, not a bundle: it has no variant {variant!r}")
     return _load_file(path, runtime, texts)
 
 
-def _locate(source: str | Path) -> Path:
-    path = Path(source)
-    if isinstance(source, Path) or path.exists() or path.suffix or len(path.parts) != 1:
-        return path
-    installed = settings().home / "models" / source
-    if not (installed / CURRENT).exists():
-        folder = installed.parent
-        names = sorted(place.parent.name for place in folder.glob(f"*/{CURRENT}"))
-        known = ", ".join(names) or "none"
-        raise UsageError(f"no file and no installed model {source!r}; installed in {folder}: {known}")
-    # one release, even if `current` is switched while it loads
-    return (installed / CURRENT).resolve()
+def _installed(name: str) -> InstalledModel:
+    """Find an installed model.
+
+    Raises:
+        UsageError: none of that name has a current release; lists those that have.
+    """
+    from edgeml.bundle import is_bundle_name
+    from edgeml.installed import MODELS, InstalledModel, installed_models
+
+    home = settings().home
+    if is_bundle_name(name) and InstalledModel(home, name).current.exists():
+        return InstalledModel(home, name)
+    names = ", ".join(model.name for model in installed_models(home) if model.current.exists()) or "none"
+    raise UsageError(f"no file and no installed model {name!r}; installed in {home / MODELS}: {names}")
 
 
 # --- model files
 
 
-def _load_file(path: Path, runtime: str | None, texts: Mapping[str, str]) -> Model:
+def _load_file(path: Path, runtime: str | None, texts: Mapping[str, str]) -> Loaded:
     found = identify(path)
     reader = RUNTIME_OF_FORMAT.get(found)
     if runtime is None:
@@ -99,7 +117,7 @@ def _load_file(path: Path, runtime: str | None, texts: Mapping[str, str]) -> Mod
         raise ModelFileError(f"{path} is {TITLE[found]}, which {runtime} does not read; convert it first")
     driver = _driver(runtime)
     session = driver.load(path, driver.options(texts))
-    return Model(session, ModelSpec(session.inputs, session.outputs), name=path.stem, runtime=runtime)
+    return loaded(session, ModelSpec(session.inputs, session.outputs), name=path.stem, runtime=runtime)
 
 
 def _installed_reader(path: Path, found: Format, reader: RuntimeName | None) -> str:
@@ -122,20 +140,25 @@ def _driver(runtime: str) -> Runtime:
 # --- bundles
 
 
-def _load_bundle(bundle: Bundle, runtime: str | None, variant: str | None, texts: Mapping[str, str]) -> Model:
+def _load_bundle(path: Path, runtime: str | None, variant: str | None, texts: Mapping[str, str]) -> Loaded:
     from edgeml import artifact_cache
+    from edgeml.installed import is_installed, open_release
 
+    bundle = open_release(path)
     manifest = bundle.manifest
-    chosen, driver = _first_loadable(choose(manifest, host(), _lacking, runtime=runtime, variant=variant))
-    if chosen.warning is not None:
-        warnings.warn(chosen.warning, OtherMachineWarning, stacklevel=3)
+    was_tested_here = is_installed(path)
+    if was_tested_here and runtime is None and variant is None:
+        variant = manifest.variants[0].name
+    chosen, driver = _first_loadable(choose(manifest, host(), lacking_here, runtime=runtime, variant=variant))
+    if chosen.warning is not None and not was_tested_here:
+        warnings.warn(chosen.warning, OtherMachineWarning, stacklevel=4)
     one = chosen.variant
     labels = () if manifest.labels is None else _labels(bundle, manifest.labels)
     file = artifact_cache.artifact(bundle, one)
     session = driver.load(file, driver.options(options_here(one) | dict(texts)))
     try:
         spec = _spec(manifest, one, session, labels)
-        return Model(
+        return loaded(
             session, spec, name=manifest.name, runtime=one.runtime, release=manifest.release, variant=one.name
         )
     except BaseException:
@@ -149,19 +172,6 @@ def _first_loadable(choices: Sequence[Choice]) -> tuple[Choice, Runtime]:
         with suppress(EngineMissingError):
             return choice, plugins.runtime(choice.variant.runtime)
     return choices[-1], plugins.runtime(choices[-1].variant.runtime)
-
-
-def _lacking(variant: Variant) -> str | None:
-    """Say why a variant's engine cannot be used here."""
-    if variant.runtime not in plugins.names(plugins.RUNTIME_GROUP):
-        return f"no runtime {variant.runtime} is installed: pip install 'edgeml-runtimes[{variant.runtime}]'"
-    found = engine(variant.runtime)
-    if found is None or found.lacking is not None:
-        return None if found is None else found.lacking
-    if found.version is not None and not version_fits(found.version, variant.runtime_version):
-        wanted = variant.runtime_version
-        return f"{variant.name} needs {found.distribution} {wanted}, {found.version} is here: {found.install}"
-    return None
 
 
 def _labels(bundle: Bundle, path: str) -> tuple[str, ...]:

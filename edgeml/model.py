@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from edgeml.preprocess import Postprocess, Preprocess
 from edgeml.runtime import Session
 from edgeml.tensors import TensorSpec, reject_names
 
-_RunCall = Callable[[Mapping[str, Array]], dict[str, Array]]
+RunCall = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,44 +31,97 @@ class ModelSpec:
     labels: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One artifact that an engine holds, and how it is called: what a model is at one moment."""
+
+    session: Session
+    spec: ModelSpec
+    name: str
+    runtime: str
+    release: int | None
+    variant: str | None
+    run: RunCall
+    """Takes and gives the model's own names."""
+    call: Callable[[Array], Any]
+    """Takes the only input, gives the only output or all of them by name."""
+
+
+def loaded(
+    session: Session,
+    spec: ModelSpec,
+    *,
+    name: str,
+    runtime: str,
+    release: int | None = None,
+    variant: str | None = None,
+) -> Loaded:
+    """Bind the calls of a session under the names of ``spec``."""
+    run = _renamed(session, spec)
+    return Loaded(session, spec, name, runtime, release, variant, run, _positional(run, session, spec))
+
+
+class Follower(Protocol):
+    """What exchanges the loaded release of a model that follows an installed one."""
+
+    def defer(self, seconds: float) -> None:
+        """Ask the device's agent to begin no switch for so long."""
+        ...
+
+    def stop(self) -> None:
+        """Follow no more. Idempotent."""
+        ...
+
+
 class Model:
     """A model that is loaded. As safe to share between threads as its runtime's session.
 
     ``model(x)`` and ``model.run({...})`` take arrays as the model's inputs are; ``model.predict(sample)``
     takes a raw sample and does what the bundle declares before and after.
+
+    An installed model that was loaded by its name goes over to a new release between two calls. Each call
+    sees one release, from its inputs to its outputs.
     """
 
-    __slots__ = ("_call", "_session", "name", "release", "run", "runtime", "spec", "variant")
+    __slots__ = ("__weakref__", "_follower", "_loaded")
 
-    run: _RunCall
-    """Run once: input name to array, gives output name to array; arrays returned belong to the caller.
+    def __init__(self, loaded: Loaded, follower: Follower | None = None) -> None:
+        # all that a call needs stands behind one reference, which a follower exchanges
+        self._loaded = loaded
+        self._follower = follower
 
-    Raises InputError for what does not fit, InferenceError if the engine fails or the model is closed.
-    """
-    spec: ModelSpec
-    name: str
-    """The bundle's name, or the file's."""
-    release: int | None
-    """The bundle's release; ``None`` for a raw file."""
-    variant: str | None
-    """Name of the variant in use; ``None`` for a raw file."""
-    runtime: str
+    @property
+    def run(self) -> RunCall:
+        """Run once: input name to array, gives output name to array; arrays returned belong to the caller.
 
-    def __init__(
-        self,
-        session: Session,
-        spec: ModelSpec,
-        *,
-        name: str,
-        runtime: str,
-        release: int | None = None,
-        variant: str | None = None,
-    ) -> None:
-        self._session = session
-        self.spec = spec
-        self.name, self.runtime, self.release, self.variant = name, runtime, release, variant
-        self.run = _renamed(session, spec)
-        self._call = _positional(self.run, session, spec)
+        Raises InputError for what does not fit, InferenceError if the engine fails or the model is closed.
+        """
+        return self._loaded.run
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model takes and gives."""
+        return self._loaded.spec
+
+    @property
+    def name(self) -> str:
+        """The bundle's name, or the file's."""
+        return self._loaded.name
+
+    @property
+    def release(self) -> int | None:
+        """The bundle's release; ``None`` for a raw file."""
+        return self._loaded.release
+
+    @property
+    def variant(self) -> str | None:
+        """Name of the variant in use; ``None`` for a raw file."""
+        return self._loaded.variant
+
+    @property
+    def runtime(self) -> str:
+        """The runtime in use."""
+        return self._loaded.runtime
 
     def __call__(self, x: Array | None = None, /, **inputs: Array) -> Any:
         """Run once.
@@ -81,8 +134,8 @@ class Model:
             The array of a model's only output, or a dict of output name to array.
         """
         if inputs or x is None:
-            return self._named(x, inputs)
-        return self._call(x)
+            return _named(self._loaded, x, inputs)
+        return self._loaded.call(x)
 
     def predict(self, sample: Any) -> Prediction:
         """Make a raw sample the model's input, run, and make the outputs a prediction.
@@ -95,28 +148,33 @@ class Model:
             InputError: the sample does not fit what the bundle declares.
             InferenceError: the engine failed.
         """
-        inputs = self.spec.inputs
-        given = sample if isinstance(sample, Mapping) else {inputs[0].name: sample}
-        if given.keys() != {spec.name for spec in inputs}:
-            reject_names(inputs, dict(given))
-        outputs = self.run(
-            {spec.name: prepare(_array(given[spec.name]), self.spec.preprocess, spec) for spec in inputs}
+        now = self._loaded
+        spec = now.spec
+        given = sample if isinstance(sample, Mapping) else {spec.inputs[0].name: sample}
+        if given.keys() != {one.name for one in spec.inputs}:
+            reject_names(spec.inputs, dict(given))
+        outputs = now.run(
+            {one.name: prepare(_array(given[one.name]), spec.preprocess, one) for one in spec.inputs}
         )
-        return finish(self.dequantized(outputs), self.spec.postprocess, self.spec.labels)
+        return finish(_dequantized(now, outputs), spec.postprocess, spec.labels)
 
     def dequantized(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
         """Give what ``run`` returned as real numbers: who passes stored integers gets such back."""
-        quantizations = [spec.quantization for spec in self._session.outputs]
-        return {
-            spec.name: dequantize(outputs[spec.name], quantization)
-            if quantization is not None and outputs[spec.name].dtype.kind in "iu"
-            else outputs[spec.name]
-            for spec, quantization in zip(self.spec.outputs, quantizations, strict=True)
-        }
+        return _dequantized(self._loaded, outputs)
+
+    def defer(self, seconds: float) -> None:
+        """Ask the device's agent to begin no switch of this model for so long; 0 asks no more.
+
+        The agent may wait no longer than its policy says. Nothing happens for a model that does not follow.
+        """
+        if self._follower is not None:
+            self._follower.defer(seconds)
 
     def close(self) -> None:
         """Free the engine's memory; calls fail afterwards. Idempotent."""
-        self._session.close()
+        if self._follower is not None:
+            self._follower.stop()
+        self._loaded.session.close()
 
     def __enter__(self) -> Self:
         return self
@@ -127,22 +185,34 @@ class Model:
         self.close()
 
     def __repr__(self) -> str:
-        inputs = ", ".join(map(str, self.spec.inputs))
-        outputs = ", ".join(map(str, self.spec.outputs))
-        what = self.name if self.release is None else f"{self.name} release {self.release}, {self.variant}"
-        return f"<edgeml.Model {what} on {self.runtime}: {inputs} -> {outputs}>"
+        now = self._loaded
+        inputs = ", ".join(map(str, now.spec.inputs))
+        outputs = ", ".join(map(str, now.spec.outputs))
+        what = now.name if now.release is None else f"{now.name} release {now.release}, {now.variant}"
+        return f"<edgeml.Model {what} on {now.runtime}: {inputs} -> {outputs}>"
 
-    def _named(self, x: Array | None, inputs: dict[str, Array]) -> Any:
-        if x is not None:
-            raise InputNameError("pass one array, or every input by its name, not both")
-        outputs = self.run(inputs)
-        return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+def _named(now: Loaded, x: Array | None, inputs: dict[str, Array]) -> Any:
+    if x is not None:
+        raise InputNameError("pass one array, or every input by its name, not both")
+    outputs = now.run(inputs)
+    return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+
+def _dequantized(now: Loaded, outputs: Mapping[str, Array]) -> dict[str, Array]:
+    quantizations = [spec.quantization for spec in now.session.outputs]
+    return {
+        spec.name: dequantize(outputs[spec.name], quantization)
+        if quantization is not None and outputs[spec.name].dtype.kind in "iu"
+        else outputs[spec.name]
+        for spec, quantization in zip(now.spec.outputs, quantizations, strict=True)
+    }
 
 
 # --- calls, bound once so that each costs next to nothing
 
 
-def _renamed(session: Session, spec: ModelSpec) -> _RunCall:
+def _renamed(session: Session, spec: ModelSpec) -> RunCall:
     """Give the session's own ``run`` where the names agree, else one that translates."""
     run = session.run
     pairs = list(zip(spec.inputs, session.inputs, strict=True))
@@ -160,7 +230,7 @@ def _renamed(session: Session, spec: ModelSpec) -> _RunCall:
     return renamed
 
 
-def _positional(run: _RunCall, session: Session, spec: ModelSpec) -> Callable[[Array], Any]:
+def _positional(run: RunCall, session: Session, spec: ModelSpec) -> Callable[[Array], Any]:
     """Give the call for one array."""
     if len(spec.inputs) != 1:
         names = ", ".join(one.name for one in spec.inputs)

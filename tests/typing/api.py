@@ -29,9 +29,11 @@ def use(x: Array, path: Path, manifest: Manifest) -> None:
         assert_type(model.spec.inputs[0].quantization, edgeml.Quantization | None)
         assert_type(model.release, int | None)
         assert_type(model.variant, str | None)
+        model.defer(60.0)
     edgeml.load(path, runtime="litert", variant="litert-float32")
+    edgeml.load("kws", follow=False)
     edgeml.load(path, thread=2)  # type: ignore[call-arg] # a misspelt option is an error
-    model.release = "3"  # type: ignore[assignment] # a release is a number
+    model.release = 3  # type: ignore[misc] # it says what is loaded
 
     assert_type(open_bundle(path), Bundle)
     assert_type(open_bundle(path).read("labels.txt"), bytes)

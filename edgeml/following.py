@@ -1,0 +1,280 @@
+"""An installed model that goes over to each new release between two calls.
+
+A thread looks at the link ``current``, loads what it leads to beside what runs, and exchanges the one
+reference that calls start from. Calls under way end on the release they began with, whose engine is freed
+when the last of them is done.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import secrets
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Final, Literal
+
+from edgeml import health
+from edgeml.errors import BundleError, EdgemlError
+from edgeml.health import BEAT_EVERY_S, HealthBeat
+from edgeml.installed import CURRENT, InstalledModel, read_installation, release_of
+from edgeml.model import Loaded, Model
+from edgeml.tally import Tally
+
+LOOK_EVERY_S: Final = 0.25
+STOP_WITHIN_S: Final = 10.0
+"""How long closing waits for a release that is being loaded."""
+
+Loader = Callable[[Path], Loaded]
+_Mark = tuple[int, int] | None
+"""What tells one link called ``current`` from the next."""
+
+
+def load_current(model: InstalledModel, load: Loader) -> tuple[str, Loaded]:
+    """Load what ``current`` leads to; what that is by then, if the folder went away meanwhile.
+
+    Returns:
+        Where ``current`` leads to, and what was loaded.
+
+    Raises:
+        EdgemlError: what ``load`` raises.
+    """
+    while True:
+        target = _target(model)
+        try:
+            if target is None:
+                raise BundleError(f"{model.name}: {model.current} leads to nothing; install the model again")
+            return target, load(model.folder / target)
+        except EdgemlError:
+            if _target(model) == target:
+                raise
+
+
+def follow_current(installed: InstalledModel, load: Loader) -> Model:
+    """Load an installed model that goes over to each new release.
+
+    Raises:
+        EdgemlError: what ``load`` raises for the release that is current now.
+    """
+    mark = _mark(installed)
+    target, plain = load_current(installed, load)
+    return _Follower(installed, load, mark, target, plain).begin()
+
+
+def _target(model: InstalledModel) -> str | None:
+    try:
+        return str(model.current.readlink())
+    except OSError:
+        return CURRENT if model.current.is_dir() else None  # one put there by hand
+
+
+def _mark(model: InstalledModel) -> _Mark:
+    try:
+        status = model.current.lstat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_ctime_ns
+
+
+class _Follower:
+    """The thread beside one model. It holds the model weakly, and ends when nobody else has it."""
+
+    def __init__(
+        self, installed: InstalledModel, load: Loader, mark: _Mark, target: str, plain: Loaded
+    ) -> None:
+        self._installed, self._load = installed, load
+        self._mark, self._target, self._plain = mark, target, plain
+        self._is_stopped = self._is_asleep = False
+        self._defer_until = 0.0
+        self._renew()
+
+    def _renew(self) -> None:
+        """Begin as another process to who listens."""
+        self._process, self._seq = secrets.token_hex(8), count()
+        self._tally = _tally_of(self._plain)
+        self._retired: list[tuple[Tally, Loaded]] = []
+        """Releases that calls may still use; held here, so that an engine is freed in this thread."""
+        self._failure: HealthBeat | None = None
+        self._beat_at = 0.0
+        self._lock, self._wake = threading.Lock(), threading.Event()
+        name = f"edgeml follows {self._installed.name}"
+        self._thread = threading.Thread(target=self._follow, name=name, daemon=True)
+
+    def begin(self) -> Model:
+        model = Model(self._tally.counted(self._plain), self)
+        self._model = weakref.ref(model)
+        _FOLLOWERS.add(self)
+        self._thread.start()
+        return model
+
+    def defer(self, seconds: float) -> None:
+        self._defer_until = time.monotonic() + max(0.0, seconds)
+        self._beat_at = 0.0
+        self._wake.set()
+
+    def stop(self) -> None:
+        with self._lock:
+            self._is_stopped = True
+        self._wake.set()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(STOP_WITHIN_S)
+
+    # --- the thread
+
+    def _follow(self) -> None:
+        while not self._is_stopped:
+            model = self._model()
+            if model is None:
+                break
+            self._look(model)
+            del model
+            self._let_go()
+            if time.monotonic() >= self._beat_at:
+                self._beat()
+            self._wake.wait(LOOK_EVERY_S)
+            self._wake.clear()
+        _FOLLOWERS.discard(self)
+        for tally, _ in (*self._retired, (self._tally, None)):
+            self._say(tally, "closed")
+
+    def _look(self, model: Model) -> None:
+        """Go over to what ``current`` leads to, if it was switched."""
+        mark = _mark(self._installed)
+        if mark == self._mark:
+            return
+        self._mark, self._failure = mark, None
+        target = _target(self._installed)
+        if target in {None, self._target}:  # removed: what is loaded goes on
+            return
+        try:
+            plain = self._load(self._installed.folder / str(target))
+        except Exception as error:  # noqa: BLE001 - whatever it is, what is loaded goes on
+            self._failure = self._failed(str(target), error)
+            self._beat_at = 0.0
+            return
+        with self._lock:
+            if self._is_stopped:
+                plain.session.close()
+                return
+            self._retired.append((self._tally, self._plain))
+            self._target, self._plain, self._tally = str(target), plain, _tally_of(plain)
+            model._loaded = self._tally.counted(plain)  # noqa: SLF001 - a model's other half
+        self._beat_at = 0.0
+
+    def _let_go(self) -> None:
+        """Free the engines of releases that no call uses any more."""
+        kept = []
+        for tally, plain in self._retired:
+            if tally.is_used():
+                kept.append((tally, plain))
+            else:
+                self._say(tally, "closed")
+        self._retired = kept
+
+    # --- beats
+
+    def _beat(self) -> None:
+        self._beat_at = time.monotonic() + BEAT_EVERY_S
+        for tally, _ in (*self._retired, (self._tally, None)):
+            self._say(tally, "running")
+        if self._failure is not None:
+            self._send(self._failure)
+
+    def _say(self, tally: Tally, state: Literal["running", "closed"]) -> None:
+        tally.drain()
+        beat = HealthBeat(
+            model=self._installed.name,
+            release=tally.release,
+            variant=tally.variant,
+            pid=os.getpid(),
+            process=self._process,
+            seq=0,
+            state=state,
+            calls=tally.calls,
+            errors=tally.errors,
+            latency_counts=tally.latencies.to_json(),
+            detail=tally.detail,
+            defer_s=max(0.0, self._defer_until - time.monotonic()),
+        )
+        self._send(beat)
+
+    def _send(self, beat: HealthBeat) -> None:
+        numbered = replace(beat, seq=next(self._seq))
+        health.send(self._installed.home, health.beat_to_bytes(numbered))
+
+    def _failed(self, target: str, error: Exception) -> HealthBeat | None:
+        """Say why a release could not be loaded; ``None`` where the link leads to no release."""
+        folder = self._installed.folder / target
+        release = release_of(folder)
+        if release is None:
+            return None
+        variant = ""
+        with suppress(EdgemlError):
+            variant = read_installation(folder).variants[0]
+        detail = f"{type(error).__name__}: {error}"
+        return HealthBeat(
+            self._installed.name,
+            release,
+            variant,
+            os.getpid(),
+            self._process,
+            0,
+            "load_failed",
+            detail=detail,
+        )
+
+    # --- forks
+
+    def fall_asleep(self) -> None:
+        """In the child of a fork, where the thread is missing: do nothing until the first call."""
+        self._is_asleep = not self._is_stopped
+        self._renew()
+        model = self._model()
+        if model is not None:
+            model._loaded = replace(  # noqa: SLF001 - a model's other half
+                self._plain,
+                run=lambda inputs: self._awake().run(inputs),
+                call=lambda x: self._awake().call(x),
+            )
+
+    def _awake(self) -> Loaded:
+        model = self._model()
+        with self._lock:
+            if model is None or self._is_stopped:
+                return self._plain
+            if self._is_asleep:
+                self._is_asleep = False
+                model._loaded = self._tally.counted(self._plain)  # noqa: SLF001 - a model's other half
+                with suppress(RuntimeError):  # no thread to be had: this process keeps its release
+                    self._thread.start()
+            return model._loaded  # noqa: SLF001 - as above
+
+
+def _tally_of(plain: Loaded) -> Tally:
+    return Tally(plain.release or 0, plain.variant or "")
+
+
+# --- the process
+
+_FOLLOWERS: Final[weakref.WeakSet[_Follower]] = weakref.WeakSet()
+
+
+def _stop_all() -> None:
+    for follower in list(_FOLLOWERS):
+        follower.stop()
+
+
+def _after_fork() -> None:
+    for follower in list(_FOLLOWERS):
+        follower.fall_asleep()
+
+
+atexit.register(_stop_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
