@@ -6,6 +6,7 @@ import gc
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -85,6 +86,12 @@ def peak_bytes() -> int:
     """Give the largest resident set that this program has had."""
     # ru_maxrss starts at the parent's size on Linux; VmHWM is this program's own.
     return _status_bytes("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB
+
+
+def reset_peak() -> None:
+    """Let :func:`peak_bytes` begin again at what is resident now (proc_pid_clear_refs(5))."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def _status_bytes(key: str) -> int:
