@@ -27,7 +27,7 @@ SELFTEST_REASONS: Final = (
     Reason.SELFTEST_TIMEOUT,
     Reason.ENGINE,
 )
-_SWITCHED: Final = (State.SWITCHING, State.PROBATION, State.COMMITTED, State.ROLLING_BACK)
+SWITCHED: Final = (State.SWITCHING, State.PROBATION, State.COMMITTED, State.ROLLING_BACK)
 _EPSILON: Final = 1e-9
 """0.1 × 30 is 3.0000000000000004: a share that is met must not fail by that."""
 
@@ -138,7 +138,7 @@ def _is_ours(view: DeviceView) -> bool:
 
 def has_switched(view: DeviceView) -> bool:
     """Say whether the device is past the point where an abort can just drop what it does."""
-    return view.status is not None and _is_of(view.status, view) and view.status.state in _SWITCHED
+    return view.status is not None and _is_of(view.status, view) and view.status.state in SWITCHED
 
 
 # --- whether the next wave may begin

@@ -41,8 +41,6 @@ rollouts = Table(
     Column("started_at", Float),
     Column("changed_at", Float, nullable=False),  # when the state last changed
     Column("ended_at", Float),
-    Column("ticked_at", Float, nullable=False, default=0.0),
-    Column("scanned_at", Float, nullable=False, default=0.0),  # when late joiners were last looked for
     Column("health_id", BigInteger, nullable=False, default=0),  # health rows up to here are in the tallies
     Index(None, "state"),
 )
@@ -53,6 +51,7 @@ rollout_waves = Table(
     Column("rollout_id", String(32), ForeignKey(_ROLLOUT), primary_key=True),
     Column("wave", Integer, primary_key=True),  # from 1
     Column("released_at", Float, nullable=False),
+    Column("measured_from", Float, nullable=False),  # when its health counts from: later, if it was resumed
     Column("reached_at", Float),  # since when the success threshold holds
     Column("data_missing_since", Float),  # since when the wave waits for the gates' data alone
 )

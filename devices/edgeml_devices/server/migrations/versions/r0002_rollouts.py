@@ -31,8 +31,6 @@ def upgrade() -> None:
         sa.Column("started_at", sa.Float(), nullable=True),
         sa.Column("changed_at", sa.Float(), nullable=False),
         sa.Column("ended_at", sa.Float(), nullable=True),
-        sa.Column("ticked_at", sa.Float(), nullable=False),
-        sa.Column("scanned_at", sa.Float(), nullable=False),
         sa.Column("health_id", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_rollouts")),
     )
@@ -58,6 +56,7 @@ def _make_waves() -> None:
         sa.Column("rollout_id", sa.String(length=32), nullable=False),
         sa.Column("wave", sa.Integer(), nullable=False),
         sa.Column("released_at", sa.Float(), nullable=False),
+        sa.Column("measured_from", sa.Float(), nullable=False),
         sa.Column("reached_at", sa.Float(), nullable=True),
         sa.Column("data_missing_since", sa.Float(), nullable=True),
         _of_rollout("rollout_waves"),

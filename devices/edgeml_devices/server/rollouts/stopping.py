@@ -1,0 +1,132 @@
+"""Ends a rollout: what each device that is under way gets instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from sqlalchemy import Row, func, select, update
+
+from edgeml_devices.server import desired
+from edgeml_devices.server.database import Transaction
+from edgeml_devices.server.rollouts.engine import ABORT_PATIENCE_S, BATCH, DeviceView, Settled, has_switched
+from edgeml_devices.server.rollouts.outcomes import is_ours, settle_devices, under_way, view_of, write
+from edgeml_devices.server.rollouts.policy import UNDER_WAY, DeviceState
+from edgeml_devices.server.rollouts.records import Rollout
+from edgeml_devices.server.rollouts.tables import rollout_devices
+
+_mine = rollout_devices.c
+_UNDER_WAY: Final = [state.value for state in UNDER_WAY]
+
+
+async def abort_step(tx: Transaction, rollout: Rollout, now: float) -> tuple[bool, bool]:
+    """Do a piece of an abort; say whether it is done, and whether there is more to do at once.
+
+    Devices that wait are cancelled. Those before SWITCHING get back what was assigned before. Those behind
+    it finish, or go back to what they ran, as ``on_abort`` says. An abort waits for those that finish,
+    but not for ever.
+    """
+    await _cancel_waiting(tx, rollout, now)
+    if await settle_devices(tx, rollout, now):
+        return False, True
+    dropped = await _drop(tx, rollout, now)
+    left = await _left(tx, rollout)
+    if left and now - rollout.changed_at >= ABORT_PATIENCE_S:
+        await _give_up(tx, rollout, now)
+        left = 0
+    return left == 0, dropped == BATCH
+
+
+async def finish_early(tx: Transaction, rollout: Rollout, now: float) -> None:
+    """End a rollout although devices have no outcome: those assigned keep their assignment, as a wish."""
+    await tx.connection.execute(
+        update(rollout_devices)
+        .where(_mine.rollout_id == rollout.id, _mine.state == DeviceState.WAITING.value)
+        .values(state=DeviceState.SKIPPED.value, reason="finished", ended_at=now)
+    )
+    held = under_way(rollout).where(_mine.state == DeviceState.HELD.value, is_ours(rollout))
+    await _give_back(tx, rollout, list(await tx.connection.execute(held)), now)
+    await tx.connection.execute(
+        update(rollout_devices)
+        .where(_mine.rollout_id == rollout.id, _mine.state.in_(_UNDER_WAY))
+        .values(state=DeviceState.SKIPPED.value, reason="finished", ended_at=now)
+    )
+
+
+async def _cancel_waiting(tx: Transaction, rollout: Rollout, now: float) -> None:
+    await tx.connection.execute(
+        update(rollout_devices)
+        .where(_mine.rollout_id == rollout.id, _mine.state == DeviceState.WAITING.value)
+        .values(state=DeviceState.CANCELLED.value, reason="aborted", ended_at=now)
+    )
+
+
+async def _drop(tx: Transaction, rollout: Rollout, now: float) -> int:
+    """Give devices what they had; those that are to finish are left alone."""
+    statement = under_way(rollout).where(_mine.state.in_(_UNDER_WAY)).order_by(_mine.device_id)
+    rows = list(await tx.connection.execute(statement))
+    going_back = [
+        row
+        for row in rows
+        if rollout.policy.on_abort == "rollback" or not has_switched(view_of(rollout, row, now))
+    ][:BATCH]
+    await _give_back(tx, rollout, going_back, now)
+    return len(going_back)
+
+
+async def _give_back(tx: Transaction, rollout: Rollout, rows: list[Row[Any]], now: float) -> None:
+    groups: dict[tuple[Any, ...] | None, list[str]] = {}
+    settled = []
+    for row in rows:
+        target = _instead(rollout, row, view_of(rollout, row, now))
+        groups.setdefault(target, []).append(row.device_id)
+        settled.append(Settled(row.device_id, DeviceState.CANCELLED, "aborted", _told(target)))
+    for target, ids in groups.items():
+        if target is None:
+            await desired.unassign(tx, ids, rollout.policy.model)
+            continue
+        release, attempt, hold, on_abort, rollout_id = target
+        await desired.assign(
+            tx,
+            ids,
+            rollout.policy.model,
+            release=release,
+            attempt=attempt,
+            hold=hold,
+            on_abort=on_abort,
+            rollout_id=rollout_id,
+            now=now,
+        )
+    await write(tx, rollout, settled, now)
+
+
+def _instead(rollout: Rollout, row: Row[Any], view: DeviceView) -> tuple[Any, ...] | None:
+    """Give release, attempt, hold, on_abort and rollout of the assignment that comes instead.
+
+    ``None``: nothing is said about the model, as before.
+    """
+    former: Mapping[str, Any] | None = row.former
+    if has_switched(view) and rollout.policy.on_abort == "rollback":
+        attempt = former["attempt"] if former is not None and former["release"] == row.ran else 1
+        return row.ran, attempt, False, "rollback", None
+    if former is None:
+        return None
+    return tuple(former[name] for name in ("release", "attempt", "hold", "on_abort", "rollout"))
+
+
+def _told(target: tuple[Any, ...] | None) -> str:
+    if target is None:
+        return "nothing is assigned, as before"
+    return "to be removed" if target[0] is None else f"assigned release {target[0]} instead"
+
+
+async def _left(tx: Transaction, rollout: Rollout) -> int:
+    statement = select(func.count()).where(_mine.rollout_id == rollout.id, _mine.state.in_(_UNDER_WAY))
+    return int((await tx.connection.execute(statement)).scalar_one())
+
+
+async def _give_up(tx: Transaction, rollout: Rollout, now: float) -> None:
+    """Wait no longer for devices that have switched and say nothing; what they run stays assigned."""
+    rows = await tx.connection.execute(under_way(rollout).where(_mine.state.in_(_UNDER_WAY)))
+    settled = [Settled(row.device_id, DeviceState.CANCELLED, "no_answer") for row in rows]
+    await write(tx, rollout, settled, now)
