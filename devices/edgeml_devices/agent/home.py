@@ -1,0 +1,73 @@
+"""Where things lie on the device: docs/reference/fleet.md, "Files on the device"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeml.installed import InstalledModel, installed_models
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """``EDGEML_HOME``; nothing in it need exist."""
+
+    path: Path
+
+    @property
+    def identity(self) -> Path:
+        return self.path / "identity.json"
+
+    @property
+    def config(self) -> Path:
+        return self.path / "agent.toml"
+
+    @property
+    def trust(self) -> Path:
+        return self.path / "trust"
+
+    @property
+    def blobs(self) -> Path:
+        return self.path / "blobs" / "sha256"
+
+    @property
+    def outbox(self) -> Path:
+        return self.path / "outbox"
+
+    @property
+    def desired(self) -> Path:
+        return self.path / "desired.json"
+
+    @property
+    def inbox(self) -> Path:
+        return self.path / "inbox"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "agent.lock"
+
+    def model(self, name: str) -> InstalledModel:
+        return InstalledModel(self.path, name)
+
+    def models(self) -> tuple[InstalledModel, ...]:
+        return installed_models(self.path)
+
+
+def state_file(model: InstalledModel) -> Path:
+    """Give the file that says where a model's state machine stands."""
+    return model.folder / "state.json"
+
+
+def factory_folder(model: InstalledModel) -> Path:
+    """Give the folder of the bundle that came with the image, if one did."""
+    return model.folder / "factory"
+
+
+def previous_link(model: InstalledModel) -> Path:
+    """Give the link to what ``current`` led to before."""
+    return model.folder / "previous"
+
+
+def committed_mark(model: InstalledModel, release: int) -> Path:
+    """Give the empty file that says: this release was committed here."""
+    return model.releases / f"{release}.committed"
