@@ -72,6 +72,10 @@ class Reason(StrEnum):
     SUPERSEDED = "superseded"
     ABORTED = "aborted"
     REMOVED = "removed"
+    BUSY = "busy"
+    """Another deploy, or an agent, has the device's home."""
+    HEALTH_CHECK = "health_check"
+    """The operator's own check failed after the switch."""
 
 
 # --- server to device
