@@ -13,6 +13,8 @@ from edgeml.errors import BundleError, EngineMissingError, EngineVersionError, U
 from edgeml.manifest import Manifest, Variant
 from edgeml.targets import Target, named_target
 
+CANDIDATES = 3
+"""Variants that a device tries out at most."""
 _FOR_OTHERS, _FOR_NONE = 2, 3
 """Ranks of what was made for other machines, and of what suits no target."""
 
@@ -103,6 +105,33 @@ def fitting(manifest: Manifest, machine: Target, engines: Mapping[str, str]) -> 
         return f"{variant.name} needs {variant.runtime} {variant.runtime_version}, {version} is there"
 
     return choose(manifest, machine, lacking)
+
+
+def candidates(choices: Sequence[Choice], machine: Target) -> Sequence[Choice]:
+    """Give those that a device fetches: the best, or several to try out where nothing says which is quickest.
+
+    Args:
+        choices: as :func:`fitting` gave them, at least one.
+        machine: the same.
+    """
+    best = choices[0]
+    if _is_known(best.variant, machine):
+        return (best,)
+
+    def is_like(one: Choice) -> bool:
+        made_for = machine.name in one.variant.targets
+        return (one.warning is None, made_for) == (best.warning is None, machine.name in best.variant.targets)
+
+    return [one for one in choices if is_like(one)][:CANDIDATES]
+
+
+def _is_known(variant: Variant, machine: Target) -> bool:
+    """Say whether somebody measured or chose a variant for this class of machine."""
+    measured, chosen_for = variant.measured, variant.extra.get("chosen_for")
+    on = (measured.machine or "").split()
+    return (measured.latency_ms is not None and machine.name in on[:1]) or (
+        isinstance(chosen_for, (list, tuple)) and machine.name in chosen_for
+    )
 
 
 def options_here(variant: Variant) -> dict[str, str]:
