@@ -115,6 +115,16 @@ class ApiClient:
                 raise
             return None
 
+    def pages(self, path: str, name: str, query: Mapping[str, str | int] | None = None) -> Iterator[Any]:
+        """Give what a list holds under ``name``, one after another, page by page."""
+        asked = dict(query or {})
+        while True:
+            page = self.get(path, asked)
+            yield from page[name]
+            if page.get("next") is None:
+                return
+            asked["after"] = page["next"]
+
     def post(self, path: str, body: Any = None, *, idempotent: bool = False) -> Any:
         """Post a JSON body.
 

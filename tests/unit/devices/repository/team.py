@@ -10,6 +10,7 @@ from edgeml_devices.repository import changes as ch
 from edgeml_devices.repository import metadata as md
 from edgeml_devices.repository.keys import KeyFolder
 from edgeml_devices.repository.state import RepositoryState, read_state
+
 from tests.unit.devices.repository.simulated_server import SimulatedServer
 
 

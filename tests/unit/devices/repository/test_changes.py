@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from edgeml_devices.repository import changes as ch
+from edgeml_devices.repository import metadata as md
 from tuf.api.exceptions import RepositoryError
 
 from edgeml.errors import TrustError, UsageError
-from edgeml_devices.repository import changes as ch
-from edgeml_devices.repository import metadata as md
 from tests.unit.devices.repository.simulated_server import RefusedPushError
 from tests.unit.devices.repository.team import Team, no_passphrase, target_of
 

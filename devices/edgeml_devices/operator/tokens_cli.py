@@ -1,0 +1,182 @@
+"""``edgeml tokens``: who may do what, and how devices are let in."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeml.commands.json_output import json_option, print_json
+from edgeml.errors import ServerError
+from edgeml_devices.connection import Connection, server_options
+from edgeml_devices.operator.shown import ago, printable, read_labels, show_labels, span_s
+
+if TYPE_CHECKING:
+    from edgeml_devices.api_client import ApiClient
+
+
+@click.group()
+def tokens() -> None:
+    """Make and revoke tokens of people and programs, and let devices in. Needs an admin's token.
+
+    \b
+    Examples:
+      edgeml tokens join --label site=berlin --uses 10 --ttl 1h
+      edgeml tokens create ada --role operator
+      edgeml tokens list
+    """  # noqa: D301 - \b is click's mark for text that keeps its lines
+
+
+@tokens.command()
+@click.argument("name")
+@click.option(
+    "--role",
+    type=click.Choice(["admin", "operator", "viewer"]),
+    required=True,
+    help="viewer reads; operator publishes and rolls out; admin does all.",
+)
+@server_options
+@json_option
+def create(name: str, role: str, connection: Connection, as_json: bool) -> None:
+    """Make a token for a person or a program. It is shown once.
+
+    \b
+    Example:
+      edgeml tokens create ci --role operator
+    """  # noqa: D301 - as above
+    with connection.open() as client:
+        made = client.post("/v1/tokens", {"name": name, "role": role})
+    if as_json:
+        print_json(made)
+    else:
+        click.echo(made["token"])
+        click.echo(f"{name}, {role}: the server keeps only its hash; set it as EDGEML_TOKEN", err=True)
+
+
+@tokens.command()
+@click.option("--label", "labels", metavar="KEY=VALUE", multiple=True, help="A label devices come in with.")
+@click.option(
+    "--uses", type=click.IntRange(1), default=1, show_default=True, help="How many devices it lets in."
+)
+@click.option(
+    "--ttl", default="1h", show_default=True, metavar="SPAN", help="For how long: 90s, 30m, 1h, 7d."
+)
+@server_options
+@json_option
+def join(labels: tuple[str, ...], uses: int, ttl: str, connection: Connection, as_json: bool) -> None:
+    """Make a join token and print the command that enrols a device with it.
+
+    The command holds the device to this server's first root: whoever stands in between cannot give it
+    another one.
+
+    \b
+    Example:
+      edgeml tokens join --label site=berlin --uses 10 --ttl 1h
+    """  # noqa: D301 - as above
+    body = {"labels": read_labels(labels), "uses": uses, "ttl_s": span_s(ttl)}
+    with connection.open() as client:
+        root_sha256 = _root_sha256(client)
+        made = client.post("/v1/join-tokens", body)
+    parts = ["edgeml", "agent", "enrol", "--server", connection.server_url, "--join-token", made["token"]]
+    parts += ["--root-sha256", root_sha256]
+    if connection.ca_file is not None:
+        parts += ["--ca-file", connection.ca_file.name]
+    command = shlex.join(parts)
+    if as_json:
+        print_json(made | {"root_sha256": root_sha256, "command": command})
+        return
+    click.echo(command)
+    devices = "one device" if uses == 1 else f"{uses} devices"
+    click.echo(f"run this on the device; it lets in {devices}, for {ttl}, and is not shown again", err=True)
+    if connection.ca_file is not None:
+        click.echo(f"copy {connection.ca_file} to the device first", err=True)
+
+
+@tokens.command(name="list")
+@server_options
+@json_option
+def list_tokens(connection: Connection, as_json: bool) -> None:
+    """List tokens and join tokens; their secrets are known to nobody.
+
+    \b
+    Example:
+      edgeml tokens list
+    """  # noqa: D301 - as above
+    with connection.open() as client:
+        people = list(client.pages("/v1/tokens", "tokens"))
+        joins = list(client.pages("/v1/join-tokens", "join_tokens"))
+    if as_json:
+        print_json({"tokens": people, "join_tokens": joins})
+    else:
+        _print_tokens(people, joins)
+
+
+@tokens.command()
+@click.argument("token", metavar="NAME|ID")
+@server_options
+@json_option
+def revoke(token: str, connection: Connection, as_json: bool) -> None:
+    """Refuse a token or join token from now on; devices that are in stay.
+
+    \b
+    Example:
+      edgeml tokens revoke ci
+    """  # noqa: D301 - as above
+    from edgeml_devices.api_client import RefusedError, endpoint
+
+    with connection.open() as client:
+        try:
+            client.delete(endpoint("tokens", token))
+        except RefusedError as error:
+            if error.status != 404:  # noqa: PLR2004 - HTTP's
+                raise
+            client.delete(endpoint("join-tokens", token))
+    if as_json:
+        print_json({"revoked": token})
+    else:
+        click.echo(f"{token} is revoked")
+
+
+def _root_sha256(client: ApiClient) -> str:
+    root = client.find_bytes("/v1/repository/metadata/1.root.json")
+    if root is None:
+        raise ServerError(
+            f"{client.server_url} has no repository yet, and a device must know its root: edgeml repo init"
+        )
+    return hashlib.sha256(root).hexdigest()
+
+
+def _print_tokens(people: Sequence[Mapping[str, Any]], joins: Sequence[Mapping[str, Any]]) -> None:
+    from edgeml.terminal import Column, open_console, print_table
+
+    now, console = time.time(), open_console()
+    columns = [
+        Column("token", [printable(one["name"]) for one in people], is_name=True),
+        Column("role", [one["role"] for one in people], is_word=True),
+        Column("made", [ago(one["created_at"], now) for one in people], leaves=1),
+        Column("", ["revoked" if one["revoked_at"] else "" for one in people], is_word=True),
+    ]
+    print_table(console, columns, ["dim" if one["revoked_at"] else "" for one in people])
+    if not joins:
+        return
+    console.print()
+    states = [_join_state(one, now) for one in joins]
+    columns = [
+        Column("join token", [one["id"] for one in joins], is_name=True),
+        Column("uses left", [str(one["uses_left"]) for one in joins]),
+        Column("labels", [show_labels(one["labels"]) for one in joins], leaves=1, is_word=True),
+        Column("", states, is_word=True),
+    ]
+    print_table(console, columns, ["" if state.startswith("for") else "dim" for state in states])
+
+
+def _join_state(join_token: Mapping[str, Any], now: float) -> str:
+    if join_token["revoked_at"]:
+        return "revoked"
+    if join_token["expires_at"] <= now:
+        return "expired"
+    return "used up" if not join_token["uses_left"] else f"for {ago(now, join_token['expires_at'])}"
