@@ -46,6 +46,8 @@ class Wish:
     origin: Origin
     closes_at: float | None = None
     """When a switch may no longer begin, by the monotonic clock; ``None``: no limit."""
+    overrules: str | None = None
+    """The server's assignment that this one takes the place of."""
 
     @property
     def key(self) -> str:

@@ -22,6 +22,7 @@ EVENTS_LIMIT: Final = 500
 HEALTH_LIMIT: Final = 300
 """A day of windows of one model; beyond it the oldest go."""
 SENT_AT_ONCE: Final = 100
+RECENT: Final = 20
 _SEQ_BLOCK: Final = 1000
 """Numbers of reports are taken from the disk in blocks: a report costs no write."""
 
@@ -34,6 +35,8 @@ class _Events:
     entries: Mapping[str, int] = field(default_factory=dict)
     """By model the entry of its record that the last event was made of."""
     events: tuple[Event, ...] = ()
+    recent: tuple[Event, ...] = ()
+    """The last ones, sent or not, for people."""
     schema: int = 1
 
 
@@ -63,8 +66,6 @@ class Outbox:
                 replace(self._events, epoch=epoch),
                 replace(self._windows, epoch=epoch),
             )
-            self._write_windows()
-            self._write_events()
         self._report_seq = self._reserved = self._events.report_seq
 
     @property
@@ -89,12 +90,19 @@ class Outbox:
             seq = self._events.next_seq
             events = _bounded((*self._events.events, replace(event, seq=seq)))
             entries = {**self._events.entries, event.model: entry}
-            self._events = replace(self._events, next_seq=seq + 1, entries=entries, events=events)
+            recent = (*self._events.recent, replace(event, seq=seq))[-RECENT:]
+            self._events = replace(
+                self._events, next_seq=seq + 1, entries=entries, events=events, recent=recent
+            )
             self._write_events()
 
     def last_entry(self, model: str) -> int:
         """Give the entry of a model's record that the last event was made of; -1: none."""
         return self._events.entries.get(model, -1)
+
+    def recent(self) -> tuple[Event, ...]:
+        """Give the last events, sent or not."""
+        return self._events.recent
 
     def add_health(self, window: Health) -> None:
         with self._lock:

@@ -33,7 +33,7 @@ def idle(deployment: Deployment) -> Step | None:
     wish = deployment.wish()
     if wish is None or not is_due(deployment.record, wish, deployment.model.running()):
         return None
-    wanted, record = wish.assignment, deployment.record
+    wanted = wish.assignment
     begun: dict[str, Any] = {
         "target": wanted.release,
         "attempt": wanted.attempt,
@@ -43,6 +43,7 @@ def idle(deployment: Deployment) -> Step | None:
         "variant": None,
         "tested": {},
         "offline": wish.origin.offline,
+        "overruled": wish.overrules,
         "steps": 1,
         "starts": 0,
         "fetched_bytes": 0,
@@ -50,8 +51,6 @@ def idle(deployment: Deployment) -> Step | None:
         "reason": None,
         "detail": "",
     }
-    if not wish.origin.offline and record.overruled is not None:
-        begun["overruled"] = None
     if wanted.release is None:
         return Step(State.SWITCHING, begun | {"reason": Reason.REMOVED})
     return Step(State.ACCEPTED, begun)

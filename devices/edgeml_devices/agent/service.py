@@ -1,0 +1,308 @@
+"""The agent as a process: polls, reports, listens for beats, and lets a thread work for each model."""
+
+from __future__ import annotations
+
+import logging
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from edgeml import health
+from edgeml.health import HealthPolicy
+from edgeml.installed import InstalledModel
+from edgeml.selftest import SelftestResult, run_selftest
+from edgeml.targets import host
+from edgeml_devices.agent.beats import Beats
+from edgeml_devices.agent.blobs import BlobStore
+from edgeml_devices.agent.client import ServerClient, ServerSource
+from edgeml_devices.agent.config import AgentConfig
+from edgeml_devices.agent.deployment import Deployment, Tools, Wish
+from edgeml_devices.agent.desired import Carried, Desired, Inbox
+from edgeml_devices.agent.disk import make_folder
+from edgeml_devices.agent.facts import engines, gather
+from edgeml_devices.agent.failures import UnreachableError
+from edgeml_devices.agent.fetch import backoff_s
+from edgeml_devices.agent.home import Home
+from edgeml_devices.agent.identity import Identity
+from edgeml_devices.agent.lock import sole_agent
+from edgeml_devices.agent.origins import Origin, SignedOrigin
+from edgeml_devices.agent.outbox import Outbox
+from edgeml_devices.agent.record import StateRecord
+from edgeml_devices.agent.sources import FolderSource
+from edgeml_devices.agent.status import status_of
+from edgeml_devices.agent.trust import Trust
+from edgeml_devices.agent.worker import RESTING, Worker
+from edgeml_devices.messages import Facts, Report, State
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+LOG: Final = logging.getLogger("edgeml.agent")
+PROBATION_WINDOW_S: Final = 10.0
+QUIET_WINDOW_S: Final = 300.0
+_REPORT_EVERY_S: Final = 3600.0
+"""With nothing to say: facts such as the free disk change by themselves."""
+_COALESCE_S: Final = 0.1
+_LOOK_EVERY_S: Final = 1.0
+_STOP_S: Final = 5.0
+_DATAGRAM_BYTES: Final = 64 * 1024
+
+
+def make_tools(
+    home: Home,
+    config: AgentConfig,
+    trust: Trust,
+    *,
+    reached_at: Callable[[], float | None] = lambda: None,
+    changed: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.time,
+) -> Tools:
+    """Give the tools of a real device."""
+    python = config.python or sys.executable
+    found: dict[str, dict[str, str]] = {}
+
+    def engines_now() -> dict[str, str]:
+        if "engines" not in found:
+            found["engines"] = engines(python)
+        return found["engines"]
+
+    def selftest(folder: Path, variant: str, policy: HealthPolicy) -> SelftestResult:
+        return run_selftest(folder, variant, policy, timeout_s=policy.selftest_timeout_s, python=python)
+
+    return Tools(
+        home=home,
+        config=config,
+        store=BlobStore(home.blobs),
+        outbox=Outbox(home.outbox),
+        beats=Beats(),
+        machine=lambda: (host(), engines_now()),
+        selftest=selftest,
+        floor=trust.floor,
+        reached_at=reached_at,
+        changed=changed,
+        clock=clock,
+    )
+
+
+class Service:
+    """One agent; ``run`` returns when it is told to stop."""
+
+    def __init__(
+        self,
+        home: Home,
+        config: AgentConfig,
+        identity: Identity,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        ca_file = None if identity.ca_file is None else Path(identity.ca_file)
+        self._home, self._config, self._identity, self._clock = home, config, identity, clock
+        self._client = ServerClient(identity.server, identity.token, ca_file, clock)
+        self._trust = Trust(home.trust, clock)
+        self._changed = threading.Event()
+        self._stop = threading.Event()
+        self._tools = make_tools(
+            home,
+            config,
+            self._trust,
+            reached_at=lambda: self._client.reached_at,
+            changed=self._changed.set,
+            clock=clock,
+        )
+        server = SignedOrigin(self._trust, ServerSource(self._client), offline=False)
+        self._desired = Desired(home, server)
+        self._inbox = Inbox(home, self._carried_origin)
+        self._workers: dict[str, Worker] = {}
+        self._workers_lock = threading.Lock()
+
+    def stop(self) -> None:
+        """Let ``run`` return."""
+        self._stop.set()
+        self._changed.set()
+
+    def run(self) -> None:
+        """Work until stopped.
+
+        Raises:
+            FleetError: another agent works in the same home folder.
+            OSError: the home folder cannot be written.
+        """
+        with sole_agent(self._home), health.listen(self._home.path) as receiver:
+            make_folder(self._home.outbox)
+            self._start_workers()
+            for work in (self._poll, self._report, lambda: self._listen(receiver)):
+                threading.Thread(target=work, daemon=True).start()
+            LOG.info("agent of %s, device %s", self._identity.server, self._identity.device_id)
+            while not self._stop.wait(_LOOK_EVERY_S):
+                self._start_workers()
+            for worker in self._workers.values():
+                worker.nudge.stop()
+            deadline = time.monotonic() + _STOP_S
+            for worker in self._workers.values():
+                worker.join(max(0.0, deadline - time.monotonic()))
+            LOG.info("stopped")
+
+    # --- models
+
+    def _start_workers(self) -> None:
+        """See what there is to work on: new models get a thread, the inbox is looked into."""
+        carried = self._inbox.look(self._next_attempt)
+        here = {model.name for model in self._home.models()}
+        with self._workers_lock:
+            for name in sorted((here | self._desired.models() | carried) - self._workers.keys()):
+                self._workers[name] = self._make_worker(self._home.model(name))
+                self._workers[name].start()
+            for name in carried:
+                self._workers[name].nudge.wake()
+
+    def _make_worker(self, model: InstalledModel) -> Worker:
+        return Worker(self._tools, model, lambda: self._wish(model.name), self._rested)
+
+    def _wish(self, name: str) -> Wish | None:
+        server, carried = self._desired.wish(name), self._inbox.wish(name)
+        if carried is None:
+            return server
+        return replace(carried, overrules=None if server is None else server.key)
+
+    def _carried_origin(self, folder: Path) -> Origin:
+        return SignedOrigin(self._trust, FolderSource(folder), offline=True)
+
+    def _next_attempt(self, carried: Carried) -> int:
+        with self._workers_lock:
+            worker = self._workers.get(carried.model)
+        return 1 if worker is None else next_attempt(worker.deployment.record, carried.release)
+
+    def _rested(self, deployment: Deployment) -> None:
+        """Forget what was carried here once its attempt has ended."""
+        carried, record = self._inbox.wish(deployment.model.name), deployment.record
+        if carried is not None and record.target == carried.assignment.release and record.result is not None:
+            self._inbox.done(deployment.model.name)
+            deployment.nudge.wake()
+
+    # --- the server
+
+    def _poll(self) -> None:
+        failures = 0
+        while not self._stop.is_set():
+            generation = self._desired.generation
+            wait_s = 0.0 if generation is None else self._config.poll_s or self._desired.poll_s
+            try:
+                state = self._client.poll(generation, wait_s)
+                failures = 0
+            except UnreachableError as error:
+                failures += 1
+                wait_s = backoff_s(failures, error.retry_after_s)
+                LOG.log(logging.WARNING if failures == 1 else logging.DEBUG, "%s", error)
+                self._stop.wait(wait_s)
+                continue
+            except Exception:
+                LOG.exception("the poll failed")
+                self._stop.wait(_LOOK_EVERY_S)
+                continue
+            if state is not None:
+                self._desired.take(state)
+                self._start_workers()
+                for worker in list(self._workers.values()):
+                    worker.nudge.wake()
+                self._changed.set()
+
+    def _report(self) -> None:
+        failures, facts = 0, None
+        while not self._stop.is_set():
+            self._changed.wait(_REPORT_EVERY_S)
+            self._stop.wait(_COALESCE_S)
+            self._changed.clear()
+            if self._stop.is_set():
+                return
+            try:
+                facts = self._send(facts)
+                failures = 0
+            except UnreachableError as error:
+                failures += 1
+                self._changed.set()
+                self._stop.wait(backoff_s(failures, error.retry_after_s))
+            except Exception:
+                LOG.exception("the report failed")
+                self._changed.set()
+                self._stop.wait(_LOOK_EVERY_S)
+
+    def _send(self, told: Facts | None) -> Facts:
+        """Send all that waits; give the facts that the server knows now."""
+        facts = gather(self._home.path, dict(self._tools.machine()[1]))
+        events, windows = self._tools.outbox.waiting()
+        with self._workers_lock:
+            deployments = [one.deployment for one in self._workers.values() if one.recovered.is_set()]
+        report = Report(
+            device_id=self._identity.device_id,
+            epoch=self._tools.outbox.epoch,
+            seq=self._tools.outbox.next_report(),
+            at=self._clock(),
+            models={one.model.name: status_of(one) for one in deployments},
+            events=events,
+            health=windows,
+            facts=facts if told is None or _differ(facts, told) else None,
+            generation=self._desired.generation,
+        )
+        answer = self._client.report(report)
+        self._tools.outbox.accepted(answer)
+        if any(self._tools.outbox.waiting()):
+            self._changed.set()
+        return facts if report.facts is not None or told is None else told
+
+    # --- beats
+
+    def _listen(self, receiver: socket.socket) -> None:
+        began: dict[str, float] = {}
+        while not self._stop.is_set():
+            ready, _, _ = select.select([receiver], [], [], _LOOK_EVERY_S)
+            if ready:
+                with suppress(OSError):
+                    self._tools.beats.take(receiver.recv(_DATAGRAM_BYTES))
+            now = time.monotonic()
+            for name in self._tools.beats.models():
+                since = began.setdefault(name, now)
+                if now - since >= self._window_s(name):
+                    for window in self._tools.beats.cut(name, now - since, self._clock()):
+                        self._tools.outbox.add_health(window)
+                    began[name] = now
+                    self._changed.set()
+
+    def _window_s(self, name: str) -> float:
+        worker = self._workers.get(name)
+        if worker is not None and worker.deployment.record.state is State.PROBATION:
+            return PROBATION_WINDOW_S
+        return QUIET_WINDOW_S
+
+
+def next_attempt(record: StateRecord, release: int) -> int:
+    """Give the attempt for a release that was carried here: under way it goes on, else it is a new one."""
+    if record.target == release:
+        return max(1, record.attempt + (record.state in RESTING and record.attempt > 0))
+    return max(1, record.failed.get(str(release), 0) + 1)
+
+
+def _differ(one: Facts, other: Facts) -> bool:
+    """Say whether facts changed; the free disk always does."""
+    return replace(one, disk_free_bytes=None) != replace(other, disk_free_bytes=None)
+
+
+def run_service(service: Service) -> None:
+    """Run until SIGTERM or SIGINT."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        service.stop()
+
+    before = {one: signal.signal(one, leave) for one in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        service.run()
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)

@@ -1,0 +1,90 @@
+"""``edgeml agent status``: what the files of a device say."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from edgeml import typed_json
+from edgeml.errors import FleetError, MessageError
+from edgeml.installed import InstalledModel
+from edgeml_devices.agent.home import Home
+from edgeml_devices.agent.identity import read_identity
+from edgeml_devices.agent.lock import agent_process
+from edgeml_devices.agent.outbox import Outbox
+from edgeml_devices.agent.record import new_record, read_record
+from edgeml_devices.agent.status import model_status
+from edgeml_devices.messages import Event
+
+
+def device_json(home: Home) -> dict[str, Any]:
+    """Give the device's state as what ``json`` can write."""
+    identity = None
+    with suppress(FleetError, MessageError, Exception):
+        identity = read_identity(home)
+    outbox = Outbox(home.outbox)
+    events, windows = outbox.waiting()
+    return {
+        "home": str(home.path),
+        "device_id": None if identity is None else identity.device_id,
+        "name": None if identity is None else identity.name,
+        "server": None if identity is None else identity.server,
+        "agent": agent_process(home),
+        "models": {model.name: _model(model) for model in home.models()},
+        "events": [_event(event) for event in outbox.recent()],
+        "unsent": {"events": len(events), "health": len(windows)},
+    }
+
+
+def _model(model: InstalledModel) -> dict[str, Any]:
+    try:
+        record = read_record(model) or new_record(model.name)
+    except (MessageError, OSError) as error:
+        return {"state": "unreadable", "running": model.running(), "detail": str(error)}
+    return typed_json.write(model_status(model, record))
+
+
+def _event(event: Event) -> dict[str, Any]:
+    return typed_json.write(event)
+
+
+def print_device(shown: dict[str, Any]) -> None:
+    """Print what :func:`device_json` gave, for people."""
+    import click
+    from rich.text import Text
+
+    from edgeml.terminal import Column, open_console, print_table
+
+    console = open_console()
+    who = (
+        f"{shown['name']} ({shown['device_id']}) of {shown['server']}" if shown["server"] else "not enrolled"
+    )
+    works = f"agent runs (process {shown['agent']})" if shown["agent"] else "no agent runs"
+    console.print(Text(f"{who}; {works}; {shown['home']}"), soft_wrap=True)
+    models = shown["models"]
+    if not models:
+        click.echo("no models")
+    else:
+        rows = [(name, *_cells(one)) for name, one in models.items()]
+        titles = ("model", "runs", "variant", "state", "target", "result", "reason")
+        columns = [
+            Column(title, [row[place] for row in rows], is_word=place != 1, is_name=place == 0)
+            for place, title in enumerate(titles)
+        ]
+        print_table(console, columns)
+        for name, one in models.items():
+            if one.get("detail"):
+                console.print(Text(f"{name}: {one['detail']}"), soft_wrap=True)
+    for event in shown["events"]:
+        at = datetime.fromtimestamp(event["at"], UTC).strftime("%Y-%m-%d %H:%M:%S")
+        reason = f" {event['reason']}" if event.get("reason") else ""
+        release = event.get("release")
+        console.print(Text(f"{at}  {event['model']} {release} {event['state']}{reason}"), soft_wrap=True)
+
+
+def _cells(one: dict[str, Any]) -> tuple[str, ...]:
+    def text(key: str) -> str:
+        return "–" if one.get(key) is None else str(one[key])
+
+    return tuple(text(key) for key in ("running", "variant", "state", "target", "result", "reason"))
