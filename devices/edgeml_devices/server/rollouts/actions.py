@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final, Protocol
 
 from sqlalchemy import insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeml_devices.server import audit, selectors
 from edgeml_devices.server.database import Transaction, pieces
@@ -43,8 +44,8 @@ async def create(tx: Transaction, actor: Who, policy: Policy) -> str:
         RefusalError: 404 no such group, 409 no such release, or a withdrawn one.
         UsageError: a selector that cannot be read.
     """
-    await require_release(tx, policy)
-    selector = await group_selector(tx, policy)
+    await require_release(tx.connection, policy)
+    selector = await group_selector(tx.connection, policy)
     rollout_id = f"{policy.model[:16]}-{policy.release}-{secrets.token_hex(3)}"[-32:]
     state = RolloutState.WAITING_FOR_APPROVAL if policy.approval else RolloutState.READY
     now = time.time()
@@ -77,19 +78,19 @@ def _without_floats(value: Any) -> Any:
     return f"{value:g}" if isinstance(value, float) else value
 
 
-async def require_release(tx: Transaction, policy: Policy) -> None:
+async def require_release(connection: AsyncConnection, policy: Policy) -> None:
     """Refuse a release that is not listed, or was withdrawn."""
     statement = select(releases.c.withdrawn_at).where(
         releases.c.model == policy.model, releases.c.release == policy.release
     )
-    row = (await tx.connection.execute(statement)).first()
+    row = (await connection.execute(statement)).first()
     if row is None:
         raise RefusalError(409, f"{policy.model}/{policy.release} is not published; edgeml releases list")
     if row.withdrawn_at is not None:
         raise RefusalError(409, f"{policy.model}/{policy.release} was withdrawn; roll out another release")
 
 
-async def group_selector(tx: Transaction, policy: Policy) -> str:
+async def group_selector(connection: AsyncConnection, policy: Policy) -> str:
     """Give the selector of the devices, and have every selector of the policy read once."""
     for wave in policy.waves:
         selectors.parse(wave.selector or "")
@@ -97,7 +98,7 @@ async def group_selector(tx: Transaction, policy: Policy) -> str:
         selectors.parse(policy.selector)
         return policy.selector
     statement = select(groups.c.selector).where(groups.c.name == policy.group)
-    found = (await tx.connection.execute(statement)).scalar()
+    found = (await connection.execute(statement)).scalar()
     if found is None:
         raise RefusalError(404, f"no group {policy.group!r}; edgeml groups list")
     return str(found)
@@ -124,7 +125,7 @@ async def deny(tx: Transaction, actor: Who, rollout_id: str, reason: str) -> Non
 async def start(tx: Transaction, actor: Who, rollout_id: str) -> None:
     """Write down which device is in which wave, and let the first wave begin."""
     rollout = await _locked(tx, rollout_id, (RolloutState.READY,), "started")
-    await require_release(tx, rollout.policy)
+    await require_release(tx.connection, rollout.policy)
     number = await members.enlist(tx, rollout)
     if number == 0:
         raise RefusalError(409, f"{rollout_id}: no device matches {rollout.selector!r}")
@@ -143,7 +144,7 @@ async def pause(tx: Transaction, actor: Who, rollout_id: str, reason: str) -> No
 async def resume(tx: Transaction, actor: Who, rollout_id: str) -> None:
     """Go on: failures so far are forgiven, and health counts anew."""
     rollout = await _locked(tx, rollout_id, (RolloutState.PAUSED,), "resumed")
-    await require_release(tx, rollout.policy)
+    await require_release(tx.connection, rollout.policy)
     await _forgive(tx, rollout)
     await _to(tx, actor, rollout, RolloutState.RUNNING, "rollout.resume", "")
 
@@ -159,7 +160,7 @@ async def abort(tx: Transaction, actor: Who, rollout_id: str, reason: str) -> No
 async def advance(tx: Transaction, actor: Who, rollout_id: str) -> None:
     """Let the next wave begin whatever the thresholds and gates say; after the last, finish."""
     rollout = await _locked(tx, rollout_id, _LIVE, "moved on")
-    await require_release(tx, rollout.policy)
+    await require_release(tx.connection, rollout.policy)
     now = time.time()
     if rollout.wave >= len(rollout.policy.waves):
         await stopping.finish_early(tx, rollout, now)

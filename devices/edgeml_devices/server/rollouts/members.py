@@ -34,20 +34,17 @@ class Member:
     """From 1; ``None``: the waves end before all devices are in one."""
 
 
-def place_of(rollout_id: str, device_id: str) -> int:
-    """Give a device's place in a rollout, the same whoever asks and whenever."""
-    digest = hashlib.sha256(f"{rollout_id} {device_id}".encode()).digest()
+def place_of(policy: Policy, device_id: str) -> int:
+    """Give a device's place among those of a release, the same in the plan and in the rollout."""
+    digest = hashlib.sha256(f"{policy.model}/{policy.release} {device_id}".encode()).digest()
     return int.from_bytes(digest[:7], "big")
 
 
-def divide(
-    policy: Policy, rollout_id: str, group: Sequence[str], matching: Mapping[int, Sequence[str]]
-) -> tuple[Member, ...]:
+def divide(policy: Policy, group: Sequence[str], matching: Mapping[int, Sequence[str]]) -> tuple[Member, ...]:
     """Divide a group into waves, in the order of their places.
 
     Args:
         policy: with the waves.
-        rollout_id: gives the order.
         group: device ids.
         matching: by place of a wave with a selector, those of the group that match it.
     """
@@ -56,20 +53,18 @@ def divide(
         for one in matching[place]:
             wave_of.setdefault(one, place)
     matched = {place: sum(wave == place for wave in wave_of.values()) for place in matching}
-    others = sorted((place_of(rollout_id, one), one) for one in group if one not in wave_of)
+    others = sorted((place_of(policy, one), one) for one in group if one not in wave_of)
     start = 0
     for place, size in enumerate(wave_sizes(policy, matched, len(group))):
         if policy.waves[place].selector is None:
             wave_of |= dict.fromkeys((one for _, one in others[start : start + size]), place)
             start += size
     return tuple(
-        Member(one, place_of(rollout_id, one), wave_of[one] + 1 if one in wave_of else None) for one in group
+        Member(one, place_of(policy, one), wave_of[one] + 1 if one in wave_of else None) for one in group
     )
 
 
-async def division(
-    connection: AsyncConnection, policy: Policy, rollout_id: str, selector: str
-) -> tuple[Member, ...]:
+async def division(connection: AsyncConnection, policy: Policy, selector: str) -> tuple[Member, ...]:
     """Divide the devices that are in the group now.
 
     Raises:
@@ -82,12 +77,12 @@ async def division(
         if wave.selector is not None:
             ids = await selectors.select_ids(connection, selectors.parse(wave.selector))
             matching[place] = [one for one in ids if one in inside]
-    return divide(policy, rollout_id, group, matching)
+    return divide(policy, group, matching)
 
 
 async def enlist(tx: Transaction, rollout: Rollout) -> int:
     """Write down the devices of every wave; give how many there are."""
-    members = await division(tx.connection, rollout.policy, rollout.id, rollout.selector)
+    members = await division(tx.connection, rollout.policy, rollout.selector)
     for piece in pieces(members, 1000):
         await tx.connection.execute(insert(rollout_devices), [_row(rollout, one) for one in piece])
     return len(members)
@@ -152,7 +147,7 @@ async def _late(tx: Transaction, rollout: Rollout) -> list[str]:
     )
     ids = list((await tx.connection.execute(statement)).scalars())
     if ids:
-        members = [Member(one, place_of(rollout.id, one), rollout.wave) for one in ids]
+        members = [Member(one, place_of(rollout.policy, one), rollout.wave) for one in ids]
         rows = [_row(rollout, one, late=True) for one in members]
         await tx.connection.execute(insert(rollout_devices), rows)
     return ids

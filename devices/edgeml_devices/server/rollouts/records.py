@@ -48,7 +48,8 @@ class Rollout:
         return self.policy.priority, self.created_at, self.id
 
 
-def _rollout(row: RowMapping) -> Rollout:
+def read(row: RowMapping) -> Rollout:
+    """Read a row of ``rollouts``."""
     kept = ("id", "selector", "reason", "wave", "created_at", "created_by", "creator_id", "approved_by")
     times = ("started_at", "changed_at", "ended_at", "health_id")
     return Rollout(
@@ -62,21 +63,21 @@ async def find(connection: AsyncConnection, rollout_id: str) -> Rollout | None:
     """Give a rollout."""
     statement = select(rollouts).where(rollouts.c.id == rollout_id)
     row = (await connection.execute(statement)).mappings().first()
-    return None if row is None else _rollout(row)
+    return None if row is None else read(row)
 
 
 async def lock(tx: Transaction, rollout_id: str) -> Rollout | None:
     """Give a rollout that nobody else changes before this transaction ends; wait for whoever does."""
     statement = select(rollouts).where(rollouts.c.id == rollout_id).with_for_update()
     row = (await tx.connection.execute(statement)).mappings().first()
-    return None if row is None else _rollout(row)
+    return None if row is None else read(row)
 
 
 async def try_lock(tx: Transaction, rollout_id: str) -> Rollout | None:
     """Give an active rollout as :func:`lock`; ``None`` if it ended, or another process works on it."""
     statement = select(rollouts).where(rollouts.c.id == rollout_id, rollouts.c.state.in_(ACTIVE))
     row = (await tx.connection.execute(statement.with_for_update(skip_locked=True))).mappings().first()
-    return None if row is None else _rollout(row)
+    return None if row is None else read(row)
 
 
 async def active_ids(connection: AsyncConnection) -> list[str]:

@@ -233,7 +233,7 @@ def _read_waiting(rollout: Rollout, fit: Fit, row: Row[Any], tried: int) -> Wait
         row.running,
         there,
         other,
-        fit.variants(row.facts)[1],
+        fit.of(row.facts).unfit,
         row.site,
         tried,
     )
