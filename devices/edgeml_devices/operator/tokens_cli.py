@@ -68,10 +68,10 @@ def create(name: str, role: str, connection: Connection, as_json: bool) -> None:
 @server_options
 @json_option
 def join(labels: tuple[str, ...], uses: int, ttl: str, connection: Connection, as_json: bool) -> None:
-    """Make a join token and print the command that enrols a device with it.
+    """Let devices in: prints the command that enrols one.
 
-    The command holds the device to this server's first root: whoever stands in between cannot give it
-    another one.
+    It holds a join token, shown this once, and the hash of this server's first root: whoever stands in
+    between cannot give the device another one.
 
     \b
     Example:
@@ -120,7 +120,9 @@ def list_tokens(connection: Connection, as_json: bool) -> None:
 @server_options
 @json_option
 def revoke(token: str, connection: Connection, as_json: bool) -> None:
-    """Refuse a token or join token from now on; devices that are in stay.
+    """Refuse a token or join token from now on.
+
+    Devices that a join token let in stay.
 
     \b
     Example:

@@ -17,7 +17,7 @@ from edgeml_devices.repository.key_options import keys_option, open_keys
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, keys_folder: Path | None, connection: Connection, as_json: bool) -> None:
-    """Check that no row of the audit log was changed, taken out or put in.
+    """Check that nobody changed the audit log.
 
     Computes the hash chain from the rows and compares it with the head that the server signed last, and
     with the head that this machine saw at its last check. Exit code 1 if something differs.

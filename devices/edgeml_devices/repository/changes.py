@@ -61,7 +61,25 @@ def renew(state: RepositoryState, roles: Iterable[str], now: datetime) -> list[C
     Raises:
         UsageError: no such role, or one that the server renews by itself.
     """
-    return [Change(role, md.next_version(_current(state, role), role, now)) for role in roles]
+    return [
+        Change(role, next_of_family(state, role, now))
+        if role in state.families
+        else Change(role, md.next_version(_current(state, role), role, now))
+        for role in roles
+    ]
+
+
+def next_of_family(state: RepositoryState, family: str, now: datetime) -> Metadata[Targets]:
+    """Give a family's next version, without the releases that another family has taken over."""
+    metadata = md.next_version(state.families[family], family, now)
+    for path, target in state.families[family].signed.targets.items():
+        model = md.parse_target_path(path)
+        owner = None if model is None else _family_name(state.targets.signed, model[0])
+        if owner is not None and owner != family and owner in state.families:
+            taken = state.families[owner].signed.targets.get(path)
+            if taken is not None and taken.hashes == target.hashes:
+                del metadata.signed.targets[path]
+    return metadata
 
 
 def set_family(
@@ -148,7 +166,7 @@ def _follow_delegations(
         if family not in found:
             current = state.families.get(family)
             found[family] = (
-                md.first_targets(family, now) if current is None else md.next_version(current, family, now)
+                md.first_targets(family, now) if current is None else next_of_family(state, family, now)
             )
         return found[family]
 

@@ -225,7 +225,7 @@ def _signed_change(
     """Give the family's next version, which lists the release, with the signatures that can be given here."""
     manifest = candidate.manifest
     family = md.require_family(state.targets.signed, manifest.name).name
-    metadata = md.next_version(state.families[family], family, now)
+    metadata = ch.next_of_family(state, family, now)
     md.add_release(
         metadata.signed, manifest.name, manifest.release, candidate.manifest_bytes, candidate.size_bytes
     )

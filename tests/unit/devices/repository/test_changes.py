@@ -71,6 +71,23 @@ def test_releases_go_over_to_a_models_new_family(team, device):
     assert target_of(team, device, "models/kws/2.json") == b"three"
 
 
+def test_a_family_drops_what_another_took_over_once_that_is_listed_there(team, device):
+    team.publish("kws", 1, b"one")
+    team.publish("ocr", 1, b"two")
+    made = ch.set_family(team.state(), "audio", ["kws"], signers(team, "audio"), team.now)
+    ch.sign(made, team.state(), team.keys, no_passphrase)
+    targets, audio = ch.in_order(made, team.state())
+    team.server.push_all([targets])
+    assert list(ch.next_of_family(team.state(), "main", team.now).signed.targets) == [
+        KWS_1,
+        "models/ocr/1.json",
+    ]
+    team.server.push_all([audio])
+    team.apply(ch.renew(team.state(), ["main"], team.now))
+    assert list(team.state().families["main"].signed.targets) == ["models/ocr/1.json"]
+    assert target_of(team, device, KWS_1) == b"one"
+
+
 def test_a_family_that_was_cut_off_between_two_pushes_is_set_again(team, device):
     team.publish("kws", 1, b"one")
     made = ch.set_family(team.state(), "audio", ["kws"], signers(team, "audio"), team.now)
