@@ -17,6 +17,7 @@ from edgeml.manifest import FileEntry, Manifest, Tolerance, Variant
 from edgeml.manifest_json import dumps
 from edgeml.targets import host
 from edgeml.tensors import TensorSpec
+from edgeml.words import RuntimeName
 from tests.conftest import REPOSITORY
 
 DIGITS = REPOSITORY / "examples" / "digits"
@@ -58,24 +59,48 @@ def digits(folder: Path, release: int = 1, **changes: Any) -> Path:
     return path
 
 
-def times(folder: Path, factor: float, release: int, name: str = "times") -> Path:
-    """Write ``y[1, 16] = factor · x[1, 16]`` as a bundle for ONNX Runtime."""
+def times(folder: Path, factor: float, release: int, names: str = "xy") -> Path:
+    """Write ``y[1, 16] = factor · x[1, 16]`` as a bundle for ONNX Runtime; ``names`` are the tensors'."""
+    from onnx import TensorProto, helper
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 16]) for name in names)
+    node = helper.make_node("Mul", [names[0], "constant"], [names[1]])
+    return _onnx_bundle(folder, "times", release, node, x, y, np.array([factor], np.float32))
+
+
+def looked_up(folder: Path, release: int) -> Path:
+    """Write ``y[1] = [10, 20][x[1]]`` for int64 ``x``, which fails in the engine from 2 on."""
+    from onnx import TensorProto, helper
+
+    x = helper.make_tensor_value_info("x", TensorProto.INT64, [1])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    node = helper.make_node("Gather", ["constant", "x"], ["y"])
+    return _onnx_bundle(folder, "looked_up", release, node, x, y, np.array([10, 20], np.float32))
+
+
+def _onnx_bundle(
+    folder: Path, name: str, release: int, node: Any, x: Any, y: Any, constant: np.ndarray
+) -> Path:
     import onnx
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import helper, numpy_helper
 
     folder.mkdir(parents=True, exist_ok=True)
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 16]) for name in "xy")
-    constant = numpy_helper.from_array(np.array([factor], np.float32), "factor")
-    graph = helper.make_graph([helper.make_node("Mul", ["x", "factor"], ["y"])], "t", [x], [y], [constant])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, str(folder / f"{release}.onnx"))
-    entry = FileEntry("variants/onnxruntime-float32/model.onnx", 0, "")
-    variant = Variant("onnxruntime-float32", "onnxruntime", "float32", (entry,), (host().name,))
-    specs = [(TensorSpec(one, (1, 16), "float32"),) for one in "xy"]
-    path = folder / f"{name}-{release}.edgeml"
-    write_bundle(
-        path, Manifest(name, release, *specs, (variant,), ()), {entry.path: folder / f"{release}.onnx"}
+    graph = helper.make_graph([node], name, [x], [y], [numpy_helper.from_array(constant, "constant")])
+    file = folder / f"{name}-{release}.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(file))
+    return bundled(folder, name, release, "onnxruntime", file)
+
+
+def bundled(folder: Path, name: str, release: int, runtime: RuntimeName, *files: Path) -> Path:
+    """Write a bundle of one variant, with the artifact's own signature."""
+    with edgeml.load(files[0]) as model:
+        inputs, outputs = model.spec.inputs, model.spec.outputs
+    entries = {f"variants/{runtime}-float32/{file.name}": file for file in files}
+    variant = Variant(
+        f"{runtime}-float32", runtime, "float32", tuple(FileEntry(e, 0, "") for e in entries), (host().name,)
     )
+    path = folder / f"{name}-{release}.edgeml"
+    write_bundle(path, Manifest(name, release, inputs, outputs, (variant,), ()), entries)
     return path
 
 
