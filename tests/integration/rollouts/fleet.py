@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeml_devices.messages import Result, State
+from edgeml_devices.server import desired
 from edgeml_devices.server.database import Database
 from edgeml_devices.server.rollouts import actions
 from edgeml_devices.server.rollouts.policy import read_policy
@@ -210,6 +211,21 @@ class Fleet:
             )
 
     # --- what operators do
+
+    async def assign_by_hand(self, device: str, release: int) -> None:
+        async with self.database.writing() as tx:
+            await desired.assign(tx, [device], MODEL, release=release, now=self.now)
+
+    async def retire(self, *ids: str) -> None:
+        async with self.database.writing() as tx:
+            await tx.connection.execute(
+                update(devices).where(devices.c.id.in_(ids)).values(retired_at=self.now)
+            )
+
+    async def withdraw(self, release: int) -> None:
+        async with self.database.writing() as tx:
+            mine = (releases.c.model == MODEL) & (releases.c.release == release)
+            await tx.connection.execute(update(releases).where(mine).values(withdrawn_at=self.now))
 
     async def create(self, by: Person = ADA, **policy: Any) -> str:
         data = {"model": MODEL, "release": 2, "selector": ""} | policy

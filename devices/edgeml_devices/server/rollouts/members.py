@@ -172,7 +172,7 @@ async def _heard_again(tx: Transaction, rollout: Rollout) -> list[str]:
             mine.rollout_id == rollout.id,
             mine.state == DeviceState.SKIPPED.value,
             mine.reason == "silent",
-            devices.c.last_seen > mine.ended_at,
+            devices.c.last_seen >= mine.ended_at,
         )
         .order_by(mine.device_id)
         .limit(BATCH)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from edgeml.errors import UsageError
 from edgeml_devices.server.auth import Operator, Viewer
 from edgeml_devices.server.refusals import RefusalError
+from edgeml_devices.server.releases import require_deployable
 from edgeml_devices.server.rollouts import actions, documents, records
 from edgeml_devices.server.rollouts.plan import plan, plan_document
 from edgeml_devices.server.rollouts.policy import DeviceState, RolloutState, read_policy
@@ -58,6 +59,8 @@ async def list_rollouts(
 async def create_rollout(request: Request, services: ServicesOf, actor: Operator) -> dict[str, Any]:
     """Create a rollout from its rules; it moves nothing before it is started."""
     policy = read_policy(await _json(request))
+    async with services.database.reading() as connection:
+        await require_deployable(connection, services.repository, policy.model, policy.release)
     async with services.database.writing() as tx:
         rollout_id = await actions.create(tx, actor, policy)
     return await _document(services, rollout_id)
@@ -70,7 +73,7 @@ async def plan_rollout(
     """Say which devices would get which variant, and how many bytes."""
     policy = read_policy(await _json(request))
     async with services.database.reading() as connection:
-        await actions.require_release(connection, policy)
+        await require_deployable(connection, services.repository, policy.model, policy.release)
         selector = await actions.group_selector(connection, policy)
         planned = await plan(connection, policy, selector, services.manifest_of, time.time())
     return plan_document(policy, selector, planned, limit)

@@ -16,6 +16,7 @@ from typing import Final
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeml.errors import EdgemlError
 from edgeml.manifest import Manifest
 from edgeml_devices.server import audit
 from edgeml_devices.server.database import Database, Transaction
@@ -104,11 +105,14 @@ class Ticker:
         verdict = judge(view, now)
         await _mark(tx, rollout, view, verdict)
         if verdict.action is Action.KEEP:
+            try:
+                fit = await self._fit(tx.connection, rollout)
+            except EdgemlError as error:
+                await records.set_reason(tx, rollout, f"starts no device: {error}")
+                return False
             await records.set_reason(tx, rollout, verdict.reason)
             is_open = windows.is_open(rollout.policy, now)
-            return await starting.fill_places(
-                tx, rollout, await self._fit(tx.connection, rollout), now, is_open=is_open
-            )
+            return await starting.fill_places(tx, rollout, fit, now, is_open=is_open)
         await _act(tx, rollout, verdict, now)
         return verdict.action in {Action.ADVANCE, Action.ABORT}
 
