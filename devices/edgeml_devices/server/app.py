@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -17,17 +18,40 @@ from starlette.types import Receive, Scope, Send
 
 import edgeml
 from edgeml.errors import EdgemlError, GateError, MessageError, TrustError, UsageError
-from edgeml_devices.server import polls
+from edgeml_devices.server import (
+    agent_routes,
+    audit_routes,
+    blob_routes,
+    device_routes,
+    group_routes,
+    polls,
+    release_routes,
+    repository_routes,
+    server_routes,
+    token_routes,
+)
 from edgeml_devices.server.auth import RefusalLog
+from edgeml_devices.server.blobs import BlobStore
 from edgeml_devices.server.database import Database
 from edgeml_devices.server.directory import Directory
+from edgeml_devices.server.documents import add_schemas
+from edgeml_devices.server.guard import check_scope, guarded
 from edgeml_devices.server.migrate import migrate
+from edgeml_devices.server.online_keys import OnlineKeys
+from edgeml_devices.server.pages import routes as page_routes
+from edgeml_devices.server.pruning import prune
 from edgeml_devices.server.refusals import RefusalError, error_answer
+from edgeml_devices.server.reports import ReportQueue
+from edgeml_devices.server.repository import Repository
+from edgeml_devices.server.rollouts import routes as rollout_routes
+from edgeml_devices.server.rollouts.service import run_ticks
 from edgeml_devices.server.services import Services
 from edgeml_devices.server.settings import ServerSettings
 
 _LOG = logging.getLogger(__name__)
 _FLUSH_S: Final = 5.0
+_MINUTE_S: Final = 60.0
+_HOUR_S: Final = 3600.0
 
 
 def create_app(settings: ServerSettings) -> FastAPI:
@@ -48,6 +72,8 @@ def create_app(settings: ServerSettings) -> FastAPI:
         redoc_url=None,
         openapi_url="/v1/openapi.json",
     )
+    for router in _ROUTERS:
+        app.include_router(router)
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
     return app
@@ -57,18 +83,26 @@ class _App(FastAPI):
     """FastAPI, but polls pass it by: ten thousand of them wait at a time."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == polls.PATH and scope["method"] == "GET":
-            try:
-                await polls.answer_poll(self.state.services, scope, send)
-            except Exception as error:  # noqa: BLE001 - answered as everywhere else
-                answer = await _answer_error(Request(scope), error)
-                await answer(scope, receive, send)
-        else:
+        if scope["type"] != "http":
             await super().__call__(scope, receive, send)
+            return
+        try:
+            check_scope(scope)
+            if scope["path"] == polls.PATH and scope["method"] == "GET":
+                await polls.answer_poll(self.state.services, scope, send)
+                return
+        except Exception as error:  # noqa: BLE001 - answered as everywhere else
+            answer = await _answer_error(Request(scope), error)
+            await answer(scope, receive, send)
+            return
+        limits = self.state.services.settings.limits
+        await super().__call__(scope, guarded(receive, scope, limits), send)
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            polls.document(super().openapi())
+            openapi = super().openapi()
+            add_schemas(openapi)
+            polls.document(openapi)
         return super().openapi()
 
 
@@ -79,22 +113,45 @@ async def _services(settings: ServerSettings) -> AsyncIterator[Services]:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(database.close)
         await migrate(database)
-        directory, refusals = Directory(database), RefusalLog(database)
-        await directory.load()
-        stack.push_async_callback(directory.flush_seen)
-        stack.push_async_callback(refusals.flush)
+        services = await _open_services(settings, database)
+        stack.push_async_callback(services.refusals.flush)
+        stack.push_async_callback(services.directory.flush_seen)
         async with asyncio.TaskGroup() as beside:
-            tasks = [beside.create_task(_repeat(_FLUSH_S, directory.flush_seen))]
-            if database.dialect == "postgresql":
-                from edgeml_devices.server.listening import listen
-
-                tasks.append(beside.create_task(listen(database, directory)))
-            yield Services(settings, database, directory, refusals)
+            tasks = [beside.create_task(work) for work in _beside(services)]
+            yield services
             for task in tasks:
                 task.cancel()
 
 
-async def _repeat(every_s: float, work: Any) -> None:
+async def _open_services(settings: ServerSettings, database: Database) -> Services:
+    blobs = BlobStore(settings.blobs, settings.limits.blob_bytes)
+    blobs.open()
+    keys = OnlineKeys(settings.keys)
+    keys.ensure()
+    directory = Directory(database)
+    await directory.load()
+    repository = Repository(database, blobs, keys)
+    return Services(
+        settings, database, directory, RefusalLog(database), ReportQueue(database), blobs, repository
+    )
+
+
+def _beside(services: Services) -> Iterator[Coroutine[Any, Any, None]]:
+    """Give what runs beside the requests, until cancelled."""
+    database = services.database
+    yield services.reports.run()
+    yield run_ticks(database, asyncio.Event(), services.manifest_of)
+    yield _repeat(_FLUSH_S, services.directory.flush_seen)
+    yield _repeat(_MINUTE_S, services.refusals.flush)
+    yield _repeat(_MINUTE_S, services.repository.renew)
+    yield _repeat(_HOUR_S, partial(prune, services))
+    if database.dialect == "postgresql":
+        from edgeml_devices.server.listening import listen
+
+        yield listen(database, services.directory)
+
+
+async def _repeat(every_s: float, work: Callable[[], Awaitable[object]]) -> None:
     """Do something again and again; a failure is logged, and the next turn tries again."""
     while True:
         await asyncio.sleep(every_s)
@@ -151,6 +208,19 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
     return answer
 
 
+_ROUTERS: Final = (
+    agent_routes.router,
+    device_routes.router,
+    group_routes.router,
+    release_routes.router,
+    rollout_routes.router,
+    repository_routes.router,
+    blob_routes.router,
+    token_routes.router,
+    audit_routes.router,
+    server_routes.router,
+    page_routes.router,
+)
 _STATUSES: Final = {MessageError: 400, UsageError: 400, TrustError: 403, GateError: 409}
 _HANDLERS: Final[dict[type[Exception], Any]] = {
     RefusalError: _refusal,

@@ -18,6 +18,7 @@ from sqlalchemy import insert, select
 
 from edgeml_devices.server import audit
 from edgeml_devices.server.database import Database, Transaction
+from edgeml_devices.server.labels import check_name
 from edgeml_devices.server.refusals import RefusalError
 from edgeml_devices.server.services import Services, get_services
 from edgeml_devices.server.tables import tokens
@@ -55,7 +56,15 @@ def new_secret() -> str:
 
 
 async def make_token(tx: Transaction, actor: object, name: str, role: Role) -> tuple[str, str]:
-    """Make a token of a person or a program; give its id and the secret, which is kept nowhere."""
+    """Make a token of a person or a program; give its id and the secret, which is kept nowhere.
+
+    Raises:
+        UsageError: it cannot be a name.
+        RefusalError: 409: there is a token of this name, or there was one: the audit log tells them by it.
+    """
+    check_name("token", name)
+    if (await tx.connection.execute(select(tokens.c.id).where(tokens.c.name == name))).first() is not None:
+        raise RefusalError(409, f"a token {name} exists, or was revoked; names are not used again")
     secret, id_ = new_secret(), secrets.token_hex(8)
     row = {
         "id": id_,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,9 +135,9 @@ def migrate(data: Path | None, database: str, as_json: bool) -> None:
 
 @server.command()
 @_place
-@click.option("--name", default="console", show_default=True, help="Whose it is; the audit log shows it.")
+@click.option("--name", help="Whose it is; the audit log shows it. By default console-TIME.")
 @json_option
-def token(data: Path | None, database: str, name: str, as_json: bool) -> None:
+def token(data: Path | None, database: str, name: str | None, as_json: bool) -> None:
     """Make an admin token, on the server's machine: for when it was lost.
 
     \b
@@ -148,6 +149,7 @@ def token(data: Path | None, database: str, name: str, as_json: bool) -> None:
     from edgeml_devices.server import auth
 
     settings = _settings(data, database)
+    name = name or f"console-{datetime.now(UTC):%Y%m%d-%H%M%S}"
 
     async def make() -> tuple[str, str]:
         from edgeml_devices.server.database import Database

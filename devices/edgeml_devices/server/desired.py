@@ -22,6 +22,7 @@ async def assign(
     hold: bool = False,
     on_abort: Literal["finish", "rollback"] = "finish",
     rollout_id: str | None = None,
+    open_until: float | None = None,
     now: float,
 ) -> None:
     """Have devices run a release of a model; what was assigned for the model before goes.
@@ -35,6 +36,8 @@ async def assign(
         hold: fetch and test, but do not switch.
         on_abort: what a device in PROBATION does when the assignment goes back.
         rollout_id: whose assignment it is; ``None``: made by hand.
+        open_until: when the maintenance window closes, Unix seconds: the device begins no switch after it
+            on this answer; ``None``: it stays open.
         now: Unix seconds.
     """
     row: dict[str, Any] = {
@@ -42,6 +45,7 @@ async def assign(
         "release": release,
         "attempt": attempt,
         "hold": hold,
+        "open_until": open_until,
         "on_abort": on_abort,
         "rollout_id": rollout_id,
         "changed_at": now,

@@ -35,11 +35,17 @@ class Known:
     """SHA-256 of its token."""
     generation: int
     document: bytes
-    """Its :class:`DesiredState`, as JSON."""
+    """Its :class:`DesiredState`, as JSON; empty: it depends on the time, see :meth:`answer`."""
+    rows: list[Row[Any]] | None
+    """What it is made of, where it depends on the time."""
     seen_at: float = 0.0
     """What ``last_seen`` was last set to by this process."""
     waiting: list[asyncio.Future[bool]] = field(default_factory=list)
     """Polls; ``True`` wakes one because of a change."""
+
+    def answer(self, now: float) -> bytes:
+        """Give the desired state as JSON."""
+        return self.document if self.rows is None else _document(self.generation, self.rows, now)
 
 
 class Directory:
@@ -118,13 +124,14 @@ class Directory:
 
     def _remember(self, id_: str, rows: list[Row[Any]]) -> None:
         first = rows[0]
-        document = _document(first.generation, rows)
+        timed = rows if any(row.open_until is not None for row in rows) else None
+        document = _document(first.generation, rows, 0.0) if timed is None else b""
         known = self._by_id.get(id_)
         if known is None:
-            known = Known(id_, bytes.fromhex(first.token_sha256), first.generation, document)
+            known = Known(id_, bytes.fromhex(first.token_sha256), first.generation, document, timed)
             self._by_id[id_] = self._by_token[known.token] = known
         elif known.generation != first.generation:
-            known.generation, known.document = first.generation, document
+            known.generation, known.document, known.rows = first.generation, document, timed
             _wake(known, changed=True)
 
     def _forget(self, id_: str) -> None:
@@ -176,9 +183,16 @@ async def _page(connection: AsyncConnection, after: str) -> list[str]:
     return list((await connection.execute(statement.order_by(devices.c.id).limit(_LOAD))).scalars())
 
 
-def _document(generation: int, rows: Iterable[Row[Any]]) -> bytes:
+def _document(generation: int, rows: Iterable[Row[Any]], now: float) -> bytes:
     models = {
-        row.model: Assignment(row.release, row.attempt, row.hold, row.on_abort, row.rollout_id)
+        row.model: Assignment(
+            release=row.release,
+            attempt=row.attempt,
+            hold=row.hold or (row.open_until is not None and row.open_until <= now),
+            open_for_s=None if row.open_until is None else max(0.0, row.open_until - now),
+            on_abort=row.on_abort,
+            rollout=row.rollout_id,
+        )
         for row in rows
         if row.model is not None
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
@@ -51,7 +52,7 @@ async def answer_poll(services: Services, scope: Scope, send: Send) -> None:
     if _etag(known) == etag:
         await _send(send, 304, known, b"")
     else:
-        await _send(send, 200, known, known.document)
+        await _send(send, 200, known, known.answer(time.time()))
 
 
 async def _device(services: Services, authorization: bytes, request: Request) -> Known:

@@ -6,9 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeml.manifest import Manifest
+from edgeml_devices.server import releases
+from edgeml_devices.server.blobs import BlobStore
 from edgeml_devices.server.database import Database
 from edgeml_devices.server.directory import Directory
+from edgeml_devices.server.reports import ReportQueue
+from edgeml_devices.server.repository import Repository
 from edgeml_devices.server.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -23,6 +29,13 @@ class Services:
     database: Database
     directory: Directory
     refusals: RefusalLog
+    reports: ReportQueue
+    blobs: BlobStore
+    repository: Repository
+
+    async def manifest_of(self, connection: AsyncConnection, model: str, release: int) -> Manifest:
+        """Give a listed release's manifest, see :func:`edgeml_devices.server.releases.manifest`."""
+        return await releases.manifest(connection, self.blobs, model, release)
 
 
 def get_services(request: Request) -> Services:

@@ -49,6 +49,8 @@ class ServerSettings:
     behind_proxy: bool = False
     """Believe ``X-Forwarded-For`` and ``X-Forwarded-Proto`` of whoever connects."""
     workers: int = 1
+    keep_health_days: float = 14.0
+    keep_events_days: float = 90.0
     limits: Limits = field(default_factory=Limits)
 
     @property

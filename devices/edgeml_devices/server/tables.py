@@ -86,6 +86,7 @@ assignments = Table(
     Column("release", BigInteger),  # null: to be removed
     Column("attempt", Integer, nullable=False, default=1),
     Column("hold", Boolean, nullable=False, default=False),
+    Column("open_until", Float),  # the maintenance window's end: to switch after it needs another answer
     Column("on_abort", String(16), nullable=False, default="finish"),
     Column("rollout_id", String(32)),
     Column("changed_at", Float, nullable=False),

@@ -120,7 +120,7 @@ async def test_assigning_raises_the_generation_of_each_device_and_tells(database
         generations = dict(
             (await connection.execute(select(tables.devices.c.id, tables.devices.c.generation))).all()
         )
-    assert [tuple(row) for row in rows] == [("a", "kws", 2, 3, True, "finish", "r", 2.0)]
+    assert [tuple(row) for row in rows] == [("a", "kws", 2, 3, True, None, "finish", "r", 2.0)]
     assert generations == {"a": 2, "b": 2, "c": 0}
 
 

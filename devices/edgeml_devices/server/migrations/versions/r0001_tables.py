@@ -129,6 +129,7 @@ def _make_tables() -> None:
         sa.Column("release", sa.BigInteger(), nullable=True),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("hold", sa.Boolean(), nullable=False),
+        sa.Column("open_until", sa.Float(), nullable=True),
         sa.Column("on_abort", sa.String(length=16), nullable=False),
         sa.Column("rollout_id", sa.String(length=32), nullable=True),
         sa.Column("changed_at", sa.Float(), nullable=False),
