@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
@@ -430,7 +430,8 @@ def open_pool(scheme: str, host: str, ca_file: Path | None) -> urllib3.PoolManag
     address = proxy if "://" in proxy else f"http://{proxy}"
     user = urlsplit(address)
     if user.username:
-        options["proxy_headers"] = make_headers(proxy_basic_auth=f"{user.username}:{user.password or ''}")
+        login = f"{unquote(user.username)}:{unquote(user.password or '')}"
+        options["proxy_headers"] = make_headers(proxy_basic_auth=login)
     try:
         return urllib3.ProxyManager(address, **options)
     except (HTTPError, LocationParseError) as error:
