@@ -63,12 +63,13 @@ def enrol(
       edgeml agent enrol --server https://fleet.example --join-token - --root root.json --label site=hall-2
     """  # noqa: D301 - as above
     import platform
+    import sys
 
     from edgeml_devices.agent import identity
     from edgeml_devices.messages import EnrolRequest
 
     first = identity.FirstRoot(root, root_sha256, trust_first_root)
-    token = click.get_text_stream("stdin").readline().strip() if join_token == "-" else join_token  # noqa: S105
+    token = sys.stdin.readline().strip() if join_token == "-" else join_token  # noqa: S105
     request = EnrolRequest(token, "", name or platform.node(), None, _labels(labels))
     joined = identity.enrol(_home(), request, first, server, ca_file)
     if as_json:
@@ -131,8 +132,8 @@ def status(as_json: bool) -> None:
 def install_bundle(ctx: click.Context, path: Path, root: Path | None, unsigned: bool, as_json: bool) -> None:
     """Install a release that was carried here.
 
-    FOLDER is what `edgeml releases export` wrote; its signatures are checked as a server's are. A running agent
-    takes it over. A bundle without signatures needs --unsigned, and a device that trusts no repository.
+    FOLDER is what `edgeml releases export` wrote; its signatures are checked as a server's are. A running
+    agent takes it over. A bundle without signatures needs --unsigned, and a device that trusts no repository.
     Exit code 1 if the release was not committed.
 
     \b

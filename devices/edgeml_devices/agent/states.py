@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from edgeml.bundle import check_manifest
-from edgeml.choice import Choice, fitting
+from edgeml.choice import candidates, fitting
 from edgeml.errors import BundleError, EdgemlError, ModelFileError
 from edgeml.health import HealthPolicy, health_policy
 from edgeml.installed import needed_files as files_in_folder
@@ -23,8 +23,6 @@ from edgeml_devices.agent.record import StateRecord
 from edgeml_devices.agent.releases import build_release, why_damaged
 from edgeml_devices.messages import Reason, Result, State, Tested
 
-CANDIDATES: Final = 3
-"""So many variants are tried on a device where nothing says which is the quickest."""
 _ASK_AGAIN_S: Final = 30.0
 
 
@@ -96,9 +94,9 @@ def accepted(deployment: Deployment) -> Step:
             raise StepFailedError(Reason.MANIFEST, detail)
         done = {"manifests": manifests, "result": Result.SUCCESSFUL, "detail": "it ran already"}
         return Step(State.COMMITTED, done)
-    candidates = choose_candidates(manifest, *tools.machine())
-    _require_space(deployment, files_of(manifest, candidates))
-    return Step(State.FETCHING, {"manifests": manifests, "candidates": candidates})
+    chosen = choose_candidates(manifest, *tools.machine())
+    _require_space(deployment, files_of(manifest, chosen))
+    return Step(State.FETCHING, {"manifests": manifests, "candidates": chosen})
 
 
 def _read_manifest(content: bytes, name: str, release: int) -> Manifest:
@@ -121,26 +119,7 @@ def choose_candidates(manifest: Manifest, machine: Target, engines: Mapping[str,
         ranked = fitting(manifest, machine, engines)
     except EdgemlError as error:
         raise StepFailedError(Reason.INCOMPATIBLE, str(error)) from error
-    best = ranked[0]
-    if _is_known(best, machine):
-        return (best.variant.name,)
-    equal = [one for one in ranked if _is_like(one, best, machine)]
-    return tuple(one.variant.name for one in equal[:CANDIDATES])
-
-
-def _is_known(choice: Choice, machine: Target) -> bool:
-    """Say whether somebody measured or chose a variant for this class of machine."""
-    measured, chosen_for = choice.variant.measured, choice.variant.extra.get("chosen_for")
-    on = (measured.machine or "").split()
-    return (measured.latency_ms is not None and machine.name in on[:1]) or (
-        isinstance(chosen_for, (list, tuple)) and machine.name in chosen_for
-    )
-
-
-def _is_like(choice: Choice, best: Choice, machine: Target) -> bool:
-    return (choice.warning is None) == (best.warning is None) and (
-        machine.name in choice.variant.targets
-    ) == (machine.name in best.variant.targets)
+    return tuple(one.variant.name for one in candidates(ranked, machine))
 
 
 def files_of(manifest: Manifest, variants: Sequence[str]) -> tuple[FileEntry, ...]:

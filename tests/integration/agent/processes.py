@@ -1,0 +1,89 @@
+"""Agents as processes of their own: started, killed, started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+class Device:
+    """One home folder, and the agent that works in it."""
+
+    def __init__(self, home: Path, url: str) -> None:
+        self.home = home
+        self.url = url
+        self.process: subprocess.Popen[str] | None = None
+
+    def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run ``edgeml agent …``."""
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "edgeml", "agent", *arguments],
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        if check and done.returncode:
+            raise AssertionError(f"{arguments} ended with {done.returncode}: {done.stdout}{done.stderr}")
+        return done
+
+    def environment(self) -> dict[str, str]:
+        return os.environ | {"EDGEML_HOME": str(self.home), "NO_PROXY": "127.0.0.1", "COLUMNS": "200"}
+
+    def enrol(self, root: bytes, token: str = "join") -> None:  # noqa: S107 - a test's
+        file = self.home.parent / "root.json"
+        file.write_bytes(root)
+        self.command("enrol", "--server", self.url, "--join-token", token, "--root", str(file))
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "edgeml", "agent", "run"],
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def kill(self) -> None:
+        """Kill it as a power cut does."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.communicate()
+            self.process = None
+
+    def stop(self) -> tuple[int, str]:
+        """Ask it to stop; give its exit code and what it logged."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        out, _ = self.process.communicate(timeout=20)
+        code = self.process.returncode
+        self.process = None
+        return code, out
+
+    def status(self) -> dict[str, Any]:
+        shown: dict[str, Any] = json.loads(self.command("status", "--json").stdout)
+        return shown
+
+    def record(self, model: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.home / "models" / model / "state.json").read_text())
+        return found
+
+    def current(self, model: str) -> str | None:
+        try:
+            return os.readlink(self.home / "models" / model / "current")
+        except FileNotFoundError:
+            return None
+
+    def wait(self, condition: Any, timeout_s: float = 30.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"not within {timeout_s:g} s; {self.status()}")
+            time.sleep(0.02)
