@@ -14,14 +14,18 @@ _SPANS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def ago(at: float | None, now: float) -> str:
-    """Render how long ago something was: ``5 s``, ``3 min``, ``2 d``; the largest unit, rounded down."""
+    """Render how long ago something was: ``5 s ago``, ``3 min ago``, ``2 d ago``; ``never``."""
     if at is None:
         return "never"
-    passed_s = max(0.0, now - at)
+    return f"{span(now - at)} ago" if now - at >= 1 else "now"
+
+
+def span(seconds: float) -> str:
+    """Render a span of time in its largest unit, rounded down."""
     for unit_s, name in _UNITS:
-        if passed_s >= unit_s:
-            return f"{passed_s // unit_s:.0f} {name}"
-    return "now"
+        if seconds >= unit_s:
+            return f"{seconds // unit_s:.0f} {name}"
+    return "0 s"
 
 
 def moment(at: float | None) -> str:

@@ -13,7 +13,7 @@ import click
 from edgeml.commands.json_output import json_option, print_json
 from edgeml.errors import ServerError
 from edgeml_devices.connection import Connection, server_options
-from edgeml_devices.operator.shown import ago, printable, read_labels, show_labels, span_s
+from edgeml_devices.operator.shown import ago, printable, read_labels, show_labels, span, span_s
 
 if TYPE_CHECKING:
     from edgeml_devices.api_client import ApiClient
@@ -181,4 +181,4 @@ def _join_state(join_token: Mapping[str, Any], now: float) -> str:
         return "revoked"
     if join_token["expires_at"] <= now:
         return "expired"
-    return "used up" if not join_token["uses_left"] else f"for {ago(now, join_token['expires_at'])}"
+    return "used up" if not join_token["uses_left"] else f"for {span(join_token['expires_at'] - now)}"
