@@ -109,9 +109,10 @@ def _time(seconds: float) -> datetime | None:
         return None
 
 
-def _utc(seconds: float) -> str:
+def _utc(seconds: float) -> tuple[str, ...]:
+    """Write a time in parts that a narrow column may break between."""
     time = _time(seconds)
-    return f"{time:%Y-%m-%d %H:%M:%S} UTC" if time else "no time"
+    return (f"{time:%Y-%m-%d}", f"{time:%H:%M:%S} UTC") if time else ("no time",)
 
 
 def _iso(seconds: float) -> str:
@@ -151,7 +152,10 @@ def _count(value: int) -> str:
 
 
 def _percent(value: float) -> str:
-    return f"{value:.3g} %" if value < 99.5 or value == 100 else f"{min(value, 99.9):.1f} %"  # noqa: PLR2004 - not all yet
+    """Write a share so that 0 % is none, and 100 % all."""
+    if value == round(value):
+        return f"{value:.0f} %"
+    return f"{min(max(value, 0.1), 99.9):.1f} %"
 
 
 def _measure(value: float | None) -> str:
