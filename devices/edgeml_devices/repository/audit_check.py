@@ -52,9 +52,9 @@ def check_audit(client: ApiClient, trust: Path) -> AuditCheck:
         ServerError: the server cannot be reached, or answers with no audit log.
     """
     state = read_state(fetch_metadata(client), trust)
-    faults = [f"the timestamp is not signed by the server's key: {state.problems['timestamp']}"] * (
-        "timestamp" in state.problems
-    )
+    faults = []
+    if "timestamp" in state.problems:
+        faults.append(f"the timestamp is not signed by the server's key: {state.problems['timestamp']}")
     heads = {
         "signed": _head(state.timestamp.signed.unrecognized_fields.get(HEAD_FIELD)),
         "seen here before": _seen(trust / _SEEN),

@@ -302,7 +302,7 @@ def _explain(state: RepositoryState, folder: KeyFolder, plan: Any, root_sha256: 
     for file in _offline_files(state, folder):
         of_root = Path(file).name.startswith("root-")
         signers, what = (
-            (root, "who signs for root, targets and the server") if of_root else (targets, "families")
+            (root, "the keys of all roles") if of_root else (targets, "which family signs which models")
         )
         click.echo(f"  {file}  {signers.threshold} of {len(signers.keys)} sign: {what}")
     models = "every model" if md.ALL_MODELS in plan.models else ", ".join(plan.models)

@@ -36,7 +36,8 @@ def role_rows(state: RepositoryState, now: datetime) -> list[dict[str, Any]]:
                 "role": role,
                 "version": metadata.signed.version,
                 "expires": expires.isoformat(),
-                "days_left": int((expires - now).total_seconds() // 86400),
+                "days_left": round((expires - now).total_seconds() / 86400),
+                "expired": expires <= now,
                 "threshold": signers.threshold,
                 "keys": [{"name": key_name(key), "keyid": key.keyid} for key in signers.keys],
                 "problem": state.problems.get(role),
@@ -73,7 +74,7 @@ def print_status(roles: Sequence[dict[str, Any]], families: Sequence[dict[str, A
         Column("expires", [row["expires"][:10] for row in roles], leaves=2, is_word=True),
         Column("signed by", signers, leaves=1, is_word=True),
     ]
-    styles = ["red" if row["days_left"] < 0 or row["problem"] else "" for row in roles]
+    styles = ["red" if row["expired"] or row["problem"] else "" for row in roles]
     print_table(console, columns, styles)
     console.print()
     floors = [_floors(row["floors"]) or "–" for row in families]

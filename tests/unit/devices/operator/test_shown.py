@@ -13,11 +13,11 @@ from edgeml.errors import UsageError
     [
         (0.5, "now"),
         (-60.0, "now"),
-        (5.0, "5 s"),
-        (59.9, "59 s"),
-        (60.0, "1 min"),
-        (7200.0, "2 h"),
-        (90000.0, "1 d"),
+        (5.0, "5 s ago"),
+        (59.9, "59 s ago"),
+        (60.0, "1 min ago"),
+        (7200.0, "2 h ago"),
+        (90000.0, "1 d ago"),
     ],
 )
 def test_how_long_ago(passed_s, text):
