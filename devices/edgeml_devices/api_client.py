@@ -378,7 +378,7 @@ class ApiClient:
                 if location is None
                 else f"it sends elsewhere; use that address: {location}"
             )
-        raise RefusedError(f"{self.server_url}: {said}{_next_step(response.status)}", response.status)
+        raise RefusedError(f"{self.server_url}: {said}{_next_step(response.status, said)}", response.status)
 
     def _parsed(self, response: _Answer, path: str) -> Any:
         if not response.body:
@@ -466,10 +466,10 @@ def _error_message(body: bytes) -> str | None:
     return str(message)
 
 
-def _next_step(status: int) -> str:
+def _next_step(status: int, said: str) -> str:
     if status == 401:  # noqa: PLR2004 - HTTP's
         return "; give a token that the server knows: --token, EDGEML_TOKEN (from edgeml tokens create)"
-    if status == 403:  # noqa: PLR2004 - HTTP's
+    if status == 403 and "role" in said:  # noqa: PLR2004 - HTTP's
         return "; ask an admin for a token of a role that may (edgeml tokens create NAME --role ROLE)"
     if status in _BUSY:
         return "; it is busy or restarting, try again in a minute"

@@ -72,7 +72,7 @@ def test_a_refusal_has_the_servers_words_and_status(server, client):
     [(401, "give a token that the server knows"), (403, "ask an admin for a token of a role")],
 )
 def test_what_to_do_next_is_said(server, client, status, says):
-    server.answer(status, {"error": {"type": "x", "message": "no"}})
+    server.answer(status, {"error": {"type": "x", "message": "this needs another role"}})
     with pytest.raises(RefusedError, match=says):
         client.get("/v1/devices")
 
