@@ -70,6 +70,7 @@ class Tolerance:
 
     max_abs: float
     cosine_min: float = 0.99
+    """Of each sample whose values are not all within ``max_abs`` of 0."""
     top1_agreement_min: float = 0.0
     """Share of golden samples whose largest output must stand in the same place (0: not checked)."""
     extra: Mapping[str, Any] = field(default_factory=dict)
