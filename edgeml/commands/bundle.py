@@ -21,7 +21,7 @@ _PATH = click.Path(path_type=Path)
 def bundle() -> None:
     """Look into a bundle, check it, or take it apart.
 
-    BUNDLE is a .edgeml file or the folder that one was extracted to.
+    BUNDLE is a .edgeml file, the folder that one was extracted to, or a release folder.
 
     \b
     Examples:
@@ -41,10 +41,10 @@ def inspect(path: Path, as_json: bool) -> None:
     Example:
       edgeml bundle inspect kws-1.edgeml --json | jq '.manifest.variants[].name'
     """  # noqa: D301 - as above
-    from edgeml.bundle import open_bundle
+    from edgeml.installed import open_release
     from edgeml.manifest_json import to_json
 
-    opened = open_bundle(path)
+    opened = open_release(path)
     if as_json:
         print_json({"bundle": str(path), "size_bytes": _size(opened), "manifest": to_json(opened.manifest)})
     else:
@@ -64,9 +64,10 @@ def verify(ctx: click.Context, path: Path, as_json: bool) -> None:
     Example:
       edgeml bundle verify kws-1.edgeml
     """  # noqa: D301 - as above
-    from edgeml.bundle import manifest_entries, open_bundle
+    from edgeml.bundle import manifest_entries
+    from edgeml.installed import open_release
 
-    opened = open_bundle(path)
+    opened = open_release(path)
     damaged = opened.damaged()
     if as_json:
         files = [
@@ -114,9 +115,9 @@ def extract(
       edgeml bundle extract kws-1.edgeml --variant litert-int8_static --output model
       edgeml bundle extract kws-1.edgeml labels.txt --output words
     """  # noqa: D301 - as above
-    from edgeml.bundle import open_bundle
+    from edgeml.installed import open_release
 
-    opened = open_bundle(path)
+    opened = open_release(path)
     manifest = opened.manifest
     chosen = [*names, *(() if variant is None else _files_of(manifest, variant))]
     folder = output or Path(f"{manifest.name}-{manifest.release}")

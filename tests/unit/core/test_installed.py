@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import edgeml
 from edgeml.bundle import open_bundle
+from edgeml.cli import main
 from edgeml.errors import BundleError, UnsafeFileError, UsageError
 from edgeml.installed import (
     InstalledModel,
@@ -167,6 +169,14 @@ def test_an_extracted_bundle_is_a_whole_release(tmp_path: Path, bundle: Path) ->
     folder = open_bundle(bundle).extract(tmp_path / "factory")
     assert len(open_installed(folder).manifest.variants) == 2
     assert open_release(bundle).manifest == open_installed(folder).manifest
+
+
+def test_a_release_folder_can_be_verified_as_a_bundle_can(installed: InstalledModel) -> None:
+    folder = installed.release_folder(1)
+    done = CliRunner().invoke(main, ["bundle", "verify", str(folder)])
+    assert (done.exit_code, "4 files" in done.output) == (0, True)
+    (folder / "labels.txt").write_bytes(b"x" * (folder / "labels.txt").stat().st_size)
+    assert CliRunner().invoke(main, ["bundle", "verify", str(folder)]).exit_code == 1
 
 
 # --- where models lie
