@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeml import cpu as cpus
-from edgeml import typed_json
 from edgeml.errors import MessageError, UsageError
 from edgeml.settings import settings
 from edgeml.toml_file import read_toml
@@ -144,6 +143,8 @@ def describe(found: cpus.Cpu, board: str, memory_bytes: int, declared: str = "")
 
 def target_to_json(machine: Target) -> dict[str, Any]:
     """Give a target as what ``json`` can write."""
+    from edgeml import typed_json  # `edgeml.load` needs a target, and no JSON
+
     return typed_json.write(machine) | {"cpu_features": sorted(machine.cpu_features)}
 
 
@@ -153,6 +154,8 @@ def target_from_json(data: object, where: str) -> Target:
     Raises:
         MessageError: a field is missing or of a wrong type.
     """
+    from edgeml import typed_json  # as above
+
     found = typed_json.read(Target, data, where)
     features: object = found.cpu_features  # a list still
     if not isinstance(features, list) or not all(isinstance(name, str) for name in features):

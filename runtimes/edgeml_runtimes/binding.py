@@ -126,7 +126,7 @@ def _bind_quantized(
 
 
 def storing(spec: TensorSpec) -> SingleCall:
-    """Give ``edgeml.tensors.quantize`` for one tensor, its constants worked out beforehand.
+    """Give ``edgeml.arrays.quantize`` for one tensor, its constants worked out beforehand.
 
     What is given raises InputError for NaN.
     """
@@ -164,7 +164,7 @@ def _reject_nan(spec: TensorSpec) -> NoReturn:
 
 
 def restoring(spec: TensorSpec) -> SingleCall:
-    """Give ``edgeml.tensors.dequantize`` for one tensor, its constants worked out beforehand."""
+    """Give ``edgeml.arrays.dequantize`` for one tensor, its constants worked out beforehand."""
     quantization = spec.quantization
     if quantization is None:
         return _unchanged
