@@ -268,7 +268,7 @@ def abort(rollout_id: str, reason: str, connection: Connection, as_json: bool) -
 @server_options
 @json_option
 def advance(rollout_id: str, connection: Connection, as_json: bool) -> None:
-    """Let the next wave begin, whatever its rules; after the last, finish.
+    """Let the next wave begin whatever the rules; at the end, finish.
 
     \b
     Example:

@@ -64,7 +64,11 @@ async def test_before_its_window_a_device_fetches_and_tests_and_switches_when_it
     assert await fleet.states(rollout) == {"HELD": [device]}
     fleet.now = at("2026-03-02 21:00")
     await fleet.tick()
-    assert not (await fleet.assigned())[device].hold
+    assigned = (await fleet.assigned())[device]
+    assert not assigned.hold
+    assert assigned.open_until == at("2026-03-02 22:00"), (
+        "a device that is offline then must not switch later"
+    )
     assert await fleet.states(rollout) == {"ASSIGNED": [device]}
 
 

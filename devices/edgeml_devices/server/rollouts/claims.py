@@ -32,6 +32,7 @@ class There:
     on_abort: str
     rollout: str | None
     changed_at: float
+    open_until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeml_devices.server import audit, desired
 from edgeml_devices.server.database import Transaction, pieces
+from edgeml_devices.server.rollouts import windows
 from edgeml_devices.server.rollouts.claims import Other, Skip, Take, There, Waiting, claim
 from edgeml_devices.server.rollouts.engine import (
     BATCH,
@@ -190,6 +191,7 @@ def _waiting(rollout: Rollout, ids: Iterable[str]) -> Select[Any]:
             _now.on_abort,
             _now.rollout_id,
             _now.changed_at,
+            _now.open_until,
             other.c.priority,
             other.c.created_at,
             other.c.state,
@@ -217,7 +219,9 @@ def _waiting(rollout: Rollout, ids: Iterable[str]) -> Select[Any]:
 def _read_waiting(rollout: Rollout, fit: Fit, row: Row[Any], tried: int) -> Waiting:
     there = None
     if row.has_assignment is not None:
-        there = There(row.release, row.attempt, row.hold, row.on_abort, row.rollout_id, row.changed_at)
+        there = There(
+            row.release, row.attempt, row.hold, row.on_abort, row.rollout_id, row.changed_at, row.open_until
+        )
         if there.release == rollout.policy.release:
             tried = max(tried, there.attempt)
     other = None
@@ -291,6 +295,7 @@ async def _set(
     tx: Transaction, rollout: Rollout, by_attempt: Mapping[int, Sequence[str]], now: float, *, hold: bool
 ) -> None:
     policy = rollout.policy
+    open_until = None if hold or not policy.windows else windows.next_change(policy, now)
     for attempt, ids in sorted(by_attempt.items()):
         await desired.assign(
             tx,
@@ -301,6 +306,7 @@ async def _set(
             hold=hold,
             on_abort=policy.on_abort,
             rollout_id=rollout.id,
+            open_until=open_until,
             now=now,
         )
 

@@ -16,6 +16,7 @@ from edgeml_devices.server.rollouts.records import Rollout
 from edgeml_devices.server.rollouts.tables import rollout_devices
 
 _mine = rollout_devices.c
+_FORMER: Final = ("release", "attempt", "hold", "on_abort", "rollout", "open_until")
 _UNDER_WAY: Final = [state.value for state in UNDER_WAY]
 
 
@@ -85,7 +86,7 @@ async def _give_back(tx: Transaction, rollout: Rollout, rows: list[Row[Any]], no
         if target is None:
             await desired.unassign(tx, ids, rollout.policy.model)
             continue
-        release, attempt, hold, on_abort, rollout_id = target
+        release, attempt, hold, on_abort, rollout_id, open_until = target
         await desired.assign(
             tx,
             ids,
@@ -95,23 +96,24 @@ async def _give_back(tx: Transaction, rollout: Rollout, rows: list[Row[Any]], no
             hold=hold,
             on_abort=on_abort,
             rollout_id=rollout_id,
+            open_until=open_until,
             now=now,
         )
     await write(tx, rollout, settled, now)
 
 
 def _instead(rollout: Rollout, row: Row[Any], view: DeviceView) -> tuple[Any, ...] | None:
-    """Give release, attempt, hold, on_abort and rollout of the assignment that comes instead.
+    """Give what the assignment that comes instead has, in the order of ``_FORMER``.
 
     ``None``: nothing is said about the model, as before.
     """
     former: Mapping[str, Any] | None = row.former
     if has_switched(view) and rollout.policy.on_abort == "rollback":
         attempt = former["attempt"] if former is not None and former["release"] == row.ran else 1
-        return row.ran, attempt, False, "rollback", None
+        return row.ran, attempt, False, "rollback", None, None
     if former is None:
         return None
-    return tuple(former[name] for name in ("release", "attempt", "hold", "on_abort", "rollout"))
+    return tuple(former[name] for name in _FORMER)
 
 
 def _told(target: tuple[Any, ...] | None) -> str:
