@@ -28,6 +28,8 @@ from edgeml.model import Loaded, Model
 from edgeml.tally import Tally
 
 LOOK_EVERY_S: Final = 0.25
+DEFER_LIMIT_S: Final = 86400.0
+"""A wish for time ends after a day, whatever was asked for."""
 STOP_WITHIN_S: Final = 10.0
 """How long closing waits for a release that is being loaded."""
 
@@ -114,7 +116,7 @@ class _Follower:
         return model
 
     def defer(self, seconds: float) -> None:
-        self._defer_until = time.monotonic() + max(0.0, seconds)
+        self._defer_until = time.monotonic() + min(max(0.0, seconds), DEFER_LIMIT_S)
         self._beat_at = 0.0
         self._wake.set()
 

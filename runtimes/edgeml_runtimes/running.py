@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edgeml import plugins
-from edgeml.bundle import open_bundle
 from edgeml.data import (
     Dataset,
     open_data,
@@ -17,6 +16,7 @@ from edgeml.data import (
     read_data_config,
 )
 from edgeml.data.reader import combined_sha256, file_sha256
+from edgeml.installed import open_release
 from edgeml.loading import load
 from edgeml.model import Model
 from edgeml.pipeline import Prediction, finish
@@ -56,7 +56,8 @@ def opened(
     postprocess: Sequence[str],
 ) -> Iterator[Chosen]:
     """Load what ``edgeml.load`` loads, with its declared processing and the caller's over it."""
-    with load(source, runtime=runtime, variant=variant, options=options) as model:
+    # one release from the first sample to the last
+    with load(source, runtime=runtime, variant=variant, options=options, follow=False) as model:
         spec = model.spec
         before, after, labels = spec.preprocess, spec.postprocess, spec.labels
         if config is not None:
@@ -80,7 +81,7 @@ def _content(path: Path, model: Model) -> list[str]:
         return [file_sha256(path)]
     if not path.exists():
         return [model.name, str(model.release), model.variant]
-    variants = open_bundle(path).manifest.variants
+    variants = open_release(path).manifest.variants
     return [entry.sha256 for one in variants if one.name == model.variant for entry in one.files]
 
 

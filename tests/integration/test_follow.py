@@ -20,6 +20,7 @@ import pytest
 
 import edgeml
 from edgeml import health
+from edgeml.bundle import open_bundle
 from edgeml.errors import EdgemlError, InferenceError, InputShapeError, UsageError
 from edgeml.following import load_current
 from edgeml.health import HealthBeat, beat_from_bytes
@@ -203,6 +204,14 @@ def test_a_removed_model_runs_on_until_its_process_ends(installed: InstalledMode
         edgeml.load("times")
 
 
+def test_the_factorys_bundle_is_followed_like_a_release(installed: InstalledModel, tmp_path: Path) -> None:
+    open_bundle(tmp_path / "made" / "times-2.edgeml").extract(installed.factory)
+    with edgeml.load("times") as model:
+        installed.current.unlink()
+        installed.current.symlink_to("factory")
+        until(lambda: model(X)[0, 0] == 2)
+
+
 def test_a_release_that_goes_away_while_it_is_loaded_is_passed_over(installed: InstalledModel) -> None:
     folders = []
 
@@ -339,6 +348,8 @@ def test_an_application_can_ask_for_time(installed: InstalledModel, agent: Agent
         agent.beats.clear()
         model.defer(0)
         agent.hears(lambda beat: beat.defer_s == 0)
+        model.defer(float("inf"))
+        agent.hears(lambda beat: beat.defer_s > 600)
     with edgeml.load("times", follow=False) as pinned:
         pinned.defer(600)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgeml import targets as shipped
-from edgeml.choice import choose, options_here
+from edgeml.choice import choose, fitting, options_here
 from edgeml.engines import engine, version_fits
 from edgeml.errors import BundleError, EngineMissingError, EngineVersionError, UsageError
 from edgeml.manifest import FileEntry, Latency, Manifest, Measured, Needs, Variant
@@ -55,6 +55,22 @@ def test_made_for_this_class_comes_before_faster_ones_for_a_lesser_class() -> No
         variant("litert-d", "x86-64-vnni", p50=0.4),
     )
     assert found == ["litert-d", "litert-c", "litert-b", "litert-a"]
+
+
+def test_another_machine_gets_what_its_own_engines_run() -> None:
+    one, other = variant("litert-a", "raspberry-pi-4"), variant("onnxruntime-b", "raspberry-pi-4")
+    both = manifest(replace(one, runtime_version=">=2.1,<3"), other)
+    assert [c.variant.name for c in fitting(both, PI, {"litert": "2.1.0", "onnxruntime": "1.20"})] == [
+        "litert-a",
+        "onnxruntime-b",
+    ]
+    assert [c.variant.name for c in fitting(both, PI, {"litert": "3.0", "onnxruntime": "1.20"})] == [
+        "onnxruntime-b"
+    ]
+    with pytest.raises(EngineVersionError, match=r"litert-a needs litert >=2\.1,<3, 3\.0 is there"):
+        fitting(manifest(both.variants[0]), PI, {"litert": "3.0"})
+    with pytest.raises(EngineMissingError, match="litert is not installed"):
+        fitting(both, PI, {})
 
 
 def test_among_equals_the_lowest_measured_latency_wins_then_the_manifests_order() -> None:

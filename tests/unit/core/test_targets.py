@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from edgeml import targets as module
 from edgeml.cli import main
 from edgeml.cpu import parse_cpuinfo
-from edgeml.errors import UsageError
+from edgeml.errors import MessageError, UsageError
 from edgeml.targets import Target, describe, host, target, targets
 from edgeml.targets.quantizer import quantizer_settings
 from edgeml.words import RUNTIMES
@@ -261,3 +261,12 @@ def test_the_file_in_the_reference_is_a_target(repository: Path, tmp_path: Path)
     path.write_text(text.split("```toml\n")[1].split("```")[0])
 
     assert target(str(path)).title == "Gateway in the hall"
+
+
+def test_a_machine_tells_another_what_it_is() -> None:
+    said = json.loads(json.dumps(module.target_to_json(host())))
+    assert module.target_from_json(said, "facts") == host()
+    assert module.target_from_json(said | {"of_tomorrow": 1}, "facts") == host()
+    for wrong in ({"cpu_features": "avx"}, {"cpu_features": [1]}, {"cores": "2"}, {"name": None}):
+        with pytest.raises(MessageError, match=f"facts: {next(iter(wrong))}"):
+            module.target_from_json(said | wrong, "facts")
