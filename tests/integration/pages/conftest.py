@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,16 @@ from tests.integration.pages.fleet import Fleet
 if TYPE_CHECKING:
     from edgeml_devices.server.services import Services
     from fastapi import FastAPI
+
+
+@pytest.fixture(autouse=True)
+def _rollouts_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of rollouts are put there to be shown: the server's ticks would move them on meanwhile."""
+
+    async def stand_still(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("edgeml_devices.server.app.run_ticks", stand_still)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from fastapi import Depends, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
 from edgeml.errors import UsageError
 from edgeml_devices.server.auth import Actor
@@ -73,7 +74,6 @@ class Page(APIRoute):
 
         async def handle_page(request: Request) -> Response:
             try:
-                _refuse_nul(request)
                 response = await handle(request)
             except NotSignedInError:
                 response = RedirectResponse(_sign_in_address(request), 303)
@@ -83,6 +83,8 @@ class Page(APIRoute):
                 response = error_page(400, _first_fault(error))
             except UsageError as error:
                 response = error_page(400, str(error))
+            except HTTPException as error:  # a body that is too long or too slow
+                response = error_page(error.status_code, str(error.detail))
             for name, value in HEADERS.items():
                 response.headers[name] = value
             return response
@@ -102,11 +104,6 @@ def _sign_in_address(request: Request) -> str:
     path = request.url.path
     wanted = f"{path}?{request.url.query}" if request.url.query else path
     return SIGN_IN if path == "/console" else f"{SIGN_IN}?next={quote(wanted, safe='')}"
-
-
-def _refuse_nul(request: Request) -> None:
-    if "\0" in request.url.path or "%00" in request.url.query:
-        raise RefusalError(400, "an address with a NUL in it names nothing")  # PostgreSQL has none in text
 
 
 def _first_fault(error: RequestValidationError) -> str:

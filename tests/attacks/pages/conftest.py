@@ -1,0 +1,33 @@
+"""The server, the fleet and the browsers of the tests that use the console as it is meant to be used."""
+
+from __future__ import annotations
+
+from tests.integration.conftest import (
+    anyio_backend,
+    app,
+    database_url,
+    postgres,
+    server_settings,
+    services,
+)
+from tests.integration.pages.conftest import (
+    _rollouts_stand_still,
+    fleet,
+    stranger,
+    viewer,
+    viewer_token,
+)
+
+__all__ = [
+    "_rollouts_stand_still",
+    "anyio_backend",
+    "app",
+    "database_url",
+    "fleet",
+    "postgres",
+    "server_settings",
+    "services",
+    "stranger",
+    "viewer",
+    "viewer_token",
+]
