@@ -54,12 +54,14 @@ async def assign(
     for ids in pieces(sorted(set(device_ids))):
         present = await _raise_generation(tx, ids)
         if present:
-            statement = insert(assignments).values([row | {"device_id": one} for one in present])
+            statement = insert(assignments)
+            # many parameters for one statement, compiled once: a wave has thousands of devices
             await tx.connection.execute(
                 statement.on_conflict_do_update(
                     index_elements=[assignments.c.device_id, assignments.c.model],
                     set_={name: statement.excluded[name] for name in row if name != "model"},
-                )
+                ),
+                [row | {"device_id": one} for one in present],
             )
 
 

@@ -66,14 +66,12 @@ def check_root(new: Metadata[Root], old: Metadata[Root] | None) -> None:
     _check_expiry("root", new.signed.expires)
 
 
-def check_targets(new: Metadata[Targets], root: Root) -> None:
+def check_targets(new: Metadata[Targets]) -> None:
     """Check the targets role: it only delegates.
 
     Raises:
-        TrustError: signatures that do not hold.
         MessageError: targets of its own, names or paths that cannot be.
     """
-    check_signatures(root, "targets", new)
     if new.signed.targets:
         raise MessageError("targets: it must only delegate; releases are listed by their family's role")
     for role in families(new.signed):
@@ -90,12 +88,11 @@ def check_targets(new: Metadata[Targets], root: Root) -> None:
     _check_expiry("targets", new.signed.expires)
 
 
-def check_family(name: str, new: Metadata[Targets], old: Metadata[Targets] | None, targets: Targets) -> None:
-    """Check a family's metadata: its own, signed by its keys, of its models, and no release changed.
+def authenticate_family(name: str, new: Metadata[Targets], targets: Targets) -> DelegatedRole:
+    """Check that metadata is a family's own and signed by its keys; give its delegation.
 
     Raises:
-        TrustError: signatures that do not hold, another family's metadata.
-        MessageError: delegations, or targets that are no releases of its models.
+        TrustError: it is not.
     """
     role = next((role for role in families(targets) if role.name == name), None)
     if role is None:
@@ -103,6 +100,19 @@ def check_family(name: str, new: Metadata[Targets], old: Metadata[Targets] | Non
     if new.signed.unrecognized_fields.get(ROLE_FIELD) != name:
         raise TrustError(f"this metadata is not {name}'s: its field {ROLE_FIELD} says otherwise")
     check_signatures(targets, name, new)
+    return role
+
+
+def check_family(
+    role: DelegatedRole, new: Metadata[Targets], old: Metadata[Targets] | None, targets: Targets
+) -> None:
+    """Check that a family lists releases of its models, and changes none.
+
+    Raises:
+        TrustError: a release that changed or went.
+        MessageError: delegations, or targets that are no releases of its models.
+    """
+    name = role.name
     if new.signed.delegations is not None:
         raise MessageError(f"{name}: a family must not delegate further")
     for path, target in new.signed.targets.items():

@@ -334,7 +334,7 @@ async def _set_devices(transaction: Transaction, current: Sequence[tuple[Report,
     rows = [
         {
             "device": report.device_id,
-            "generation": report.generation,
+            "told_generation": report.generation,
             "offset_s": report.at - now,
             "epoch": report.epoch,
             "seq": report.seq,
@@ -347,7 +347,7 @@ async def _set_devices(transaction: Transaction, current: Sequence[tuple[Report,
             update(devices)
             .where(devices.c.id == bindparam("device"))
             .values(
-                reported_generation=bindparam("generation"),
+                reported_generation=bindparam("told_generation"),
                 clock_offset_s=bindparam("offset_s"),
                 report_epoch=bindparam("epoch"),
                 report_seq=bindparam("seq"),

@@ -214,8 +214,9 @@ class Repository:
         root, old = await _current(tx.connection, "root"), await _current(tx.connection, "targets")
         if root is None:
             raise TrustError("targets: there is no root")
+        md.check_signatures(root.signed, "targets", new)
         _require_next("targets", new, old)
-        md.check_targets(new, root.signed)
+        md.check_targets(new)
         if old is not None:
             for role in md.families(old.signed):
                 for model, floor in role.unrecognized_fields.get(md.FLOOR_FIELD, {}).items():
@@ -229,8 +230,10 @@ class Repository:
         targets, old = await _current(tx.connection, "targets"), await _current(tx.connection, name)
         if targets is None:
             raise TrustError(f"{name}: there are no targets that delegate to it")
+        # a stranger is told nothing; whoever came second is told that, not that a release went
+        family = md.authenticate_family(name, new, targets.signed)
         _require_next(name, new, old)
-        md.check_family(name, new, old, targets.signed)
+        md.check_family(family, new, old, targets.signed)
         missing = [
             target.hashes["sha256"]
             for target in md.manifests(new.signed)

@@ -2,18 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import threading
-import time
-from pathlib import Path
-
-import pytest
-
 from tests.integration.server_process import ServerProcess
 
 
