@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,10 +10,16 @@ import pytest
 from edgeml import plugins
 from edgeml.errors import UsageError
 from edgeml.testing.transports import RemoteTransportContract, TransportContract
+from tests.conftest import require
+from tests.integration.transports.serial_line import SerialLine, SerialServer
 from tests.integration.transports.ssh_server import SshServer, ssh_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from edgeml.transport import Transport
+
+PASSWORD = "secret word"  # noqa: S105 - of a board made for the test
 
 
 class TestLocal(TransportContract):
@@ -35,6 +42,56 @@ class TestSsh(RemoteTransportContract):
 
     @pytest.fixture
     def cut(self, server: SshServer) -> Callable[[], None]:
+        return server.cut
+
+
+class TestSerial(RemoteTransportContract):
+    """A shell behind a log-in on a pseudo-terminal, through a port that can be pulled out."""
+
+    large_bytes = 60_000
+
+    @pytest.fixture(params=["dash", "busybox sh"])
+    def line(
+        self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    ) -> Iterator[SerialLine]:
+        shell = request.param.split()
+        require(shutil.which(shell[0]), f"no {shell[0]}; install it")
+        line = SerialLine(tmp_path_factory.mktemp("port"), shell, user="root", password=PASSWORD)
+        yield line
+        line.close()
+
+    @pytest.fixture
+    def transport_url(self, line: SerialLine, monkeypatch: pytest.MonkeyPatch) -> str:
+        monkeypatch.setenv("BOARD_PASSWORD", PASSWORD)
+        return f"{line.url}?user=root&password_env=BOARD_PASSWORD"
+
+    @pytest.fixture
+    def observer(self) -> Iterator[Transport]:
+        with plugins.transport("local:") as opened:
+            yield opened
+
+    @pytest.fixture
+    def cut(self, line: SerialLine) -> Callable[[], None]:
+        return line.restart
+
+
+class TestSerialOverTcp(RemoteTransportContract):
+    """The same through pyserial's ``socket://``, as terminal servers give consoles."""
+
+    large_bytes = 60_000
+
+    @pytest.fixture(scope="class")
+    def server(self) -> Iterator[SerialServer]:
+        server = SerialServer(["bash"])
+        yield server
+        server.close()
+
+    @pytest.fixture
+    def transport_url(self, server: SerialServer) -> str:
+        return server.url
+
+    @pytest.fixture
+    def cut(self, server: SerialServer) -> Callable[[], None]:
         return server.cut
 
 

@@ -43,7 +43,8 @@ slay() {
 """
 """``slay SESSION`` kills a session: the process that leads it, its group, and who left the group."""
 
-KEEP: Final = rf"""{SLAY}
+KEEP: Final = rf"""slay={shlex.quote(SLAY.strip())}
+eval "$slay"
 program() (
   case $1 in */*) [ -f "$1" ] && [ -x "$1" ]; exit ;; esac
   set -f; IFS=:
@@ -54,16 +55,16 @@ program() (
 )
 keep() {{
   job=$1 seconds=$2; shift 2
-  : >"$job/out"; : >"$job/err"
+  true >"$job/out"; true >"$job/err"
   if program "$1"; then
     setsid sh -c 'exec "$@"' sh "$@" </dev/null >"$job/out" 2>"$job/err" 3<&- &
     session=$!
     echo "$session" >"$job/session"
-    setsid sh -c 'sleep "$2"; [ -e "$0/code" ] || {{ : >"$0/late"; eval "$3"; slay "$1"; }}' \
+    setsid sh -c 'sleep "$2"; [ -e "$0/code" ] || {{ true >"$0/late"; eval "$3"; slay "$1"; }}' \
       "$job" "$session" "$seconds" "$slay" </dev/null >/dev/null 2>&1 3<&- &
     watchdog=$!
     [ -z "$guarded" ] || {{
-      (cat <&3; [ -e "$job/code" ] || {{ : >"$job/late"; slay "$session"; }}) >/dev/null 2>&1 &
+      (cat <&3; [ -e "$job/code" ] || {{ true >"$job/late"; slay "$session"; }}) >/dev/null 2>&1 &
       guard=$!
     }}
     wait "$session"; code=$?
@@ -139,15 +140,10 @@ def shown(argv: Sequence[str]) -> str:
     return repr(" ".join(argv))
 
 
-def keep_call(folder: str, timeout_s: float, argv: Sequence[str]) -> str:
-    """Give the call of ``keep`` for a command; needs :data:`KEEP` and the variable of :func:`slay_text`."""
+def kept(timeout_s: float, argv: Sequence[str]) -> str:
+    """Give the arguments of ``keep`` behind its folder."""
     seconds = min(math.ceil(max(timeout_s, 0)) + WATCHDOG_GRACE_S, _LONGEST_SLEEP_S)
-    return f"keep {folder} {seconds} {quoted(argv)}"
-
-
-def slay_text() -> str:
-    """Give the assignment with which the watchdog, a process of its own, knows how to kill."""
-    return f"slay={shlex.quote(SLAY)}"
+    return f"{seconds} {quoted(argv)}"
 
 
 def plain_path(remote: str) -> str:

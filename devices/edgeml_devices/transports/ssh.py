@@ -18,13 +18,12 @@ from edgeml_devices.transports.posix_shell import (
     FINISH_PUT,
     KEEP,
     PART_STATE,
-    keep_call,
+    kept,
     part_path,
     plain_path,
     quoted,
     read_state,
     shown,
-    slay_text,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ main() {{
   trap '' HUP PIPE
   exec 3<&0 </dev/null
   job=$(umask 077; mktemp -d) || {{ echo "$word nofolder 0 0"; exit; }}
-  keep_call
+  keep "$job" "$@"
   code=$(cat "$job/code")
   echo "$word $code $(($(wc -c <"$job/out"))) $(($(wc -c <"$job/err")))"
   cat "$job/out" "$job/err"
@@ -75,8 +74,7 @@ class SshTransport:
     def run(self, argv: Sequence[str], timeout_s: float) -> CommandResult:
         self._require_open()
         word = f"edgeml-{secrets.token_hex(8)}"
-        call = keep_call('"$job"', timeout_s, argv)
-        script = f"word={word} guarded=1 {slay_text()}\nkeep_call() {{ {call}\n}}\n{_JOB}\nmain\n"
+        script = f"word={word} guarded=1\n{_JOB}\nmain {kept(timeout_s, argv)}\n"
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as said:
             process = self._client.start("exec sh -s", stdin=subprocess.PIPE, stdout=out, stderr=said)
             try:
