@@ -12,9 +12,9 @@ from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeml_devices.messages import Result
-from edgeml_devices.server.pages.queries.presence import PRESENCES, presence
+from edgeml_devices.server.pages.queries.presence import PRESENCES, of_present, presence
 from edgeml_devices.server.pages.queries.rollouts import RolloutRow, open_rollouts
-from edgeml_devices.server.tables import devices, signed_metadata, statuses
+from edgeml_devices.server.tables import signed_metadata, statuses
 
 _DAY_S: Final = 86_400.0
 _SOON_S: Final[Mapping[str, float]] = {"snapshot": 0.0, "timestamp": 0.0}
@@ -99,7 +99,7 @@ async def _groups(connection: AsyncConnection) -> list[Row[Any]]:
     count = func.count().label("devices")
     statement = (
         select(*keys, count)
-        .join(devices, and_(devices.c.id == statuses.c.device_id, devices.c.retired_at.is_(None)))
+        .where(of_present(statuses.c.device_id))
         .group_by(*keys)
         .order_by(count.desc())
         .limit(_GROUPS)

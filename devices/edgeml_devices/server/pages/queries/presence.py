@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import ColumnElement, and_, case
+from sqlalchemy import ColumnElement, and_, case, select
 
 from edgeml_devices.server.tables import devices
 
@@ -21,6 +21,14 @@ def presence(now: float) -> ColumnElement[str]:
         (devices.c.last_seen >= now - ONLINE_S, "online"),
         else_="silent",
     )
+
+
+def of_present(device_id: ColumnElement[str]) -> ColumnElement[bool]:
+    """Give the condition that a row's device is not retired.
+
+    Few are: to look each up in their list costs less than to join all devices.
+    """
+    return device_id.not_in(select(devices.c.id).where(devices.c.retired_at.is_not(None)))
 
 
 def is_present(word: str, now: float) -> ColumnElement[bool]:

@@ -9,7 +9,8 @@ from sqlalchemy import and_, func, or_, select
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeml_devices.server.tables import assignments, devices, releases, statuses
+from edgeml_devices.server.pages.queries.presence import of_present
+from edgeml_devices.server.tables import assignments, releases, statuses
 
 PAGE: Final = 50
 
@@ -60,11 +61,9 @@ async def release_list(connection: AsyncConnection, after: tuple[str, int] | Non
 async def _counts(
     connection: AsyncConnection, table: Any, release: Any, models: list[str]
 ) -> dict[tuple[str, int], int]:
-    here = and_(devices.c.id == table.c.device_id, devices.c.retired_at.is_(None))
     statement = (
         select(table.c.model, release, func.count())
-        .join(devices, here)
-        .where(table.c.model.in_(models))
+        .where(table.c.model.in_(models), of_present(table.c.device_id))
         .group_by(table.c.model, release)
     )
     return {(row[0], row[1]): row[2] for row in await connection.execute(statement)}
