@@ -101,7 +101,10 @@ class ServerProcess:
     ) -> tuple[int, Any]:
         """Make one request; give its status and its JSON, or its bytes where it is none."""
         content = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-        sent = {"Authorization": f"Bearer {self.admin_token if token is None else token}"} | dict(headers)
+        sent = {"Authorization": f"Bearer {self.admin_token if token is None else token}"}
+        if content is not None and content is not body:
+            sent["Content-Type"] = "application/json"
+        sent |= headers
         request = Request(f"{self.url}{path}", content, sent, method=method)  # noqa: S310 - http, as set up above
         try:
             with urlopen(request, timeout=70) as response:  # noqa: S310 - as above
