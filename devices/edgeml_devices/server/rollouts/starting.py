@@ -11,6 +11,7 @@ from sqlalchemy import (
     Row,
     Select,
     and_,
+    bindparam,
     case,
     exists,
     func,
@@ -271,21 +272,33 @@ async def _assign(
 ) -> None:
     if not chosen:
         return
-    state = DeviceState.HELD if hold else DeviceState.ASSIGNED
     by_attempt: dict[int, list[str]] = {}
     for device, attempt in chosen:
         by_attempt.setdefault(attempt, []).append(device.device_id)
-        # a retried device's former assignment is this rollout's own, which is nothing to go back to
-        keeps = device.there is not None and device.there.rollout == rollout.id
-        values: dict[str, Any] = {"state": state.value, "attempt": attempt, "assigned_at": now}
-        if not keeps:
-            former = None if device.there is None else asdict(device.there)
-            values |= {"former": former, "ran": device.running}
+    # a retried device's assignment is this rollout's own, which is nothing to go back to
+    first = [device for device, _ in chosen if device.there is None or device.there.rollout != rollout.id]
+    if first:
         await tx.connection.execute(
             update(rollout_devices)
-            .where(_mine.rollout_id == rollout.id, _mine.device_id == device.device_id)
-            .values(values)
+            .where(_mine.rollout_id == rollout.id, _mine.device_id == bindparam("device"))
+            .values(former=bindparam("had"), ran=bindparam("running")),
+            [
+                {
+                    "device": device.device_id,
+                    "had": None if device.there is None else asdict(device.there),
+                    "running": device.running,
+                }
+                for device in first
+            ],
         )
+    state = DeviceState.HELD if hold else DeviceState.ASSIGNED
+    for attempt, ids in sorted(by_attempt.items()):
+        for piece in pieces(ids):
+            await tx.connection.execute(
+                update(rollout_devices)
+                .where(_mine.rollout_id == rollout.id, _mine.device_id.in_(piece))
+                .values(state=state.value, attempt=attempt, assigned_at=now)
+            )
     await _set(tx, rollout, by_attempt, now, hold=hold)
     detail = {"wave": rollout.wave, "hold": hold, "devices": [device.device_id for device, _ in chosen]}
     await audit.record(tx, "server", "rollout.assign", rollout.id, detail)
