@@ -15,10 +15,10 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from edgeml import health
 from edgeml.errors import BundleError, EdgemlError
@@ -84,6 +84,18 @@ def _mark(model: InstalledModel) -> _Mark:
     return status.st_ino, status.st_ctime_ns
 
 
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """An artifact that calls may be using."""
+
+    plain: Loaded
+    calls: tuple[weakref.ref[Any], ...]
+    """The counted ones that were made of it: a call under way holds its own."""
+
+    def goes_on(self) -> bool:
+        return any(call() is not None for call in self.calls)
+
+
 class _Follower:
     """The thread beside one model. It holds the model weakly, and ends when nobody else has it."""
 
@@ -99,9 +111,10 @@ class _Follower:
     def _renew(self) -> None:
         """Begin as another process to who listens."""
         self._process, self._seq = secrets.token_hex(8), count()
-        self._tally = _tally_of(self._plain)
-        self._retired: list[tuple[Tally, Loaded]] = []
-        """Releases that calls may still use; held here, so that an engine is freed in this thread."""
+        self._tallies: dict[int, Tally] = {}
+        """By release: one that is loaded again counts on."""
+        self._retired: list[_Use] = []
+        """What calls may still use; held here, so that an engine is freed in this thread."""
         self._failure: HealthBeat | None = None
         self._beat_at = 0.0
         self._lock, self._wake = threading.Lock(), threading.Event()
@@ -109,7 +122,7 @@ class _Follower:
         self._thread = threading.Thread(target=self._follow, name=name, daemon=True)
 
     def begin(self) -> Model:
-        model = Model(self._tally.counted(self._plain), self)
+        model = Model(self._counted(), self)
         self._model = weakref.ref(model)
         _FOLLOWERS.add(self)
         self._thread.start()
@@ -142,8 +155,8 @@ class _Follower:
             self._wake.wait(LOOK_EVERY_S)
             self._wake.clear()
         _FOLLOWERS.discard(self)
-        for tally, _ in (*self._retired, (self._tally, None)):
-            self._say(tally, "closed")
+        for release in self._releases():
+            self._say(release, "closed")
 
     def _look(self, model: Model) -> None:
         """Go over to what ``current`` leads to, if it was switched."""
@@ -157,38 +170,50 @@ class _Follower:
         try:
             plain = self._load(self._installed.folder / str(target))
         except Exception as error:  # noqa: BLE001 - whatever it is, what is loaded goes on
-            self._failure = self._failed(str(target), error)
-            self._beat_at = 0.0
+            if _mark(self._installed) == mark:  # else the device went on, and may have cleared up
+                self._failure = self._failed(str(target), error)
+                self._beat_at = 0.0
             return
         with self._lock:
             if self._is_stopped:
                 plain.session.close()
                 return
-            self._retired.append((self._tally, self._plain))
-            self._target, self._plain, self._tally = str(target), plain, _tally_of(plain)
-            model._loaded = self._tally.counted(plain)  # noqa: SLF001 - a model's other half
+            self._retired.append(self._use)
+            self._target, self._plain = str(target), plain
+            model._loaded = self._counted()  # noqa: SLF001 - a model's other half
         self._beat_at = 0.0
 
+    def _counted(self) -> Loaded:
+        """Give what is loaded with calls that are counted."""
+        release = self._plain.release or 0
+        tally = self._tallies.setdefault(release, Tally(release))
+        tally.variant = self._plain.variant or ""
+        counted = tally.counted(self._plain)
+        self._use = _Use(self._plain, (weakref.ref(counted.run), weakref.ref(counted.call)))
+        return counted
+
     def _let_go(self) -> None:
-        """Free the engines of releases that no call uses any more."""
-        kept = []
-        for tally, plain in self._retired:
-            if tally.is_used():
-                kept.append((tally, plain))
-            else:
-                self._say(tally, "closed")
-        self._retired = kept
+        """Free the engines that no call uses any more."""
+        before = self._releases()
+        self._retired = [use for use in self._retired if use.goes_on()]
+        for release in before - self._releases():
+            self._say(release, "closed")
+
+    def _releases(self) -> set[int]:
+        """Give the releases that are in use."""
+        return {use.plain.release or 0 for use in (*self._retired, self._use)}
 
     # --- beats
 
     def _beat(self) -> None:
         self._beat_at = time.monotonic() + BEAT_EVERY_S
-        for tally, _ in (*self._retired, (self._tally, None)):
-            self._say(tally, "running")
+        for release in self._releases():
+            self._say(release, "running")
         if self._failure is not None:
             self._send(self._failure)
 
-    def _say(self, tally: Tally, state: Literal["running", "closed"]) -> None:
+    def _say(self, release: int, state: Literal["running", "closed"]) -> None:
+        tally = self._tallies[release]
         tally.drain()
         beat = HealthBeat(
             model=self._installed.name,
@@ -252,14 +277,10 @@ class _Follower:
                 return self._plain
             if self._is_asleep:
                 self._is_asleep = False
-                model._loaded = self._tally.counted(self._plain)  # noqa: SLF001 - a model's other half
+                model._loaded = self._counted()  # noqa: SLF001 - a model's other half
                 with suppress(RuntimeError):  # no thread to be had: this process keeps its release
                     self._thread.start()
             return model._loaded  # noqa: SLF001 - as above
-
-
-def _tally_of(plain: Loaded) -> Tally:
-    return Tally(plain.release or 0, plain.variant or "")
 
 
 # --- the process

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,8 +21,12 @@ _NS_PER_MS: Final = 1e6
 class Tally:
     """Calls, errors and latencies of one release. Calls only append; ``drain`` counts, in one thread."""
 
-    def __init__(self, release: int, variant: str) -> None:
-        self.release, self.variant = release, variant
+    __slots__ = ("_failures", "_times_ns", "calls", "detail", "errors", "latencies", "release", "variant")
+
+    def __init__(self, release: int) -> None:
+        self.release = release
+        self.variant = ""
+        """The last that was loaded."""
         self.latencies = Histogram()
         """Milliseconds of calls that succeeded."""
         self.calls = 0
@@ -33,18 +36,12 @@ class Tally:
         """Of the last error."""
         self._times_ns: deque[int] = deque()
         self._failures: deque[str] = deque()
-        self._users: tuple[weakref.ref[Any], ...] = ()
 
     def counted(self, plain: Loaded) -> Loaded:
-        """Give the same artifact with calls that are counted. For one artifact, once."""
+        """Give the same artifact with calls that are counted."""
         run = _counted(plain.run, self._times_ns.append, self._failures.append)
         call = _counted(plain.call, self._times_ns.append, self._failures.append)
-        self._users = (weakref.ref(run), weakref.ref(call))
         return replace(plain, run=run, call=call)
-
-    def is_used(self) -> bool:
-        """Say whether a model or a call under way still holds what ``counted`` gave."""
-        return any(user() is not None for user in self._users)
 
     def drain(self) -> None:
         """Count what was appended so far."""

@@ -316,6 +316,20 @@ def test_beats_count_every_call(installed: InstalledModel, agent: Agent) -> None
     assert {beat.pid for beat in agent.beats} == {os.getpid()}
 
 
+def test_a_release_that_is_loaded_again_counts_on(installed: InstalledModel, agent: Agent) -> None:
+    with edgeml.load("times") as model:
+        for number in (1, 2, 1):
+            switch(installed, number)
+            until(lambda wanted=number: model.release == wanted)  # type: ignore[misc] # bound now
+            for _ in range(5):
+                model(X)
+    calls = {beat.release: beat.calls for beat in agent.last().values()}
+    assert calls == {1: 10, 2: 5}
+    for release in calls:
+        counts = [beat.calls for beat in agent.beats if beat.release == release]
+        assert counts == sorted(counts)
+
+
 def test_beats_come_every_two_seconds_without_any_call(installed: InstalledModel, agent: Agent) -> None:
     with edgeml.load("times"):
         agent.hears(lambda beat: beat.seq == 0)
