@@ -118,7 +118,8 @@ def check_family(
     for path, target in new.signed.targets.items():
         _check_release(role, path, target, targets)
     for path, target in old.signed.targets.items() if old is not None else ():
-        if not role.is_delegated_path(path):
+        release = release_of(path)
+        if release is not None and owner_of(targets, release[0]) != role:
             continue  # its model went to another family
         changed = new.signed.targets.get(path)
         if changed is None or changed.hashes != target.hashes or changed.length != target.length:
