@@ -168,6 +168,71 @@ def token(data: Path | None, database: str, name: str | None, as_json: bool) -> 
         click.echo(secret)
 
 
+@server.command()
+@_place
+@click.argument("file", metavar="FILE", type=_FILE)
+@json_option
+def backup(data: Path | None, database: str, file: Path, as_json: bool) -> None:
+    """Write everything to one file: tables, blobs, the server's keys. It may run meanwhile.
+
+    Whoever has the file can sign as the server: keep it as you keep the server.
+
+    \b
+    Example:
+      edgeml server backup edgeml-2026-11-25.tar
+    """  # noqa: D301 - as above
+    import asyncio
+
+    from edgeml.figures import readable_size
+    from edgeml_devices.server.backup import back_up
+
+    size_bytes = asyncio.run(back_up(_settings(data, database), file))
+    if as_json:
+        print_json({"file": str(file), "size_bytes": size_bytes})
+    else:
+        click.echo(f"{file}: {readable_size(size_bytes)}")
+
+
+@server.command()
+@_place
+@click.argument("file", metavar="FILE", type=_FILE)
+@json_option
+def restore(data: Path | None, database: str, file: Path, as_json: bool) -> None:
+    """Fill an empty folder and an empty database from a back-up, of whichever kind of database.
+
+    \b
+    Examples:
+      edgeml server restore edgeml-2026-11-25.tar --data /var/lib/edgeml-server
+      edgeml server restore edgeml-2026-11-25.tar --database postgresql://edgeml@db/edgeml
+    """  # noqa: D301 - as above
+    import asyncio
+
+    from edgeml.errors import UsageError
+    from edgeml_devices.server.backup import restore
+    from edgeml_devices.server.settings import ServerSettings
+
+    if not file.is_file():
+        raise UsageError(f"no such file: {file}")
+    settings = ServerSettings(data or _default_data(), database)
+    done = asyncio.run(restore(settings, file))
+    if as_json:
+        shape = {
+            "created_at": done.created_at,
+            "rows": done.rows,
+            "blobs": done.blobs,
+            "roles": list(done.roles),
+        }
+        print_json({"folder": str(settings.data)} | shape)
+        return
+    made = datetime.fromtimestamp(done.created_at, UTC)
+    click.echo(f"{settings.data}: {done.rows} rows and {done.blobs} blobs, as of {made:%Y-%m-%d %H:%M} UTC")
+    if done.roles:
+        click.echo(
+            f"What was signed after that is missing. Push it again, or sign again with a higher version: "
+            f"{', '.join(done.roles)}"
+        )
+
+
 def _settings(data: Path | None, database: str) -> ServerSettings:
     """Give the settings of a server that was started before."""
     from edgeml.errors import UsageError

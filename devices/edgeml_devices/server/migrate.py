@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from edgeml.errors import ServerError
-from edgeml_devices.server.database import Database
+from edgeml_devices.server.database import Database, Transaction
 
 _LOCK: Final = 0x65646765_6D696772
 """PostgreSQL's advisory lock of the tables ("edgemigr")."""
@@ -28,25 +28,30 @@ async def migrate(database: Database) -> tuple[str | None, str]:
         ServerError: the database was made by a newer version of edgeml.
     """
     async with database.writing() as transaction:
-        if database.dialect == "postgresql":
-            await transaction.connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-        return await transaction.connection.run_sync(_upgrade)
+        return await migrate_within(transaction)
 
 
-def _upgrade(connection: Connection) -> tuple[str | None, str]:
+async def migrate_within(transaction: Transaction, step: str | None = None) -> tuple[str | None, str]:
+    """Do what :func:`migrate` does as part of a transaction; ``step``: no further than to this one."""
+    if transaction.connection.dialect.name == "postgresql":
+        await transaction.connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    return await transaction.connection.run_sync(_upgrade, step)
+
+
+def _upgrade(connection: Connection, wanted: str | None) -> tuple[str | None, str]:
     config = Config()
     config.set_main_option("script_location", str(files("edgeml_devices.server") / "migrations"))
     config.attributes["connection"] = connection
     steps = ScriptDirectory.from_config(config)
-    newest = steps.get_current_head()
+    known = {one.revision for one in steps.walk_revisions()}
     before = MigrationContext.configure(connection).get_current_revision()
-    if newest is None or (
-        before is not None and before not in {step.revision for step in steps.walk_revisions()}
-    ):
-        raise ServerError(
-            f"the database is at step {before}, which this version of edgeml does not know; "
-            "run the newer version that made it, or restore a backup of this one"
-        )
-    if before != newest:
-        command.upgrade(config, newest)
-    return before, newest
+    wanted = wanted or steps.get_current_head() or ""
+    for step in (before, wanted):
+        if step is not None and step not in known:
+            raise ServerError(
+                f"this version of edgeml does not know step {step} of the tables; use the newer version "
+                "that made it, or a back-up of this one"
+            )
+    if before != wanted:
+        command.upgrade(config, wanted)
+    return before, wanted

@@ -23,6 +23,7 @@ from edgeml_devices.server.blobs import BlobStore
 from edgeml_devices.server.database import Database, Transaction
 from edgeml_devices.server.online_keys import OnlineKeys
 from edgeml_devices.server.refusals import RefusalError
+from edgeml_devices.server.tables import audit as audit_log
 from edgeml_devices.server.tables import releases
 from edgeml_devices.server.tables import signed_metadata as table
 
@@ -215,7 +216,7 @@ class Repository:
         if root is None:
             raise TrustError("targets: there is no root")
         md.check_signatures(root.signed, "targets", new)
-        _require_next("targets", new, old)
+        _require_next("targets", new, old, gaps=await _was_restored(tx, "targets"))
         md.check_targets(new)
         if old is not None:
             for role in md.families(old.signed):
@@ -232,7 +233,7 @@ class Repository:
             raise TrustError(f"{name}: there are no targets that delegate to it")
         # a stranger is told nothing; whoever came second is told that, not that a release went
         family = md.authenticate_family(name, new, targets.signed)
-        _require_next(name, new, old)
+        _require_next(name, new, old, gaps=await _was_restored(tx, name))
         md.check_family(family, new, old, targets.signed)
         missing = [
             target.hashes["sha256"]
@@ -249,7 +250,11 @@ class Repository:
     async def _put(self, tx: Transaction, role: str, content: bytes, signed: Root | Targets) -> None:
         await _put(tx, role, signed.version, content, signed.expires)
 
-    async def _publish(self, tx: Transaction, now: float | None = None) -> None:
+    async def publish_again(self, tx: Transaction, ahead: int) -> None:
+        """Sign snapshot and timestamp with versions so far ahead: after a back-up was restored."""
+        await self._publish(tx, ahead=ahead)
+
+    async def _publish(self, tx: Transaction, *, now: float | None = None, ahead: int = 0) -> None:
         """Sign a new snapshot where the roles changed or it is due, and a new timestamp."""
         moment = datetime.fromtimestamp(time.time() if now is None else now, UTC).replace(microsecond=0)
         root = await _current(tx.connection, "root")
@@ -265,18 +270,19 @@ class Repository:
         snapshot = await _current(tx.connection, "snapshot")
         if (
             snapshot is None
+            or ahead
             or snapshot.signed.meta != meta
             or signer.public_key.keyid not in snapshot.signatures
             or snapshot.signed.expires - SNAPSHOT_LIFETIME + timedelta(seconds=SNAPSHOT_RENEW_S) < moment
         ):
-            version = versions.get("snapshot", 0) + 1
+            version = versions.get("snapshot", 0) + 1 + ahead
             snapshot = Metadata(Snapshot(version, expires=moment + SNAPSHOT_LIFETIME, meta=meta))
             await self._sign(tx, "snapshot", snapshot, signer)
         stored = await _stored(tx.connection, "snapshot", snapshot.signed.version)
         head = await audit.head(tx.connection)
         timestamp = Metadata(
             Timestamp(
-                versions.get("timestamp", 0) + 1,
+                versions.get("timestamp", 0) + 1 + ahead,
                 expires=moment + TIMESTAMP_LIFETIME,
                 snapshot_meta=MetaFile.from_data(
                     snapshot.signed.version, stored[1] if stored else b"", ["sha256"]
@@ -307,9 +313,18 @@ class Repository:
         self._files[role, version] = content
 
 
-def _require_next(role: str, new: Metadata[Any], old: Metadata[Any] | None) -> None:
+async def _was_restored(tx: Transaction, role: str) -> bool:
+    """Say whether a role's newest metadata came from a back-up: devices may have seen newer."""
+    log = select(func.max(audit_log.c.at)).where(audit_log.c.action == "server.restore")
+    restored_at = (await tx.connection.execute(log)).scalar()
+    stored = select(func.max(table.c.stored_at)).where(table.c.role == role)
+    stored_at = (await tx.connection.execute(stored)).scalar()
+    return restored_at is not None and stored_at is not None and bool(stored_at < restored_at)
+
+
+def _require_next(role: str, new: Metadata[Any], old: Metadata[Any] | None, *, gaps: bool = False) -> None:
     before = 0 if old is None else old.signed.version
-    if new.signed.version != before + 1:
+    if new.signed.version != before + 1 and not (gaps and new.signed.version > before):
         raise RefusalError(
             409,
             f"{role}: the next version is {before + 1}, not {new.signed.version}; read the repository again",
