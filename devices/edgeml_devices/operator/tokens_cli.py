@@ -116,10 +116,10 @@ def list_tokens(connection: Connection, as_json: bool) -> None:
 
 
 @tokens.command()
-@click.argument("token", metavar="NAME|ID")
+@click.argument("name", metavar="NAME|ID")
 @server_options
 @json_option
-def revoke(token: str, connection: Connection, as_json: bool) -> None:
+def revoke(name: str, connection: Connection, as_json: bool) -> None:
     """Refuse a token or join token from now on.
 
     Devices that a join token let in stay.
@@ -132,15 +132,15 @@ def revoke(token: str, connection: Connection, as_json: bool) -> None:
 
     with connection.open() as client:
         try:
-            client.delete(endpoint("tokens", token))
+            client.delete(endpoint("tokens", name))
         except RefusedError as error:
             if error.status != 404:  # noqa: PLR2004 - HTTP's
                 raise
-            client.delete(endpoint("join-tokens", token))
+            client.delete(endpoint("join-tokens", name))
     if as_json:
-        print_json({"revoked": token})
+        print_json({"revoked": name})
     else:
-        click.echo(f"{token} is revoked")
+        click.echo(f"{name} is revoked")
 
 
 def _root_sha256(client: ApiClient) -> str:
