@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import CursorResult, and_, exists, func, insert, or_, select, update
+from sqlalchemy import CursorResult, and_, exists, func, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeml_devices.server import audit, selectors
@@ -85,6 +85,9 @@ async def enlist(tx: Transaction, rollout: Rollout) -> int:
     members = await division(tx.connection, rollout.policy, rollout.selector)
     for piece in pieces(members, 1000):
         await tx.connection.execute(insert(rollout_devices), [_row(rollout, one) for one in piece])
+    if tx.connection.dialect.name == "postgresql":
+        # a planner that has not seen new rows reads whole tables for each batch, until it looks by itself
+        await tx.connection.execute(text("ANALYZE devices, statuses, assignments, rollout_devices"))
     return len(members)
 
 

@@ -329,7 +329,7 @@ async def _set(
 
 async def _release_holds(tx: Transaction, rollout: Rollout, places: Places, now: float) -> int:
     """End holds, of those that are ready first; give how many."""
-    if places.total == 0:
+    if places.total == 0 or not rollout.policy.windows:
         return 0
     ready = case((and_(_said.ready, _said.target == rollout.policy.release), 0), else_=1)
     statement = (
