@@ -37,8 +37,7 @@ class ScriptedServer:
         class Handler(_Handler):
             script = owner
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _QuietServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
         return self
@@ -57,6 +56,13 @@ class ScriptedServer:
         self.answers.append(
             (status, {name.replace("_", "-"): value for name, value in headers.items()}, content)
         )
+
+
+class _QuietServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of a client that has gone: tests have them go."""
 
 
 class _Handler(BaseHTTPRequestHandler):
