@@ -21,7 +21,7 @@ _DEVICE = click.argument("device", metavar="DEVICE")
 
 @click.group(cls=LazyGroup, lazy={"provision": "edgeml_devices.install.provision_cli:provision"})
 def devices() -> None:
-    """Find devices, see what they run and what happened to them, label and retire them.
+    """Find devices, see what they run, label and retire them.
 
     DEVICE is a name or an id.
 
@@ -39,7 +39,7 @@ def devices() -> None:
 @server_options
 @json_option
 def list_devices(selector: str, retired: bool, connection: Connection, as_json: bool) -> None:
-    """List devices by name: labels, what they run, when they were last heard.
+    """List devices: labels, what they run, when last heard.
 
     \b
     Examples:
@@ -66,7 +66,7 @@ def list_devices(selector: str, retired: bool, connection: Connection, as_json: 
 @server_options
 @json_option
 def show(device: str, connection: Connection, as_json: bool) -> None:
-    """Show one device: hardware, engines, and each model as it is to be and as it is.
+    """Show one device: hardware, engines, models.
 
     \b
     Example:

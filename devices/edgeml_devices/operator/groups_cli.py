@@ -27,7 +27,7 @@ def list_groups(connection: Connection, as_json: bool) -> None:
 
     \b
     Example:
-      edgeml groups list
+      edgeml groups list --json
     """  # noqa: D301 - as above
     from edgeml.terminal import Column, open_console, print_table
 

@@ -20,7 +20,7 @@ _RELEASE = click.argument("release", type=click.IntRange(0))
 
 @click.group(cls=LazyGroup, lazy={"export": "edgeml_devices.repository.publish_cli:export"})
 def releases() -> None:
-    """See what was published, withdraw a release, or export it for a device without network.
+    """See what was published; withdraw or export a release.
 
     \b
     Examples:

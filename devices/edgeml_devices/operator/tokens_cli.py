@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def tokens() -> None:
-    """Make and revoke tokens of people and programs, and let devices in. Needs an admin's token.
+    """Let people, programs and devices in. Needs an admin's token.
 
     \b
     Examples:
@@ -104,7 +104,7 @@ def list_tokens(connection: Connection, as_json: bool) -> None:
 
     \b
     Example:
-      edgeml tokens list
+      edgeml tokens list --json
     """  # noqa: D301 - as above
     with connection.open() as client:
         people = list(client.pages("/v1/tokens", "tokens"))

@@ -23,8 +23,9 @@ def verify(ctx: click.Context, keys_folder: Path | None, connection: Connection,
     with the head that this machine saw at its last check. Exit code 1 if something differs.
 
     \b
-    Example:
+    Examples:
       edgeml audit verify
+      edgeml audit verify --json | jq .faults
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
     from edgeml_devices.repository.audit_check import check_audit
 

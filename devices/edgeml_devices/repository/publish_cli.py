@@ -41,10 +41,11 @@ def publish(
     connection: Connection,
     as_json: bool,
 ) -> None:
-    """Sign a bundle and give it to the server: a release that can be rolled out.
+    """Sign a bundle and give it to the server.
 
-    The bundle's own counter is the release. Files that the server has already are not sent again; an
-    interrupted run is repeated, and goes on. A number never changes what it stands for.
+    It becomes a release that can be rolled out, with the bundle's own counter as its number. Files that the
+    server has already are not sent again; an interrupted run is repeated, and goes on. A number never
+    changes what it stands for.
 
     \b
     Examples:

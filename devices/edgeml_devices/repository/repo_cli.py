@@ -28,7 +28,7 @@ _FILE = click.Path(exists=True, path_type=Path)
 
 @click.group()
 def repo() -> None:
-    """Make the repository of signed releases, look at it, keep it signed.
+    """Make and look after the repository of signed releases.
 
     Its metadata (TUF) says who signs what. root names the keys of all roles; targets says which family of
     keys signs which models; a family's metadata lists its releases. The server signs snapshot and timestamp.
@@ -110,8 +110,9 @@ def status(keys_folder: Path | None, connection: Connection, as_json: bool) -> N
     """Show roles, versions, who signs, and how long it holds.
 
     \b
-    Example:
+    Examples:
       edgeml repo status
+      edgeml repo status --json | jq '.roles[] | {role, days_left}'
     """  # noqa: D301 - as above
     from datetime import UTC, datetime
 
