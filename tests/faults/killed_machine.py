@@ -8,23 +8,17 @@ folder. That is stricter than ext4, which orders more than POSIX asks for.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgeml.health import HealthPolicy
-from edgeml.installed import InstalledModel, needed_files, read_installation
-from edgeml.manifest_json import loads
-from edgeml.selftest import SelftestResult, run_selftest
-from edgeml.targets import host
 from edgeml_devices.agent import deployment as deployments
 from edgeml_devices.agent import machine
 from edgeml_devices.agent.beats import Beats
@@ -39,6 +33,13 @@ from edgeml_devices.agent.record import new_record
 from edgeml_devices.agent.sources import FolderSource
 from edgeml_devices.agent.trust import Trust
 from edgeml_devices.messages import Assignment, State
+
+from edgeml.health import HealthPolicy
+from edgeml.installed import InstalledModel, needed_files, read_installation
+from edgeml.manifest_json import loads
+from edgeml.selftest import SelftestResult, run_selftest
+from edgeml.targets import host
+from tests.faults.power_cut_disk import Disk
 from tests.integration.agent.bundles import scaled
 from tests.integration.agent.tiny_repository import TinyRepository
 
@@ -113,14 +114,14 @@ class World:
         model = home.model(MODEL)
         return Deployment(tools, model, new_record(MODEL), lambda: wish)
 
-    def why_unsafe(self, home: Home) -> str | None:
+    def why_unsafe(self, home: Home) -> str | None:  # noqa: PLR0911 - one for each way to be unsafe
         """Say what is wrong with what runs; ``None``: nothing runs, or a whole, verified release does."""
         model = home.model(MODEL)
         if not model.current.is_symlink():
             return None
         running = model.running()
         if running not in self.signed:
-            return f"current leads to {os.readlink(model.current)}"
+            return f"current leads to {model.current.readlink()}"
         folder = model.release_folder(running)
         if not folder.is_dir():
             return f"current leads to {folder.name}, which is not there"
@@ -183,19 +184,18 @@ class Kill:
     after: bool = False
     """Once the call was made; else just before."""
     at: str = ""
-    """``entry`` or ``exit`` of ``state``: before its work, or when its work is done and nothing is written."""
+    """``entry`` or ``exit`` of ``state``: before its work, or after it with nothing written yet."""
     after_s: float | None = None
     """Die so long after the start."""
     power_cut: bool = False
 
 
 def run_child(make: Callable[[], Deployment], kill: Kill | None = None) -> str:
-    """Recover and run a deployment in a child until it rests or dies; say which."""
+    """Recover and run a deployment in a child until it rests or dies."""
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
         try:
-            os.setsid()
             _child(make, kill or Kill())
             os._exit(0)
         except BaseException as error:  # noqa: BLE001 - the child must not return into pytest
@@ -208,7 +208,7 @@ def run_child(make: Callable[[], Deployment], kill: Kill | None = None) -> str:
             if ended:
                 return _how(status)
             time.sleep(0.0005)
-        os.killpg(pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
     return _how(os.waitpid(pid, 0)[1])
 
 
@@ -222,7 +222,8 @@ def _how(status: int) -> str:
 
 def _child(make: Callable[[], Deployment], kill: Kill) -> None:
     deployment = make()
-    disk = Disk(kill) if kill.call is not None or kill.power_cut else None
+    folder = deployment.tools.home.path.parent
+    disk = None if kill.call is None else Disk(folder, kill.call, after=kill.after, cut=kill.power_cut)
     if kill.state is not None:
         _wrap_state(kill, disk)
     if disk is not None:
@@ -233,7 +234,7 @@ def _child(make: Callable[[], Deployment], kill: Kill) -> None:
 
 
 def _wrap_state(kill: Kill, disk: Disk | None) -> None:
-    """Arm the disk in one state only, from the write that enters it to its end; or die at its entry or exit."""
+    """Arm the disk in one state only, with the writes that enter and end it; or die at its entry or exit."""
     state = kill.state
     assert state is not None
     work = machine.STATES[state]
@@ -261,140 +262,6 @@ def _wrap_state(kill: Kill, disk: Disk | None) -> None:
 
     machine.STATES[state] = wrapped
     deployments.Deployment.enter = entering  # type: ignore[method-assign]
-
-
-class Disk:
-    """Counts the calls that change files, dies at one of them, and knows what a power cut would take back."""
-
-    def __init__(self, kill: Kill) -> None:
-        self.kill = kill
-        self.armed = False
-        self.count = 0
-        self.names: list[str] = []
-        self._real = {name: getattr(os, name) for name in CALLS}
-        self._open = io.open
-        self._synced: dict[str, int] = {}
-        """File to the length that is on the disk."""
-        self._undo: list[tuple[str, Callable[[], None]]] = []
-        """Folder whose sync makes an entry last, and how it is taken back."""
-        self._stash = Path(os.environ.get("TMPDIR", "/tmp")) / f"stash-{os.getpid()}"  # noqa: S108
-        self._stashed = 0
-
-    def install(self) -> None:
-        for name in CALLS:
-            setattr(os, name, self._wrapped(name))
-        io.open = self._io_open
-
-    def _wrapped(self, name: str) -> Callable[..., Any]:
-        real = self._real[name]
-
-        def call(*arguments: Any, **options: Any) -> Any:
-            mine = self.armed and not options.get("dir_fd")
-            if mine:
-                self.names.append(name)
-                self._maybe_die(after=False)
-            self._before(name, arguments)
-            result = real(*arguments, **options)
-            self._after(name, arguments)
-            if mine:
-                self._maybe_die(after=True)
-                self.count += 1
-            return result
-
-        return call
-
-    def _maybe_die(self, *, after: bool) -> None:
-        if self.count == self.kill.call and self.kill.after is after:
-            if self.kill.power_cut:
-                self.cut_power()
-            die()
-
-    # --- what a power cut takes back
-
-    def _io_open(self, file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
-        if isinstance(file, (str, Path)) and any(letter in mode for letter in "wxa"):
-            self._created(str(file))
-        return self._open(file, mode, *arguments, **options)
-
-    def _created(self, path: str) -> None:
-        real = self._real
-        if not os.path.lexists(path):
-            self._undo.append((os.path.dirname(path), lambda: _remove(real, path)))
-            self._synced[path] = 0
-        else:
-            self._synced.setdefault(path, os.stat(path).st_size)
-
-    def _before(self, name: str, arguments: tuple[Any, ...]) -> None:
-        if name == "open" and len(arguments) > 1 and arguments[1] & os.O_CREAT:
-            self._created(str(arguments[0]))
-        if name in {"replace", "rename"}:
-            self._renaming(str(arguments[0]), str(arguments[1]))
-        if name == "unlink" and "/" in str(arguments[0]) and os.path.lexists(arguments[0]):
-            path = str(arguments[0])
-            kept = self._keep(path)
-            self._undo.append((os.path.dirname(path), lambda: self._put_back(kept, path)))
-
-    def _renaming(self, source: str, target: str) -> None:
-        kept = self._keep(target) if os.path.lexists(target) else None
-        real = self._real
-
-        def undo() -> None:
-            if os.path.lexists(target):
-                real["rename"](target, source)
-            if kept is not None:
-                self._put_back(kept, target)
-
-        self._undo.append((os.path.dirname(target), undo))
-        if source in self._synced:
-            self._synced[target] = self._synced.pop(source)
-
-    def _after(self, name: str, arguments: tuple[Any, ...]) -> None:
-        real = self._real
-        if name == "fsync":
-            path = os.readlink(f"/proc/self/fd/{arguments[0]}")
-            if os.path.isdir(path):
-                self._undo = [one for one in self._undo if one[0] != path]
-            else:
-                self._synced.pop(path, None)
-        elif name in {"symlink", "link"}:
-            path = str(arguments[1])
-            self._undo.append((os.path.dirname(path), lambda: _remove(real, path)))
-        elif name == "mkdir" and "/" in str(arguments[0]):
-            path = str(arguments[0])
-            self._undo.append((os.path.dirname(path), lambda: shutil.rmtree(path, ignore_errors=True)))
-
-    def _keep(self, path: str) -> str | None:
-        if os.path.isdir(path) and not os.path.islink(path):
-            return None
-        self._stash.exists() or self._real["mkdir"](self._stash)
-        self._stashed += 1
-        kept = str(self._stash / str(self._stashed))
-        self._real["link"](path, kept, follow_symlinks=False)
-        return kept
-
-    def _put_back(self, kept: str | None, path: str) -> None:
-        if kept is not None:
-            if os.path.lexists(path):
-                self._real["unlink"](path)
-            self._real["rename"](kept, path)
-
-    def cut_power(self) -> None:
-        """Leave on the disk what was synced."""
-        for name, real in self._real.items():
-            setattr(os, name, real)
-        io.open = self._open
-        for path, size_bytes in self._synced.items():
-            if os.path.isfile(path) and os.stat(path).st_size > size_bytes:
-                os.chmod(path, 0o644)
-                os.truncate(path, size_bytes)
-        for _, undo in reversed(self._undo):
-            undo()
-        shutil.rmtree(self._stash, ignore_errors=True)
-
-
-def _remove(real: Mapping[str, Any], path: str) -> None:
-    if os.path.lexists(path):
-        real["unlink"](path)
 
 
 def states_told(home: Home, release: int | None = None) -> list[str]:

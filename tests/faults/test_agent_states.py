@@ -6,17 +6,16 @@ went through. Processes are real and die by SIGKILL.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from edgeml_devices.agent.config import AgentConfig
 from edgeml_devices.agent.deployment import Deployment
 from edgeml_devices.agent.home import Home
 from edgeml_devices.agent.machine import MAX_STEPS
 from edgeml_devices.agent.record import read_record
 from edgeml_devices.messages import Reason, Result, State
+
 from tests.faults.killed_machine import (
     ENDED,
     KILLED,
@@ -48,8 +47,8 @@ def with_first(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def home(with_first: Path, tmp_path: Path) -> Iterator[Home]:
-    yield copy_home(with_first, tmp_path / "home")
+def home(with_first: Path, tmp_path: Path) -> Home:
+    return copy_home(with_first, tmp_path / "home")
 
 
 WORK = {State.ACCEPTED: 20, State.FETCHING: 8, State.STAGED: 12, State.SELFTEST: 8}

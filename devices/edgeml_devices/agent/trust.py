@@ -22,6 +22,7 @@ from typing import Any, Final, NoReturn
 
 from tuf.api import exceptions as tuf_errors
 from tuf.api.metadata import Metadata, Root, TargetFile
+from tuf.api.serialization import DeserializationError
 from tuf.ngclient import Updater
 from tuf.ngclient.fetcher import FetcherInterface
 
@@ -147,7 +148,8 @@ class Trust:
         match error:
             case tuf_errors.DownloadLengthMismatchError():
                 raise StepFailedError(Reason.HASH, f"metadata without end: {detail}") from error
-            case tuf_errors.DownloadError():
+            case tuf_errors.DownloadError() | DeserializationError():
+                # what is no metadata at all is a portal's page or a cut answer
                 raise UnreachableError(detail) from error
             case tuf_errors.ExpiredMetadataError():
                 off_s = source.clock_offset_s

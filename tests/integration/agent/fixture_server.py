@@ -1,4 +1,4 @@
-"""A small server that speaks the agent's part of the protocol over a real socket, from a repository's folder."""
+"""A small server that speaks the agent's part of the protocol, over a real socket, from a folder."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from edgeml import typed_json
 from edgeml_devices.messages import Assignment, DesiredState, Event, Report
+
+from edgeml import typed_json
 
 DEVICE_ID = "device-1"
 _RANGE = re.compile(r"bytes=(\d+)-")

@@ -77,7 +77,7 @@ class Device:
 
     def current(self, model: str) -> str | None:
         try:
-            return os.readlink(self.home / "models" / model / "current")
+            return str((self.home / "models" / model / "current").readlink())
         except FileNotFoundError:
             return None
 

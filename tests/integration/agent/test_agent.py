@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from edgeml_devices.messages import Result
+
 from tests.integration.agent.fixture_server import Fleet
 from tests.integration.agent.processes import Device
 

@@ -135,7 +135,9 @@ class TinyRepository:
         self._write("snapshot", self.snapshot)
         self.timestamp.version += 1
         self.timestamp.snapshot_meta = MetaFile(self.snapshot.version)
-        self.timestamp.unrecognized_fields["edgeml_issued"] = int(self.now.timestamp()) + self.timestamp.version
+        self.timestamp.unrecognized_fields["edgeml_issued"] = (
+            int(self.now.timestamp()) + self.timestamp.version
+        )
         self.write_timestamp()
 
     def write_timestamp(self) -> None:
