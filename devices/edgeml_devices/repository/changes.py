@@ -99,6 +99,7 @@ def set_family(
             md.set_models(targets.signed, name, kept)
     own = md.family_models(before[family]) if family in before else []
     md.delegate(targets.signed, family, list(dict.fromkeys([*own, *models])), signers)
+    md.put_floors(targets.signed, md.floors(state.targets.signed))
     return [Change(Targets.type, targets), *_follow_delegations(state, targets.signed, [family], now)]
 
 

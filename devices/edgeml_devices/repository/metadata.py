@@ -180,13 +180,21 @@ def set_floor(targets: Targets, model: str, release: int) -> None:
     Raises:
         UsageError: no family signs the model, or its floor is higher: it only rises.
     """
-    role = require_family(targets, model)
+    require_family(targets, model)
     if release < floor(targets, model):
         raise UsageError(
             f"the floor of {model} is {floor(targets, model)}: it only rises, since devices keep the highest"
         )
-    floors = role.unrecognized_fields.setdefault(FLOOR_FIELD, {})
-    floors[model] = release
+    put_floors(targets, floors(targets) | {model: release})
+
+
+def put_floors(targets: Targets, wanted: Mapping[str, int]) -> None:
+    """Write each model's floor to the delegation of the family that signs it."""
+    for role in families(targets).values():
+        role.unrecognized_fields.pop(FLOOR_FIELD, None)
+    for model, release in sorted(wanted.items()):
+        role = require_family(targets, model)
+        role.unrecognized_fields.setdefault(FLOOR_FIELD, {})[model] = release
 
 
 def add_release(family: Targets, model: str, release: int, manifest: bytes, size_bytes: int) -> None:
@@ -241,13 +249,18 @@ def require_family(targets: Targets, model: str) -> DelegatedRole:
 
 def floor(targets: Targets, model: str) -> int:
     """Give the lowest release of a model that devices take; 0 without a floor."""
-    found = [0]
+    return floors(targets).get(model, 0)
+
+
+def floors(targets: Targets) -> dict[str, int]:
+    """Give every floor by model, whichever family's delegation holds it."""
+    found: dict[str, int] = {}
     for role in families(targets).values():
-        floors = role.unrecognized_fields.get(FLOOR_FIELD)
-        value = floors.get(model) if isinstance(floors, dict) else None
-        if isinstance(value, int):
-            found.append(value)
-    return max(found)
+        held = role.unrecognized_fields.get(FLOOR_FIELD)
+        for model, value in held.items() if isinstance(held, dict) else ():
+            if isinstance(value, int):
+                found[model] = max(value, found.get(model, 0))
+    return found
 
 
 def releases(family: Targets, model: str) -> dict[int, TargetFile]:

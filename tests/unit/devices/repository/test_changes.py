@@ -128,6 +128,17 @@ def test_a_family_keeps_models_and_floors_when_it_gets_more(team):
     assert md.floor(targets, "kws") == 4
 
 
+def test_a_floor_goes_with_its_model_to_another_family(team):
+    team.apply(ch.raise_floor(team.state(), "kws", 4, team.now))
+    for family in ("audio", "speech"):  # audio is left without models, and goes
+        team.apply(ch.set_family(team.state(), family, ["kws"], signers(team, family), team.now))
+        targets = team.state().targets.signed
+        assert md.families(targets)[family].unrecognized_fields == {md.FLOOR_FIELD: {"kws": 4}}
+        assert md.FLOOR_FIELD not in md.families(targets)["main"].unrecognized_fields
+    team.apply(ch.raise_floor(team.state(), "ocr", 2, team.now))
+    assert md.floors(team.state().targets.signed) == {"kws": 4, "ocr": 2}
+
+
 @pytest.mark.parametrize("name", ["root", "targets", "snapshot", "timestamp", "../x", "a/b", "", ".hidden"])
 def test_a_family_is_not_called_like_a_role_or_a_path(team, name):
     with pytest.raises(UsageError, match="cannot be a family's name"):
