@@ -481,7 +481,7 @@ do_stage() { # NAME RELEASE: a folder of what deploy/.RELEASE.sha256 lists, and 
     else
         read_link current
         [ "$leads" != "$2" ] ||
-            fail manifest "release $2 runs here with other files; a changed release needs a higher number"
+            fail manifest "release $2 runs here with other files or another variant; a change needs a higher number"
         build "$2"
     fi
     whole "$2" || fail hash "$damaged of release $2 is damaged; run deploy again"

@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from edgeml.errors import EdgemlError, TransportError
 from edgeml_devices.install.words import Outcome, Standing, StepError, Watch
@@ -34,35 +35,35 @@ def on_each(
     """
     stop = threading.Event()
     todo: queue.SimpleQueue[str] = queue.SimpleQueue()
+    ended: queue.SimpleQueue[None] = queue.SimpleQueue()
     for url in urls:
         todo.put(url)
     found: dict[str, Outcome] = {}
 
     def serve() -> None:
-        while True:
-            try:
+        try:
+            while True:
                 url = todo.get_nowait()
-            except queue.Empty:
-                return
-            found[url] = _on_one(url, work, stop, lambda standing, url=url: watch(url, standing))  # type: ignore[misc]
+                found[url] = _on_one(url, work, stop, partial(watch, url))
+        except queue.Empty:
+            ended.put(None)
 
-    # daemons: a second interruption must not wait for a transfer to end
-    threads = [threading.Thread(target=serve, daemon=True) for _ in range(min(parallel, len(urls)))]
-    for thread in threads:
-        thread.start()
+    workers = min(parallel, len(urls))
+    for _ in range(workers):
+        # daemons: a second interruption must not wait for a transfer to end
+        threading.Thread(target=serve, daemon=True).start()
     interruption: BaseException | None = None
-    try:
-        _join(threads)
-    except (KeyboardInterrupt, SystemExit) as error:
-        interruption = error
-        stop.set()
-        _join(threads)
+    while workers:
+        try:
+            # not Thread.join: interrupted once, it takes the thread for ended (Python 3.11)
+            ended.get()
+            workers -= 1
+        except (KeyboardInterrupt, SystemExit) as error:
+            if interruption is not None:
+                raise
+            interruption = error
+            stop.set()
     return Together(tuple(found[url] for url in urls), interruption)
-
-
-def _join(threads: Sequence[threading.Thread]) -> None:
-    for thread in threads:
-        thread.join()
 
 
 def _on_one(url: str, work: Work, stop: threading.Event, watch: Watch) -> Outcome:

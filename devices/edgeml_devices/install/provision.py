@@ -7,12 +7,13 @@ import json
 import shlex
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import edgeml
-from edgeml.errors import InstallError
+from edgeml.errors import EdgemlError, InstallError
 from edgeml.transport import CommandResult, Transport
 from edgeml_devices.install.device import ROOT_HOME, USER_HOME
 from edgeml_devices.install.wheels import Wheel, suitable
@@ -142,7 +143,12 @@ class Provisioner:
         if was_there:
             self._say(f"edgeml {edgeml.__version__} is there already")
         else:
-            sent_bytes = self._make(board, place, wheels, index_free=index_free)
+            try:
+                sent_bytes = self._make(board, place, wheels, index_free=index_free)
+            except BaseException:
+                with suppress(EdgemlError):
+                    self._do(f"rm -rf {_q(place)}")
+                raise
             self._point(board, f"venvs/{key}")
         agent = self._agent(board, join)
         if not was_there:

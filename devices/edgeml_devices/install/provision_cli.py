@@ -76,7 +76,7 @@ def provision(
 
     wheels = () if wheels_folder is None else read_wheels(wheels_folder)
     with plugins.transport(url) as transport:
-        provisioner = Provisioner(transport, lambda text: click.echo(f"{url}: {text}", err=True))
+        provisioner = Provisioner(transport, lambda text: click.echo(f"{url}  {text}", err=True))
         board = provisioner.look(prefix, home)
         done = provisioner.provision(board, wheels, index_free=index_free, join=join)
     if as_json:
@@ -84,7 +84,7 @@ def provision(
 
         print_json({"url": url} | asdict(done))
         return
-    click.echo(f"{url}: edgeml {done.version} in {done.prefix}/bin")
+    click.echo(f"{url}  edgeml {done.version} in {done.prefix}/bin")
     if done.agent == "enrolled":
         click.echo(f"Start the agent there: EDGEML_HOME={board.home} {done.prefix}/bin/edgeml agent run")
 
