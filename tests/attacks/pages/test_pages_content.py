@@ -20,7 +20,7 @@ LINK = "javascript:alert(1)"
 ELEMENTS = set(
     "html head meta title link body a header nav ul ol li form span bdi button main h1 h2 h3 section div "
     "table caption thead tbody tr th td code time p strong dl dt dd svg rect label input select option "
-    "footer".split()
+    "footer details summary".split()
 )
 
 

@@ -6,6 +6,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from edgeml_devices import audit_chain
 from edgeml_devices.server import audit
 from edgeml_devices.server.pages.queries.audit import broken_rows
 from edgeml_devices.server.rollouts.policy import Policy
@@ -257,6 +258,24 @@ async def test_the_audit_log_comes_on_pages_and_is_checked(
     assert rows[0][5] == '{"n": 69}'
 
 
+async def test_what_is_long_is_folded_and_ends_somewhere(
+    services: Services, fleet: Fleet, viewer: Browser
+) -> None:
+    """A tick that moved 500 devices names them all in its row."""
+    ids = [f"{number:016x}" for number in range(500)]
+    async with services.database.writing() as transaction:
+        await audit.record(transaction, "server", "rollout.outcome", "r1", {"devices": ids})
+    (device,) = await fleet.devices(["a"])
+    await fleet.events(device, 1, detail="why " * 1000)
+    shown = await viewer.open("/console/audit")
+    folded = shown.main.one("details")
+    assert len(folded.one("summary").text) < 130
+    assert ids[100] in folded.text
+    assert len(shown.html) < 15_000
+    history = (await viewer.open(f"/console/devices/{device}")).main
+    assert history.one("details").text.count("why") == 1000 + 30
+
+
 async def test_a_row_that_was_changed_or_left_out_is_noticed(services: Services, viewer: Browser) -> None:
     async with services.database.writing() as transaction:
         for number in range(4):
@@ -271,6 +290,17 @@ async def test_a_row_that_was_changed_or_left_out_is_noticed(services: Services,
     assert broken_rows([rows[0], *rows[2:]], whole=True) == {newest}
     # without its first row a log is not whole, and a row that hangs in the air is not verified
     assert broken_rows(rows[:-1], whole=True) == {rows[-2].id}
+
+
+async def test_rows_that_are_missing_are_noticed_though_the_hashes_fit(services: Services) -> None:
+    async with services.database.writing() as transaction:
+        await audit.record(transaction, "operator:grace", "test", 1)
+    async with services.database.reading() as connection:
+        rows = list(await connection.execute(select(audit_table).order_by(audit_table.c.id.desc())))
+    values = {"id": rows[0].id + 2, "at": 1.0, "actor": "a", "action": "b", "object": "c", "detail": {}}
+    sha256 = audit_chain.row_sha256(rows[0].sha256, values)
+    late = SimpleNamespace(**values, previous_sha256=rows[0].sha256, sha256=sha256)
+    assert broken_rows([late, *rows], whole=True) == {late.id}
 
 
 async def test_a_forged_row_is_shown_as_broken(services: Services, viewer: Browser) -> None:
