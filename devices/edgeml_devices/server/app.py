@@ -30,7 +30,7 @@ from edgeml_devices.server import (
     server_routes,
     token_routes,
 )
-from edgeml_devices.server.auth import RefusalLog
+from edgeml_devices.server.auth import RefusalLog, caller_address
 from edgeml_devices.server.blobs import BlobStore
 from edgeml_devices.server.database import Database
 from edgeml_devices.server.directory import Directory
@@ -184,7 +184,11 @@ async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
     return _answer(400, error_answer(400, f"{place}: {first['msg']}"))
 
 
-async def _http(_: Request, error: HTTPException) -> JSONResponse:
+async def _http(request: Request, error: HTTPException) -> JSONResponse:
+    if error.status_code in _ABUSE:
+        services: Services = request.app.state.services
+        what = f"{request.method} {request.url.path}"
+        await services.refusals.note(f"anonymous:{caller_address(request)}", what, str(error.detail))
     return _answer(
         error.status_code, error_answer(error.status_code, str(error.detail)), dict(error.headers or {})
     )
@@ -221,6 +225,8 @@ _ROUTERS: Final = (
     server_routes.router,
     page_routes.router,
 )
+_ABUSE: Final = (408, 413)
+"""Bodies that are too slow or too long: whoever sends them may mean harm."""
 _STATUSES: Final = {MessageError: 400, UsageError: 400, TrustError: 403, GateError: 409}
 _HANDLERS: Final[dict[type[Exception], Any]] = {
     RefusalError: _refusal,

@@ -55,6 +55,12 @@ def _place(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--tls-key", metavar="FILE", type=_FILE, help="The certificate's key, PEM.")
 @click.option("--behind-proxy", is_flag=True, help="Believe the X-Forwarded headers of whoever connects.")
 @click.option(
+    "--keep-health-days", default=14.0, show_default=True, type=click.FloatRange(0.1), help="Then it goes."
+)
+@click.option(
+    "--keep-events-days", default=90.0, show_default=True, type=click.FloatRange(0.1), help="Then they go."
+)
+@click.option(
     "--workers",
     default=1,
     show_default=True,
@@ -76,16 +82,17 @@ def run(data: Path | None, database: str, **options: Any) -> None:
     from edgeml_devices.server.settings import ServerSettings
 
     settings = ServerSettings(data or _default_data(), database, **options)
-    first_token = process.prepare(settings)
-    listening = process.open_socket(settings)
-    address = process.url_of(settings, listening)
-    if first_token is not None:
-        _greet(address, first_token)
-    click.echo(f"edgeml server listens on {address}; data in {settings.data}")
-    if settings.workers == 1:
-        process.serve(settings, listening)
-    else:
-        process.supervise(settings, listening)
+    process.check(settings)
+    with process.open_socket(settings) as listening, process.only_server(settings):
+        first_token = process.prepare(settings)
+        address = process.url_of(settings, listening)
+        if first_token is not None:
+            _greet(address, first_token)
+        click.echo(f"edgeml server listens on {address}; data in {settings.data}")
+        if settings.workers == 1:
+            process.serve(settings, listening)
+        else:
+            process.supervise(settings, listening)
 
 
 def _greet(address: str, token: str) -> None:

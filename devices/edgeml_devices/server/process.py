@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import resource
@@ -11,6 +12,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -24,7 +27,8 @@ from edgeml_devices.server import auth, tables
 from edgeml_devices.server.app import create_app
 from edgeml_devices.server.database import Database
 from edgeml_devices.server.migrate import migrate
-from edgeml_devices.server.protocol import ImpatientProtocol
+from edgeml_devices.server.protocol import impatient
+from edgeml_devices.server.services import Services
 from edgeml_devices.server.settings import ServerSettings
 
 _BACKLOG: Final = 4096
@@ -37,12 +41,11 @@ _STARTED: Final = 5.0
 """A worker that ends sooner could not start."""
 
 
-def prepare(settings: ServerSettings) -> str | None:
-    """Make the data folder and the tables; give an admin token on the first start.
+def check(settings: ServerSettings) -> None:
+    """Check the settings, and make the data folder.
 
     Raises:
-        UsageError: settings that do not go together.
-        ServerError: the database is of a newer version.
+        UsageError: they do not go together, or a file is not there.
     """
     if settings.workers > 1 and settings.url.get_backend_name() == "sqlite":
         raise UsageError(
@@ -54,6 +57,14 @@ def prepare(settings: ServerSettings) -> str | None:
         if file is not None and not file.is_file():
             raise UsageError(f"no such file: {file}")
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def prepare(settings: ServerSettings) -> str | None:
+    """Bring the tables up to date; give an admin token on the first start.
+
+    Raises:
+        ServerError: the database is of a newer version.
+    """
     return asyncio.run(_first_token(settings))
 
 
@@ -70,6 +81,26 @@ async def _first_token(settings: ServerSettings) -> str | None:
             return (await auth.make_token(transaction, "server", "first", "admin"))[1]
     finally:
         await database.close()
+
+
+@contextmanager
+def only_server(settings: ServerSettings) -> Iterator[None]:
+    """Be the only process that serves an SQLite database; with PostgreSQL others may.
+
+    Raises:
+        UsageError: another one runs.
+    """
+    if settings.url.get_backend_name() != "sqlite":
+        yield
+        return
+    with (settings.data / "server.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"another server runs with the data in {settings.data}; end it first, or give another folder"
+            ) from error
+        yield
 
 
 def open_socket(settings: ServerSettings) -> socket.socket:
@@ -99,11 +130,33 @@ def url_of(settings: ServerSettings, listening: socket.socket) -> str:
 
 
 def serve(settings: ServerSettings, listening: socket.socket) -> None:
-    """Serve in this process until SIGTERM or SIGINT."""
+    """Serve in this process until SIGTERM or SIGINT.
+
+    Raises:
+        ServerError: it could not start.
+    """
     _open_many_files()
+    server = build_server(settings)
+    server.run([listening])
+    if not server.started:
+        raise ServerError("the server could not start; what it logged above says why")
+
+
+def build_server(settings: ServerSettings) -> uvicorn.Server:
+    """Give the HTTP server of one process; ``run([socket])`` serves."""
+    app = create_app(settings)
+    noting: set[asyncio.Task[None]] = set()
+
+    def note_slow(address: str) -> None:
+        services: Services = app.state.services
+        reason = f"the head of a request came too slowly ({settings.limits.header_s:g} s)"
+        task = asyncio.ensure_future(services.refusals.note(f"anonymous:{address}", "connection", reason))
+        noting.add(task)
+        task.add_done_callback(noting.discard)
+
     config = uvicorn.Config(
-        create_app(settings),
-        http=ImpatientProtocol,
+        app,
+        http=impatient(settings.limits.header_s, note_slow),
         ws="none",
         lifespan="on",
         log_level="warning",
@@ -117,10 +170,7 @@ def serve(settings: ServerSettings, listening: socket.socket) -> None:
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
     )
-    server = _Server(config)
-    server.run([listening])
-    if not server.started:
-        raise ServerError("the server could not start; what it logged above says why")
+    return _Server(config)
 
 
 class _Server(uvicorn.Server):
@@ -165,9 +215,7 @@ def supervise(settings: ServerSettings, listening: socket.socket) -> None:
     def start() -> tuple[float, subprocess.Popen[bytes]]:
         environment = os.environ | {"EDGEML_SERVER_WORKER": json.dumps(fields)}
         fds = (listening.fileno(), alive)
-        return time.monotonic(), subprocess.Popen(
-            command, pass_fds=fds, env=environment, start_new_session=True
-        )
+        return time.monotonic(), subprocess.Popen(command, pass_fds=fds, env=environment)
 
     running = [start() for _ in range(settings.workers)]
     try:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-HEADER_S: Final = 10.0
-"""From the connection's begin, or a request's first byte, to the end of its head."""
 HEADER_BYTES: Final = 32 * 1024
 
 
 class ImpatientProtocol(HttpToolsProtocol):
     """Closes a connection whose head comes too slowly or is too long (slow loris)."""
 
+    header_s = 10.0
+    """From the connection's begin, or a request's first byte, to the end of its head."""
+    note_slow: Callable[[str], None]
+    """Told the address of a caller whose head came too slowly."""
     _deadline: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _in_head = True
@@ -48,10 +51,22 @@ class ImpatientProtocol(HttpToolsProtocol):
     def _start_head(self) -> None:
         if self._deadline is None:
             self._in_head, self._head_bytes = True, 0
-            self._deadline = self.loop.call_later(HEADER_S, self.timeout_keep_alive_handler)
+            self._deadline = self.loop.call_later(self.header_s, self._end_slow)
+
+    def _end_slow(self) -> None:
+        # one that sent nothing is idle, not slow
+        if self._head_bytes and not self.transport.is_closing():
+            self.note_slow(self.client[0] if self.client else "unknown")
+        self.timeout_keep_alive_handler()
 
     def _stop_head(self) -> None:
         self._in_head = False
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def impatient(header_s: float, note_slow: Callable[[str], None]) -> type[ImpatientProtocol]:
+    """Give a protocol that waits so long for a head: uvicorn makes one for each connection."""
+    attributes = {"header_s": header_s, "note_slow": staticmethod(note_slow)}
+    return type("ImpatientProtocol", (ImpatientProtocol,), attributes)

@@ -1,17 +1,204 @@
-"""`edgeml server run` as a process."""
+"""`edgeml server run` as a process: its start, its end, its workers, its patience."""
 
 from __future__ import annotations
 
+import datetime as dt
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from tests.integration.postgres import Postgres
 from tests.integration.server_process import ServerProcess
+
+
+def _address(server: ServerProcess) -> tuple[str, int]:
+    host, _, port = server.url.partition("://")[2].rpartition(":")
+    return host, int(port)
+
+
+def _enrol(server: ServerProcess, token: str = "t" * 43) -> str:
+    _, join = server.call("POST", "/v1/join-tokens", {})
+    status, answer = server.call("POST", "/v1/enrol", {"join_token": join["token"], "device_token": token})
+    assert status == 201, answer
+    return token
+
+
+def _cli(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edgeml", "server", *arguments]
+    return subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=60, env=os.environ | environment
+    )
 
 
 def test_the_first_start_prints_a_token_that_works_and_later_ones_do_not(server: ServerProcess) -> None:
     token = server.admin_token
     assert token
     assert any("edgeml repo init" in line for line in server.output)
-    assert oct(server.data.stat().st_mode & 0o777) == "0o700"
+    assert server.data.stat().st_mode & 0o777 == 0o700
     assert server.stop() == 0
     server.output.clear()
     server.start()
     assert not any("EDGEML_TOKEN" in line for line in server.output)
     assert server.call("GET", "/v1/server", token=token)[0] == 200
+
+
+def test_sigterm_ends_it_at_once_although_polls_wait(server: ServerProcess) -> None:
+    token = _enrol(server)
+    found: list[int] = []
+    headers = {"If-None-Match": '"0"'}
+    poll = threading.Thread(
+        target=lambda: found.append(
+            server.call("GET", "/v1/agent/state?wait=55", token=token, headers=headers)[0]
+        )
+    )
+    poll.start()
+    time.sleep(0.5)
+    begun = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - begun < 4
+    poll.join(5)
+    assert found == [304]
+
+
+def test_what_was_answered_is_there_after_a_kill(server: ServerProcess) -> None:
+    _enrol(server)
+    server.kill()
+    server.start()
+    assert len(server.call("GET", "/v1/devices")[1]["devices"]) == 1
+
+
+def test_a_lost_token_is_made_again_on_the_servers_machine(server: ServerProcess, database_url: str) -> None:
+    made = _cli("token", "--data", str(server.data), EDGEML_DATABASE=database_url)
+    assert made.returncode == 0, made.stderr
+    assert server.call("GET", "/v1/tokens", token=made.stdout.strip())[0] == 200
+
+
+def test_backup_and_restore_by_command(server: ServerProcess, database_url: str, tmp_path: Path) -> None:
+    _enrol(server)
+    made = _cli("backup", str(tmp_path / "b.tar"), "--data", str(server.data), EDGEML_DATABASE=database_url)
+    assert made.returncode == 0, made.stderr
+    restored = _cli("restore", str(tmp_path / "b.tar"), "--data", str(tmp_path / "new"), EDGEML_DATABASE="")
+    assert restored.returncode == 0, restored.stderr
+    with ServerProcess(tmp_path / "new", admin_token=server.admin_token) as other:
+        assert len(other.call("GET", "/v1/devices")[1]["devices"]) == 1
+
+
+def test_sqlite_has_one_process(tmp_path: Path) -> None:
+    refused = _cli("run", "--data", str(tmp_path / "server"), "--port", "0", "--workers", "2")
+    assert refused.returncode == 2
+    assert "PostgreSQL" in refused.stderr
+    with ServerProcess(tmp_path / "server"):
+        second = _cli("run", "--data", str(tmp_path / "server"), "--port", "0")
+        assert second.returncode == 2
+        assert "another server" in second.stderr
+
+
+def test_workers_hear_of_each_others_changes_and_are_started_again(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    url = postgres.create()
+    with ServerProcess(tmp_path / "server", url, options=["--workers", "3"]) as server:
+        token = _enrol(server)
+        device = server.call("GET", "/v1/devices")[1]["devices"][0]["id"]
+        for generation in range(6):
+            polls: list[int] = []
+            headers = {"If-None-Match": f'"{generation}"', "Connection": "close"}
+            threads = [
+                threading.Thread(
+                    target=lambda headers=headers, polls=polls: polls.append(
+                        server.call("GET", "/v1/agent/state?wait=20", token=token, headers=headers)[0]
+                    )
+                )
+                for _ in range(3)
+            ]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.3)
+            server.call("PUT", f"/v1/devices/{device}/models/kws", {"release": None})
+            for thread in threads:
+                thread.join(10)
+            assert polls == [200, 200, 200]
+            if generation == 2:
+                workers = subprocess.run(
+                    ["pgrep", "-P", str(server.pid)], capture_output=True, text=True, check=True
+                )
+                os.kill(int(workers.stdout.split()[0]), signal.SIGKILL)
+                time.sleep(3)
+        workers = subprocess.run(["pgrep", "-P", str(server.pid)], capture_output=True, text=True, check=True)
+        assert len(workers.stdout.split()) == 3
+        server._process.kill()
+        deadline = time.monotonic() + 10
+        while any(Path(f"/proc/{pid}").exists() for pid in workers.stdout.split()):
+            assert time.monotonic() < deadline, "workers outlive their supervisor"
+            time.sleep(0.1)
+    postgres.drop(url)
+
+
+def test_it_serves_tls(tmp_path: Path) -> None:
+    cert, key = _certificate(tmp_path)
+    with ServerProcess(
+        tmp_path / "server", options=["--tls-cert", str(cert), "--tls-key", str(key)]
+    ) as server:
+        assert server.url.startswith("https://127.0.0.1:")
+        context = ssl.create_default_context(cafile=str(cert))
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                with (
+                    socket.create_connection(_address(server)) as plain,
+                    context.wrap_socket(plain, server_hostname="127.0.0.1") as wrapped,
+                ):
+                    wrapped.sendall(b"GET /v1/server HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                    assert wrapped.recv(100).startswith(b"HTTP/1.1 401 ")
+                    break
+            except ConnectionError:
+                assert time.monotonic() < deadline
+    half = _cli("run", "--data", str(tmp_path / "other"), "--tls-cert", str(cert))
+    assert half.returncode == 2
+
+
+def test_an_address_in_use_is_said_in_a_sentence(server: ServerProcess, tmp_path: Path) -> None:
+    taken = _cli("run", "--data", str(tmp_path / "other"), "--port", str(_address(server)[1]))
+    assert taken.returncode == 2
+    assert "cannot listen on 127.0.0.1" in taken.stderr
+
+
+def _certificate(folder: Path) -> tuple[Path, Path]:
+    import ipaddress
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "cert.pem", folder / "key.pem"
+    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return files
