@@ -31,10 +31,20 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     with ServerProcess(folder / "server") as process:
         shop = Workshop(folder / "workshop", process.url, process.admin_token)
         shop.do("repo", "init")
-        for name in ("ada", "grace"):
+        for name in ("second", "third"):
             shop.do("keys", "generate", name)
         shop.do(
-            "keys", "family", "vision", "--model", "ocr", "--key", "ada", "--key", "grace", "--threshold", 2
+            "keys",
+            "family",
+            "vision",
+            "--model",
+            "ocr",
+            "--key",
+            "second",
+            "--key",
+            "third",
+            "--threshold",
+            2,
         )
         shop.do("publish", shop.bundle(1))
         shop.do("publish", shop.bundle(1, model="ocr"))
@@ -84,7 +94,7 @@ def test_the_key_of_another_family(shop, operator):
 
 
 def test_one_of_two_signatures(shop, operator):
-    error = push(operator, "vision", forged(shop, "vision", "ada", path_model="ocr"))
+    error = push(operator, "vision", forged(shop, "vision", "second", path_model="ocr"))
     assert error.status == 403
     assert "1/2" in last_refusal(shop)["detail"]["reason"]
     assert shop.manifest_on_device(1, model="ocr") is not None
@@ -92,7 +102,7 @@ def test_one_of_two_signatures(shop, operator):
 
 def test_one_key_that_signs_twice(shop, operator):
     """Two signatures of one key, under two ids: a threshold counts keys."""
-    content = json.loads(forged(shop, "vision", "ada", path_model="ocr"))
+    content = json.loads(forged(shop, "vision", "second", path_model="ocr"))
     content["signatures"].append(content["signatures"][0] | {"keyid": "0" * 64})
     assert push(operator, "vision", json.dumps(content).encode()).status == 403
     content["signatures"][1]["keyid"] = content["signatures"][0]["keyid"]
@@ -107,7 +117,7 @@ def test_a_release_of_another_familys_model(shop, operator):
 
 
 def test_metadata_of_one_family_as_anothers(shop, operator):
-    error = push(operator, "vision", forged(shop, "main", "main", "ada", "grace"))
+    error = push(operator, "vision", forged(shop, "main", "main", "second", "third"))
     assert error.status in {400, 403}
     assert shop.manifest_on_device(1, model="ocr") is not None
 

@@ -29,7 +29,7 @@ def audit() -> None:
 
 
 @audit.command(name="list")
-@click.option("--actor", metavar="ACTOR", help="Only what this one did: admin:ada, device:ID, server.")
+@click.option("--actor", metavar="ACTOR", help="Only what this one did: operator:ci, device:ID, server.")
 @click.option("--action", metavar="ACTION", help="Only this: refused, rollout.start, release.publish …")
 @click.option("--object", "about", metavar="OBJECT", help="Only about this: kws/3, a device's id …")
 @click.option("-n", "--last", type=click.IntRange(1), default=50, show_default=True, help="How many rows.")

@@ -26,7 +26,7 @@ def tokens() -> None:
     \b
     Examples:
       edgeml tokens join --label site=berlin --uses 10 --ttl 1h
-      edgeml tokens create ada --role operator
+      edgeml tokens create ci --role operator
       edgeml tokens list
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
 

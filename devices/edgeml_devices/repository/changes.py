@@ -48,8 +48,12 @@ class Shortfall:
     """Names of keys that may sign and have not."""
 
     def __str__(self) -> str:
-        have = f"{len(self.signed)} of {self.threshold} signatures"
-        return f"{self.role} has {have}; may sign, too: {', '.join(self.others)}"
+        return f"{self.role} has {self.count}"
+
+    @property
+    def count(self) -> str:
+        """How many signatures there are, and who may give more."""
+        return f"{len(self.signed)} of {self.threshold} signatures; may sign, too: {', '.join(self.others)}"
 
 
 # --- what to change

@@ -76,7 +76,7 @@ def generate(name: str, encrypt: bool, keys_folder: Path | None, as_json: bool) 
 
     \b
     Example:
-      edgeml keys generate ada --encrypt
+      edgeml keys generate vision-2 --encrypt
     """  # noqa: D301 - as above
     folder = open_keys(keys_folder)
     key = folder.generate(name, new_passphrase(encrypt))
@@ -119,7 +119,7 @@ def family(
     \b
     Examples:
       edgeml keys family vision --model detector --model ocr
-      edgeml keys family vision --key ada --key grace --threshold 2
+      edgeml keys family vision --key vision --key vision-2 --threshold 2
     """  # noqa: D301 - as above
     from datetime import UTC, datetime
 
@@ -203,7 +203,7 @@ def revoke(
 
     \b
     Example:
-      edgeml keys revoke grace
+      edgeml keys revoke vision-2
     """  # noqa: D301 - as above
     from datetime import UTC, datetime
 

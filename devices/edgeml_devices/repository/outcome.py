@@ -84,7 +84,7 @@ def _sentence(change: ch.Change, written: Sequence[Path], lacking: Mapping[str, 
         return text
     file = next(path for path in written if path.name == change.file_name)
     short = lacking.get(change.role)
-    return f"{file}: {text}, {'signed' if short is None else short}"
+    return f"{file}: {text}: {'signed' if short is None else short.count}"
 
 
 def _shape(change: ch.Change, written: Sequence[Path], lacking: Mapping[str, ch.Shortfall]) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def _tell(done: Published, export_to: Path | None) -> None:
         click.echo(f"{done.written} waits for signatures: edgeml repo sign, then edgeml repo push,")
         click.echo("then this command again, without --output")
         return
-    what = "was published before" if done.was_signed else f"published, signed by {done.family}"
+    what = "is listed; it was signed before" if done.was_signed else f"published, signed by {done.family}"
     click.echo(f"{candidate}: {what}; {sent}")
     if export_to is not None:
         click.echo(f"{export_to}: for devices without network")

@@ -54,26 +54,38 @@ def test_every_key_is_replaced_and_a_device_of_the_first_day_follows(own):
 
 
 def test_two_people_sign_on_two_machines(own, tmp_path):
-    ada = other_machine(own, tmp_path / "ada")
-    ada.do("keys", "generate", "ada")
-    (own.keys / "ada.pub").write_bytes((ada.keys / "ada.pub").read_bytes())
-    own.do("keys", "generate", "grace")
-    made = ("keys", "family", "audio", "--model", "kws", "--key", "ada", "--key", "grace", "--threshold", 2)
-    assert "audio has 1 of 2 signatures; may sign, too: ada" in own.refused(*made)
+    second = other_machine(own, tmp_path / "second")
+    second.do("keys", "generate", "second")
+    (own.keys / "second.pub").write_bytes((second.keys / "second.pub").read_bytes())
+    own.do("keys", "generate", "third")
+    made = (
+        "keys",
+        "family",
+        "audio",
+        "--model",
+        "kws",
+        "--key",
+        "second",
+        "--key",
+        "third",
+        "--threshold",
+        2,
+    )
+    assert "audio has 1 of 2 signatures; may sign, too: second" in own.refused(*made)
     # whoever has one of the family's keys has to sign its first metadata, too
     to_sign = tmp_path / "to-sign"
-    assert "audio has 1 of 2" in own.do(*made, "--output", to_sign)
+    assert "1 of 2 signatures; may sign, too: second" in own.do(*made, "--output", to_sign)
     assert "audio has 1 of 2" in own.refused("repo", "push", to_sign)
-    assert "audio, version 1" in ada.do("repo", "sign", to_sign / "1.audio.json", "--key", "ada")
+    assert "audio, version 1" in second.do("repo", "sign", to_sign / "1.audio.json", "--key", "second")
     own.do("repo", "push", to_sign)
-    assert signers(own, "audio") == "2 of ada, grace"
+    assert signers(own, "audio") == "2 of second, third"
     # and each release
     bundle = own.bundle(1)
-    assert "audio has 1 of 2 signatures; may sign, too: ada" in own.refused("publish", bundle)
+    assert "audio has 1 of 2 signatures; may sign, too: second" in own.refused("publish", bundle)
     waiting = own.ask("publish", bundle, "--output", tmp_path / "release")
     assert waiting["status"] == "unsigned"
     assert own.listed() == []
-    assert "models/kws/1.json" in ada.do("repo", "sign", waiting["to_sign"], "--key", "ada")
+    assert "models/kws/1.json" in second.do("repo", "sign", waiting["to_sign"], "--key", "second")
     own.do("repo", "push", waiting["to_sign"])
     assert own.ask("publish", bundle)["status"] == "known"
     assert own.listed() == [1]
@@ -96,12 +108,12 @@ def test_a_model_moves_to_another_family_with_its_releases(own, tmp_path):
 
 
 def test_a_revoked_key_signs_nothing_more(own, tmp_path):
-    own.do("keys", "generate", "ada")
-    own.do("keys", "family", "main", "--key", "main", "--key", "ada", "--threshold", 1)
-    ada = other_machine(own, tmp_path / "ada", keys=("ada",))
-    ada.do("publish", ada.bundle(1))
-    own.do("keys", "revoke", "ada")
-    assert "main has 0 of 1 signatures; may sign, too: main" in ada.refused("publish", ada.bundle(2))
+    own.do("keys", "generate", "second")
+    own.do("keys", "family", "main", "--key", "main", "--key", "second", "--threshold", 1)
+    second = other_machine(own, tmp_path / "second", keys=("second",))
+    second.do("publish", second.bundle(1))
+    own.do("keys", "revoke", "second")
+    assert "main has 0 of 1 signatures; may sign, too: main" in second.refused("publish", second.bundle(2))
     assert own.manifest_on_device(1) is not None
     assert (
         "main needs 1 keys and would have 0: replace the key instead"

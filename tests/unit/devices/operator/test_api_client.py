@@ -256,14 +256,14 @@ def test_another_part_than_was_asked_for_is_not_appended(server, client, tmp_pat
 
 
 def test_a_proxy_of_the_environment_is_used_with_its_password(server, monkeypatch):
-    monkeypatch.setenv("http_proxy", server.url.replace("//", "//ada:pass%20word@"))
+    monkeypatch.setenv("http_proxy", server.url.replace("//", "//user:pass%20word@"))
     monkeypatch.setenv("no_proxy", "")
     server.answer(200, {"ok": True})
     with ApiClient("http://edgeml.example") as client:
         assert client.get("/v1/server") == {"ok": True}
     (request,) = server.requests
     assert request.path == "http://edgeml.example/v1/server"
-    assert request.headers["proxy-authorization"] == "Basic YWRhOnBhc3Mgd29yZA=="
+    assert request.headers["proxy-authorization"] == "Basic dXNlcjpwYXNzIHdvcmQ="
 
 
 def test_no_proxy_is_honoured(server, monkeypatch):

@@ -81,11 +81,11 @@ def test_a_name_is_no_path(keys, name):
 
 
 def test_halves_of_two_keys_are_told_apart(keys):
-    keys.generate("ada")
-    keys.generate("grace")
-    (keys.folder / "ada.pem").write_bytes((keys.folder / "grace.pem").read_bytes())
+    keys.generate("second")
+    keys.generate("third")
+    (keys.folder / "second.pem").write_bytes((keys.folder / "third.pem").read_bytes())
     with pytest.raises(TrustError, match="halves of different keys"):
-        keys.signer(keys.find("ada"), no_passphrase)
+        keys.signer(keys.find("second"), no_passphrase)
 
 
 @pytest.mark.parametrize(
