@@ -15,7 +15,7 @@ import pytest
 from edgeml_devices.server.process import build_server
 from edgeml_devices.server.settings import Limits, ServerSettings
 
-HEADER_S, PAUSE_S = 0.6, 0.6
+HEADER_S, PAUSE_S = 0.6, 1.5
 JOIN = b'{"join_token": "x", "device_token": "' + b"t" * 43 + b'"}'
 
 
