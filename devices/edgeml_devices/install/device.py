@@ -28,7 +28,11 @@ _ASK: Final = (
     'printf "uid:%s\\nhome:%s\\nedgeml_home:%s\\n" '
     '"$(id -u 2>/dev/null || busybox id -u)" "${HOME:-}" "${EDGEML_HOME:-}"'
 )
-_HAS_SCRIPT: Final = '[ -s "$1" ] || { LC_ALL=C mkdir -p "$2" && echo missing; }'
+_HAS_SCRIPT: Final = """
+LC_ALL=C; export LC_ALL
+command -v mkdir >/dev/null 2>&1 || mkdir() { busybox mkdir "$@"; }
+[ -s "$1" ] || { mkdir -p "$2" && echo missing; }
+"""
 
 
 @dataclass(frozen=True, slots=True)

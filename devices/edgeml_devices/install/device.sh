@@ -191,7 +191,8 @@ own() { # before anything is changed in a deploy
     [ "$lease_owner" = "$owner" ] ||
         fail busy "${lease_who:-nobody} has taken this home over: the deploy that this call belongs to is void"
     refuse_agent
-    try write_lease
+    # a full disk must not keep a release from being rolled back; the lease only ends earlier
+    write_lease 2>/dev/null || rm -f "$home/install/.lease"
 }
 
 do_lock() { # WHO FORCED TAKEN: TAKEN is the owner whose lease may be taken though it has not ended
