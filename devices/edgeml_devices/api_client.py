@@ -106,15 +106,6 @@ class ApiClient:
     def get(self, path: str, query: Mapping[str, str | int] | None = None) -> Any:
         return self._json("GET", path, query=query)
 
-    def find(self, path: str) -> Any | None:
-        """Give what :meth:`get` gives, or ``None`` where the server has no such thing."""
-        try:
-            return self.get(path)
-        except RefusedError as error:
-            if error.status != 404:  # noqa: PLR2004 - HTTP's
-                raise
-            return None
-
     def pages(self, path: str, name: str, query: Mapping[str, str | int] | None = None) -> Iterator[Any]:
         """Give what a list holds under ``name``, one after another, page by page."""
         asked = dict(query or {})

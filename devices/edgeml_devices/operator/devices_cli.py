@@ -14,7 +14,8 @@ from edgeml.errors import UsageError
 from edgeml.figures import readable_size
 from edgeml_devices.connection import Connection, server_options
 from edgeml_devices.lazy_group import LazyGroup
-from edgeml_devices.operator.shown import NOTHING, ago, moment, printable, read_labels, show_labels
+from edgeml_devices.operator.shown import NOTHING, ago, moment, printable, show_labels
+from edgeml_devices.typed_options import read_labels
 
 _DEVICE = click.argument("device", metavar="DEVICE")
 

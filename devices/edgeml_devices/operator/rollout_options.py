@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 
 from edgeml.errors import UsageError
-from edgeml_devices.operator.shown import span_s
+from edgeml_devices.typed_options import span_s
 
 _OPTIONS: Final = (
     click.option(

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
-
-from edgeml.errors import UsageError
 
 NOTHING: Final = "–"
 _UNITS: Final = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
-_SPANS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def ago(at: float | None, now: float) -> str:
@@ -31,33 +28,6 @@ def span(seconds: float) -> str:
 def moment(at: float | None) -> str:
     """Render a point in time, local."""
     return NOTHING if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
-
-
-def span_s(text: str) -> float:
-    """Read a span of time: ``90s``, ``30m``, ``1h``, ``7d``.
-
-    Raises:
-        UsageError: it is none.
-    """
-    number, unit = text[:-1], text[-1:]
-    if unit not in _SPANS or not (number.isascii() and number.isdigit()) or not int(number):
-        raise UsageError(f"{text!r} is no span of time: write 90s, 30m, 1h or 7d")
-    return int(number) * _SPANS[unit]
-
-
-def read_labels(texts: Sequence[str]) -> dict[str, str]:
-    """Read labels as they are typed: ``site=berlin``.
-
-    Raises:
-        UsageError: one has no ``=``.
-    """
-    labels = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise UsageError(f"{text!r} is no label: write KEY=VALUE")
-        labels[key] = value
-    return labels
 
 
 def show_labels(labels: Mapping[str, str]) -> str:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import shlex
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from edgeml.commands.json_output import json_option, print_json
-from edgeml.errors import ServerError
 from edgeml_devices.connection import Connection, server_options
-from edgeml_devices.operator.shown import ago, printable, read_labels, show_labels, span, span_s
-
-if TYPE_CHECKING:
-    from edgeml_devices.api_client import ApiClient
+from edgeml_devices.lazy_group import LazyGroup
+from edgeml_devices.operator.shown import ago, printable, show_labels, span
 
 
-@click.group()
+@click.group(cls=LazyGroup, lazy={"join": "edgeml_devices.repository.join_cli:join"})
 def tokens() -> None:
     """Let people, programs and devices in. Needs an admin's token.
 
@@ -55,45 +50,6 @@ def create(name: str, role: str, connection: Connection, as_json: bool) -> None:
     else:
         click.echo(made["token"])
         click.echo(f"{name}, {role}: the server keeps only its hash; set it as EDGEML_TOKEN", err=True)
-
-
-@tokens.command()
-@click.option("--label", "labels", metavar="KEY=VALUE", multiple=True, help="A label devices come in with.")
-@click.option(
-    "--uses", type=click.IntRange(1), default=1, show_default=True, help="How many devices it lets in."
-)
-@click.option(
-    "--ttl", default="1h", show_default=True, metavar="SPAN", help="For how long: 90s, 30m, 1h, 7d."
-)
-@server_options
-@json_option
-def join(labels: tuple[str, ...], uses: int, ttl: str, connection: Connection, as_json: bool) -> None:
-    """Let devices in: prints the command that enrols one.
-
-    It holds a join token, shown this once, and the hash of this server's first root: whoever stands in
-    between cannot give the device another one.
-
-    \b
-    Example:
-      edgeml tokens join --label site=berlin --uses 10 --ttl 1h
-    """  # noqa: D301 - as above
-    body = {"labels": read_labels(labels), "uses": uses, "ttl_s": span_s(ttl)}
-    with connection.open() as client:
-        root_sha256 = _root_sha256(client)
-        made = client.post("/v1/join-tokens", body)
-    parts = ["edgeml", "agent", "enrol", "--server", connection.server_url, "--join-token", made["token"]]
-    parts += ["--root-sha256", root_sha256]
-    if connection.ca_file is not None:
-        parts += ["--ca-file", connection.ca_file.name]
-    command = shlex.join(parts)
-    if as_json:
-        print_json(made | {"root_sha256": root_sha256, "command": command})
-        return
-    click.echo(command)
-    devices = "one device" if uses == 1 else f"{uses} devices"
-    click.echo(f"run this on the device; it lets in {devices}, for {ttl}, and is not shown again", err=True)
-    if connection.ca_file is not None:
-        click.echo(f"copy {connection.ca_file} to the device first", err=True)
 
 
 @tokens.command(name="list")
@@ -141,15 +97,6 @@ def revoke(name: str, connection: Connection, as_json: bool) -> None:
         print_json({"revoked": name})
     else:
         click.echo(f"{name} is revoked")
-
-
-def _root_sha256(client: ApiClient) -> str:
-    root = client.find_bytes("/v1/repository/metadata/1.root.json")
-    if root is None:
-        raise ServerError(
-            f"{client.server_url} has no repository yet, and a device must know its root: edgeml repo init"
-        )
-    return hashlib.sha256(root).hexdigest()
 
 
 def _print_tokens(people: Sequence[Mapping[str, Any]], joins: Sequence[Mapping[str, Any]]) -> None:

@@ -20,7 +20,7 @@ from edgeml_devices.api_client import ApiClient, endpoint
 from edgeml_devices.repository import changes as ch
 from edgeml_devices.repository import metadata as md
 from edgeml_devices.repository.keys import NAME_FIELD, AskPassphrase, KeyFolder
-from edgeml_devices.repository.state import Fetch, RepositoryState, read_state
+from edgeml_devices.repository.state import Fetch, RepositoryState, first_root, pin_root, read_state
 
 ONLINE_ROLES = (Snapshot.type, Timestamp.type)
 
@@ -45,9 +45,13 @@ def read_remote(client: ApiClient, keys: KeyFolder) -> RepositoryState:
     return read_state(fetch_metadata(client), keys.trust)
 
 
-def first_root_sha256(client: ApiClient) -> str:
-    """Give the hash that devices hold the first root to when they enrol."""
-    return hashlib.sha256(client.get_bytes(endpoint("repository", "metadata", "1.root.json"))).hexdigest()
+def first_root_sha256(client: ApiClient, state: RepositoryState) -> str:
+    """Give the hash that devices hold the first root to when they enrol.
+
+    Raises:
+        TrustError: the server gives out another one than this machine trusts.
+    """
+    return hashlib.sha256(first_root(fetch_metadata(client), state)).hexdigest()
 
 
 def online_keys(client: ApiClient, *, next_pair: bool = False) -> dict[str, Key]:
@@ -106,6 +110,7 @@ def init(
     ch.sign(changes, None, keys, ask)
     body = {"root": root.to_dict(), "targets": targets.to_dict(), "delegated": [family.to_dict()]}
     client.post(endpoint("repository", "init"), body)
+    pin_root(root.to_bytes(), keys.trust)
     return read_state(fetch, keys.trust)
 
 

@@ -88,7 +88,7 @@ def init(
     plan = remote.Plan(family, models or (md.ALL_MODELS,), targets_keys, targets_threshold)
     with connection.open() as client:
         state = remote.init(client, folder, Passphrases(), new_passphrase(encrypt), plan, datetime.now(UTC))
-        root_sha256 = remote.first_root_sha256(client)
+        root_sha256 = remote.first_root_sha256(client, state)
     if as_json:
         print_json(
             {
@@ -124,7 +124,7 @@ def status(keys_folder: Path | None, connection: Connection, as_json: bool) -> N
     with connection.open() as client:
         state = read_remote(client, folder)
         warn_first_contact(state, folder, client)
-        root_sha256 = first_root_sha256(client)
+        root_sha256 = first_root_sha256(client, state)
     now = datetime.now(UTC)
     roles, families = tables.role_rows(state, now), tables.family_rows(state)
     if as_json:

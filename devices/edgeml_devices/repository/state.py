@@ -7,7 +7,9 @@ nothing here: what has expired must be renewed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import fcntl
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -58,8 +60,44 @@ def read_state(fetch: Fetch, trust: Path) -> RepositoryState:
         TrustError: forged, damaged, older than what this machine saw, or no repository there.
     """
     memory = _Memory(trust)
-    is_first_contact = memory.read(Root.type) is None
-    root, root_bytes = _follow_roots(fetch, memory)
+    with memory.lock():
+        return _read(fetch, memory)
+
+
+def pin_root(content: bytes, trust: Path) -> None:
+    """Trust a root that was made here, before a server says another.
+
+    Args:
+        content: the signed metadata.
+        trust: see :func:`read_state`; it knows no root yet.
+    """
+    memory = _Memory(trust)
+    with memory.lock():
+        memory.write(Root.type, content)
+
+
+def first_root(fetch: Fetch, state: RepositoryState) -> bytes:
+    """Give the first root as the server has it, which devices begin with.
+
+    Raises:
+        TrustError: it does not lead to the root that this machine trusts.
+    """
+    content = _required(fetch, "1.root.json")
+    root, _ = _follow_roots(fetch, content)
+    if root.signed != state.root.signed:
+        raise TrustError(
+            "the server's first root does not lead to the root that this machine trusts: somebody gives out "
+            "another one; enrol no device before you know who"
+        )
+    return content
+
+
+def _read(fetch: Fetch, memory: _Memory) -> RepositoryState:
+    pinned = memory.read(Root.type)
+    content = fetch("1.root.json") if pinned is None else pinned
+    if content is None:
+        raise TrustError("the server has no repository yet; make one: edgeml repo init")
+    root, root_bytes = _follow_roots(fetch, content)
     memory.write(Root.type, root_bytes)
     problems: dict[str, str] = {}
     timestamp = _parsed(_required(fetch, "timestamp.json"), Timestamp, "timestamp")
@@ -73,7 +111,7 @@ def read_state(fetch: Fetch, trust: Path) -> RepositoryState:
         raise TrustError("the snapshot lists no targets; is this an edgeml server's repository?")
     found = {name: reader.read(name, targets.signed) for name in families(targets.signed)}
     present = {name: metadata for name, metadata in found.items() if metadata is not None}
-    return RepositoryState(root, targets, present, snapshot, timestamp, problems, is_first_contact)
+    return RepositoryState(root, targets, present, snapshot, timestamp, problems, pinned is None)
 
 
 def parse_metadata(content: bytes, where: str) -> Metadata[Any]:
@@ -100,10 +138,17 @@ class _Memory:
         path = self._folder / f"{role}.json"
         return path.read_bytes() if path.is_file() else None
 
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Wait for other processes: one that was asked earlier must not be compared with what came later."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (self._folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
     def write(self, role: str, content: bytes) -> None:
         if self.read(role) == content:
             return
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with replacing_file(self._folder / f"{role}.json") as scratch:
             scratch.write_bytes(content)
 
@@ -151,13 +196,8 @@ class _TargetsReader:
             raise TrustError(f"the server's {role} version {before.version} is not the one this machine saw")
 
 
-def _follow_roots(fetch: Fetch, memory: _Memory) -> tuple[Metadata[Root], bytes]:
-    """Follow root from the trusted version, each signed by its own keys and those of the one before."""
-    content = memory.read(Root.type)
-    if content is None:
-        content = fetch("1.root.json")
-        if content is None:
-            raise TrustError("the server has no repository yet; make one: edgeml repo init")
+def _follow_roots(fetch: Fetch, content: bytes) -> tuple[Metadata[Root], bytes]:
+    """Follow root from a trusted version, each signed by its own keys and those of the one before."""
     root = _parsed(content, Root, "root")
     _verify(root.signed, Root.type, root)
     for version in range(root.signed.version + 1, root.signed.version + _ROOTS_LIMIT):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import threading
 from collections import deque
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ class ScriptedServer:
     requests: list[Request] = field(default_factory=list)
     received_bytes: int = 0
     sent_bytes: int = 0
+    tls: ssl.SSLContext | None = None
 
     def __enter__(self) -> Self:
         owner = self
@@ -38,6 +40,8 @@ class ScriptedServer:
             script = owner
 
         self._server = _QuietServer(("127.0.0.1", 0), Handler)
+        if self.tls is not None:
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
         return self
@@ -49,7 +53,8 @@ class ScriptedServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        scheme = "http" if self.tls is None else "https"
+        return f"{scheme}://127.0.0.1:{self._server.server_address[1]}"
 
     def answer(self, status: int, body: Any = None, **headers: str) -> None:
         content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()

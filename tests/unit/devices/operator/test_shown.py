@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from edgeml_devices.operator.shown import ago, printable, read_labels, show_labels, span_s
+from edgeml_devices.operator.shown import ago, printable, show_labels
+from edgeml_devices.typed_options import read_labels, span_s
 
 from edgeml.errors import UsageError
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from edgeml_devices.repository import changes as ch
 from edgeml_devices.repository import metadata as md
-from edgeml_devices.repository.state import parse_metadata, read_state
+from edgeml_devices.repository.state import first_root, parse_metadata, pin_root, read_state
 from tuf.api.metadata import Metadata
 
 from edgeml.errors import TrustError
@@ -123,3 +127,44 @@ def test_metadata_of_another_kind_is_refused(team):
     team.server.files["timestamp.json"] = team.server.files["1.root.json"]
     with pytest.raises(TrustError, match="timestamp: metadata of root in its place"):
         team.state()
+
+
+def test_the_first_root_leads_to_the_one_that_is_trusted(team):
+    assert first_root(team.server.fetch, team.state()) == team.server.files["1.root.json"]
+    old, new = team.keys.find("root-1").public, team.keys.generate("root-4").public
+    team.apply(ch.replace_key(team.state(), old.keyid, new, team.now))
+    assert first_root(team.server.fetch, team.state()) == team.server.files["1.root.json"]
+
+
+def test_another_first_root_is_given_to_no_device(team, tmp_path):
+    """Sound in itself, of a repository that the server's owner made."""
+    state, foreign = team.state(), Team(tmp_path / "foreign")
+    team.server.files["1.root.json"] = foreign.server.files["1.root.json"]
+    with pytest.raises(TrustError, match="does not lead to the root that this machine trusts"):
+        first_root(team.server.fetch, state)
+
+
+def test_a_root_that_was_made_here_is_not_replaced_by_the_servers(tmp_path):
+    mine, foreign = Team(tmp_path / "mine"), Team(tmp_path / "foreign")
+    pin_root(mine.server.files["1.root.json"], mine.keys.trust)
+    with pytest.raises(TrustError, match="targets version 1 is not to be trusted"):
+        read_state(foreign.server.fetch, mine.keys.trust)
+
+
+def test_processes_that_read_at_the_same_time_do_not_take_each_other_for_rollbacks(team):
+    """One that was answered earlier must not compare that with what the other has remembered since."""
+    answered = threading.Event()
+
+    def slow_fetch(name):
+        content = team.server.fetch(name)
+        if name == "timestamp.json":
+            answered.set()
+            time.sleep(0.1)
+        return content
+
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(read_state, slow_fetch, team.keys.trust)
+        answered.wait(5)
+        team.publish("kws", 2, b"two")
+        assert team.state().families["main"].signed.version == 3
+        assert slow.result().families["main"].signed.version == 2
