@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -41,28 +42,28 @@ def on_each(
     found: dict[str, Outcome] = {}
 
     def serve() -> None:
-        try:
+        with suppress(queue.Empty):
             while True:
                 url = todo.get_nowait()
                 found[url] = _on_one(url, work, stop, partial(watch, url))
-        except queue.Empty:
-            ended.put(None)
+                ended.put(None)
 
-    workers = min(parallel, len(urls))
-    for _ in range(workers):
-        # daemons: a second interruption must not wait for a transfer to end
-        threading.Thread(target=serve, daemon=True).start()
+    # daemons: a second interruption must not wait for a transfer to end
+    threads = [threading.Thread(target=serve, daemon=True) for _ in range(min(parallel, len(urls)))]
     interruption: BaseException | None = None
-    while workers:
+    while len(found) < len(urls):
         try:
+            while threads:
+                threads.pop().start()
             # not Thread.join: interrupted once, it takes the thread for ended (Python 3.11)
             ended.get()
-            workers -= 1
         except (KeyboardInterrupt, SystemExit) as error:
             if interruption is not None:
                 raise
             interruption = error
             stop.set()
+            threads.clear()
+            serve()
     return Together(tuple(found[url] for url in urls), interruption)
 
 
