@@ -58,7 +58,7 @@ def test_a_bare_board_is_known_by_its_device_tree_and_cpuinfo():
         4,
     )
     assert facts.target.cpu == "Cortex-A72"
-    assert machine.cpu_features == {"fp", "asimd", "evtstrm", "crc32", "cpuid"}
+    assert facts.target.cpu_features == {"fp", "asimd", "evtstrm", "crc32", "cpuid"}
     assert facts.target.memory_bytes == 3884000 * 1024
     assert (facts.engines, facts.edgeml, facts.is_root, facts.has_systemd) == (None, None, False, True)
     assert facts.free_bytes == 1_024_000
