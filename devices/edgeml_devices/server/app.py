@@ -12,7 +12,8 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
@@ -194,6 +195,13 @@ async def _http(request: Request, error: HTTPException) -> JSONResponse:
     )
 
 
+async def _same_moment(_: Request, error: IntegrityError) -> JSONResponse:
+    _LOG.warning("two wrote the same: %s", error)
+    return _answer(
+        409, error_answer(409, "somebody else did the same at the same moment; look, and try again")
+    )
+
+
 async def _database_busy(_: Request, error: Exception) -> JSONResponse:
     _LOG.error("the database failed: %s", error)
     return _answer(
@@ -233,6 +241,9 @@ _HANDLERS: Final[dict[type[Exception], Any]] = {
     EdgemlError: _edgeml_error,
     RequestValidationError: _invalid,
     HTTPException: _http,
+    IntegrityError: _same_moment,
     DBAPIError: _database_busy,
+    PoolTimeoutError: _database_busy,
+    ConnectionError: _database_busy,
     Exception: _unexpected,
 }

@@ -124,15 +124,11 @@ async def _free_name(transaction: Transaction, wanted: str) -> str:
         check_name("device", base)
     except UsageError:
         base = f"device-{base}"
-    taken = set(
-        (
-            await transaction.connection.execute(
-                select(devices.c.name).where(devices.c.name.startswith(base, autoescape=True))
-            )
-        ).scalars()
-    )
-    if base not in taken:
+    same = select(devices.c.name).where(devices.c.name == base)
+    if (await transaction.connection.execute(same)).first() is None:
         return base
+    alike = select(devices.c.name).where(devices.c.name.startswith(f"{base}-", autoescape=True))
+    taken = set((await transaction.connection.execute(alike)).scalars())
     number = 2
     while f"{base}-{number}" in taken:
         number += 1

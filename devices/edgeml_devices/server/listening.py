@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-import asyncpg  # type: ignore[import-untyped]
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -25,20 +23,13 @@ async def listen(database: Database, directory: Directory) -> None:
     """Keep a directory right until cancelled."""
     while True:
         try:
-            async with _connected(database) as (connection, changed):
+            async with _connected(database) as (connection, said):
                 # after LISTEN, so that no change falls between
                 await directory.load()
                 directory.fresh = True
                 while True:
-                    ids = await _next(connection, changed)
-                    await directory.refresh(ids)
-        except (
-            OSError,
-            SQLAlchemyError,
-            TimeoutError,
-            asyncpg.PostgresError,
-            asyncpg.InterfaceError,
-        ) as error:
+                    await directory.refresh(await _changed(database, connection, said))
+        except Exception as error:  # noqa: BLE001 - whatever it is: connect again, and look at everything
             directory.fresh = False
             _LOG.warning("changes of other processes are not heard, connecting again: %s", error)
             await asyncio.sleep(_AGAIN_S)
@@ -46,27 +37,31 @@ async def listen(database: Database, directory: Directory) -> None:
 
 @asynccontextmanager
 async def _connected(database: Database) -> AsyncIterator[tuple[Any, asyncio.Queue[str]]]:
-    changed: asyncio.Queue[str] = asyncio.Queue()
+    said: asyncio.Queue[str] = asyncio.Queue()
     engine = create_async_engine(database.url, poolclass=NullPool)
     try:
         async with engine.connect() as pooled:
             raw = await pooled.get_raw_connection()
             connection: Any = raw.driver_connection
-            await connection.add_listener(CHANNEL, lambda *said: changed.put_nowait(said[3]))
-            yield connection, changed
+            connection.add_termination_listener(lambda _: said.put_nowait(""))
+            await connection.add_listener(CHANNEL, lambda *notice: said.put_nowait(notice[3]))
+            yield connection, said
     finally:
         await engine.dispose()
 
 
-async def _next(connection: Any, changed: asyncio.Queue[str]) -> set[str]:
-    """Wait for changes, and see now and then that the connection still stands."""
-    while True:
-        try:
-            first = await asyncio.wait_for(changed.get(), _CHECK_S)
-        except TimeoutError:
-            await asyncio.wait_for(connection.fetchval("SELECT 1"), _CHECK_S)
-            continue
-        payloads = [first]
-        while not changed.empty():
-            payloads.append(changed.get_nowait())
-        return set().union(*(payload.partition(":")[2].split(",") for payload in payloads))
+async def _changed(database: Database, connection: Any, said: asyncio.Queue[str]) -> set[str]:
+    """Wait for changes of others, and see now and then that the connection still stands."""
+    payloads = []
+    try:
+        payloads.append(await asyncio.wait_for(said.get(), _CHECK_S))
+        while not said.empty():
+            payloads.append(said.get_nowait())
+    except TimeoutError:
+        pass
+    if not all(payloads):
+        raise ConnectionError("the connection broke")
+    if not payloads:
+        await asyncio.wait_for(connection.fetchval("SELECT 1"), _CHECK_S)
+    parted = [payload.partition(":") for payload in payloads]
+    return {id_ for process, _, ids in parted if process != database.process for id_ in ids.split(",")}
