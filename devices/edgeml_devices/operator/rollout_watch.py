@@ -90,7 +90,7 @@ def picture(rollout: Document) -> Group:
     now = time.time()
     parts += [
         Text(
-            f"failed {ago(one['at'], now)} ago: {printable(one['name'])}: "
+            f"failed {ago(one['at'], now)}: {printable(one['name'])}: "
             f"{printable(one['reason'])} {printable(one['detail'])}".rstrip(),
             "red",
         )

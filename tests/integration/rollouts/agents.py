@@ -92,7 +92,7 @@ class HttpDevice:
 
     async def _follow(self, wanted: dict[str, Any]) -> None:
         release, attempt = wanted["release"], wanted.get("attempt", 1)
-        if release == self.running or any(one[:2] == (release, attempt) for one in self.done):
+        if any(one[:2] == (release, attempt) for one in self.done):
             return
         base = {"running": self.running, "target": release, "attempt": attempt}
         self._status = base | {"state": State.FETCHING}
