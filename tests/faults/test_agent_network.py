@@ -39,7 +39,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture
 def fleet(world: World) -> Iterator[Fleet]:
     with serving(world.repository.folder) as (fleet, url):
-        fleet.tokens.update(token="device-1")
+        fleet.tokens |= {"token": "device-1"}
         with proxying(url) as proxy:
             fleet.proxy = proxy  # type: ignore[attr-defined]
             yield fleet

@@ -112,6 +112,12 @@ class Beats:
                 del self._watched[key]
             return found
 
+    def watched(self, model: str, release: int) -> Sum:
+        """Give the sum that a watch began; one that begins now where an earlier agent's is lost."""
+        with self._lock:
+            found = self._watched.get((model, release))
+        return self.watch(model, release) if found is None else found
+
     def cut(self, model: str, duration_s: float, at: float) -> list[Health]:
         """End a model's windows and give those in which something was said."""
         with self._lock:

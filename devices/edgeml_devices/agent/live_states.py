@@ -34,6 +34,9 @@ _RESULTS_TRIED_AGAIN: Final = frozenset({Reason.SUPERSEDED, Reason.ABORTED, Reas
 def switching(deployment: Deployment) -> Step:
     """Rename ``current`` to the target, and let the application know."""
     record, model = deployment.record, deployment.model
+    if record.target is not None:
+        # before the link is renamed: what a process says right after it must count
+        deployment.tools.beats.watch(model.name, record.target)
     if model.running() != record.target or (record.target is None and model.current.is_symlink()):
         try:
             switch(model, record.target)
@@ -51,7 +54,7 @@ def probation(deployment: Deployment) -> Step:
     target = record.target or 0
     policy = policy_of(deployment)
     began = time.monotonic()
-    watched = tools.beats.watch(name, target)
+    watched = tools.beats.watched(name, target)
     judge = Probation(policy, record.expects_beats, began)
     tools.changed()
     while True:

@@ -104,9 +104,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.path == "/v1/enrol":
+        path = urlsplit(self.path).path
+        if path == "/v1/enrol":
             self._enrol(body)
-        elif self.path == "/v1/agent/reports" and self._device() is not None:
+        elif path == "/v1/agent/reports" and self._device() is not None:
             self._report(body)
 
     def _state(self, wait_s: float) -> None:

@@ -1,21 +1,484 @@
-"""The agent as a process: joins, installs, switches, reports, and stops."""
+"""The agent as a process: joins, installs, switches, reports, holds, removes, and stops."""
 
 from __future__ import annotations
 
-from edgeml_devices.messages import Result
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-from tests.integration.agent.fixture_server import Fleet
+import pytest
+from edgeml_devices.messages import Reason, Result
+
+from edgeml.health import HealthBeat, beat_to_bytes, send
+from tests.conftest import require
+from tests.integration.agent.bundles import scaled
+from tests.integration.agent.fixture_server import Fleet, serving
 from tests.integration.agent.processes import Device
+from tests.integration.agent.tiny_repository import TinyRepository, sha256_of
 
-QUICK = ["ACCEPTED", "FETCHING", "STAGED", "SELFTEST", "SWITCHING", "PROBATION", "COMMITTED"]
+GOOD = ["ACCEPTED", "FETCHING", "STAGED", "SELFTEST", "SWITCHING", "PROBATION", "COMMITTED"]
+IDLE_LIMIT_KIB = 40 * 1024
+
+Server = tuple[Fleet, str]
 
 
-def test_a_release_goes_all_the_way(device: Device, fleet: tuple[Fleet, str]) -> None:
+def test_a_release_goes_all_the_way(device: Device, fleet: Server) -> None:
     device.start()
-    fleet[0].assign("times", 1)
+    fleet[0].assign("times", 1, rollout="first")
     event = fleet[0].wait_for_state("times", "COMMITTED", 1)
-    assert event.result is Result.SUCCESSFUL
-    assert fleet[0].states("times") == QUICK
+    assert (event.result, event.rollout, event.variant) == (
+        Result.SUCCESSFUL,
+        "first",
+        "onnxruntime-float32",
+    )
+    assert fleet[0].states("times") == GOOD
     assert device.current("times") == "releases/1"
+    fleet[0].wait_for(lambda found: found.reports[-1].models["times"].state == "IDLE")
+    status = fleet[0].reports[-1].models["times"]
+    assert (status.running, status.variant, status.result) == (1, "onnxruntime-float32", Result.SUCCESSFUL)
+    tested = status.selftest["onnxruntime-float32"]
+    assert tested.passed
+    assert (tested.p50_ms or 0) > 0
+    installed = json.loads((device.home / "models/times/current/installed.json").read_text())
+    assert installed["measured"]["onnxruntime-float32"]["p50_ms"] == tested.p50_ms
+    facts = fleet[0].reports[0].facts
+    assert facts is not None
+    assert "onnxruntime" in facts.engines
     code, log = device.stop()
     assert code == 0, log
+
+
+def test_what_is_here_is_not_fetched_twice(device: Device, fleet: Server) -> None:
+    device.start()
+    fleet[0].assign("times", 1)
+    fleet[0].wait_for_state("times", "COMMITTED", 1)
+    fleet[0].assign("times", 2)
+    fleet[0].wait_for_state("times", "COMMITTED", 2)
+    before = fleet[0].blob_bytes
+    fleet[0].assign("times", 1, attempt=2)
+    fleet[0].wait_for(lambda found: found.states("times").count("COMMITTED") == 3)
+    assert fleet[0].blob_bytes == before
+    assert device.current("times") == "releases/1"
+
+
+def test_a_device_that_lost_its_state_installs_nothing_again(device: Device, fleet: Server) -> None:
+    device.start()
+    fleet[0].assign("times", 1)
+    fleet[0].wait_for_state("times", "COMMITTED", 1)
+    device.stop()
+    (device.home / "models/times/state.json").unlink()
+    before = fleet[0].blob_bytes
+    device.start()
+    fleet[0].wait_for(lambda found: found.reports[-1].models["times"].result is Result.SUCCESSFUL)
+    device.stop()
+    assert fleet[0].blob_bytes == before
+    assert fleet[0].states("times")[len(GOOD) :] == []  # the outbox counted them as told
+    assert device.current("times") == "releases/1"
+
+
+def test_a_release_whose_outputs_are_wrong_is_refused(
+    device: Device, fleet: Server, repository_here: TinyRepository, tmp_path: Path
+) -> None:
+    repository_here.publish(scaled(tmp_path / "bundles", 3, golden_factor=7.0))
+    device.start()
+    fleet[0].assign("times", 1)
+    fleet[0].wait_for_state("times", "COMMITTED", 1)
+    fleet[0].assign("times", 3)
+    event = fleet[0].wait_for_state("times", "FAILED", 3)
+    assert (event.result, event.reason) == (Result.FAILED_NO_STATE_CHANGE, Reason.PARITY)
+    fleet[0].wait_for(lambda found: found.reports[-1].models["times"].state == "IDLE")
+    status = fleet[0].reports[-1].models["times"]
+    assert not status.selftest["onnxruntime-float32"].passed
+    assert device.current("times") == "releases/1"
+    # the same attempt is not repeated; a new one is
+    told = len(fleet[0].states("times"))
+    fleet[0].assign("times", 3, hold=True)
+    time.sleep(0.5)
+    assert len(fleet[0].states("times")) == told
+    fleet[0].assign("times", 3, attempt=2)
+    fleet[0].wait_for(lambda found: found.states("times").count("FAILED") == 2)
+
+
+def test_a_held_release_is_tested_and_waits(device: Device, fleet: Server) -> None:
+    device.start()
+    fleet[0].assign("times", 1, hold=True)
+    fleet[0].wait_for(lambda found: found.reports and found.reports[-1].models["times"].ready)
+    assert device.current("times") is None
+    device.kill()
+    device.start()
+    fleet[0].wait_for(lambda found: found.reports[-1].models["times"].ready)
+    fleet[0].assign("times", 1, hold=False)
+    fleet[0].wait_for_state("times", "COMMITTED", 1)
+    assert fleet[0].states("times") == GOOD
+
+
+def test_a_window_closes_without_the_server(device: Device, fleet: Server) -> None:
+    device.start()
+    fleet[0].assign("times", 1, open_for_s=0.0)
+    fleet[0].wait_for(lambda found: found.reports and found.reports[-1].models["times"].ready)
+    time.sleep(0.3)
+    assert device.current("times") is None
+    fleet[0].assign("times", 1, open_for_s=60.0)
+    fleet[0].wait_for_state("times", "COMMITTED", 1)
+
+
+def test_another_wish_supersedes_and_no_wish_aborts(device: Device, fleet: Server) -> None:
+    device.start()
+    fleet[0].assign("times", 1, hold=True)
+    fleet[0].wait_for(lambda found: found.reports and found.reports[-1].models["times"].ready)
+    fleet[0].assign("times", 2, hold=True)
+    assert fleet[0].wait_for_state("times", "FAILED", 1).reason == Reason.SUPERSEDED
+    fleet[0].wait_for(lambda found: found.reports[-1].models["times"].ready)
+    fleet[0].unassign("times")
+    assert fleet[0].wait_for_state("times", "FAILED", 2).reason == Reason.ABORTED
+    assert device.current("times") is None
+    # both may be wanted again with the same attempt
+    fleet[0].assign("times", 2)
+    fleet[0].wait_for_state("times", "COMMITTED", 2)
+
+
+def test_a_model_is_removed(device: Device, fleet: Server) -> None:
+    device.start()
+    fleet[0].assign("times", 1)
+    fleet[0].wait_for_state("times", "COMMITTED", 1)
+    fleet[0].assign("times", None)
+    event = fleet[0].wait_for_state("times", "COMMITTED", None)
+    assert (event.result, event.reason) == (Result.SUCCESSFUL, Reason.REMOVED)
+    device.wait(lambda: list((device.home / "blobs/sha256").iterdir()) == [])
+    assert device.current("times") is None
+    assert list((device.home / "models/times/releases").iterdir()) == []
+
+
+def test_models_do_not_wait_for_each_other(
+    device: Device, fleet: Server, repository_here: TinyRepository, digits_bundle: Path
+) -> None:
+    repository_here.publish(digits_bundle)
+    device.start()
+    fleet[0].assign("digits", 1, hold=True)
+    fleet[0].wait_for(lambda found: found.reports and found.reports[-1].models["digits"].ready)
+    fleet[0].assign("times", 1)
+    fleet[0].wait_for_state("times", "COMMITTED", 1)
+    status = fleet[0].reports[-1].models["digits"]
+    # two runtimes, nothing says which is quicker here: both were tried
+    assert set(status.selftest) == {"litert-float32", "onnxruntime-float32"}
+    fleet[0].assign("digits", 1)
+    fleet[0].wait_for_state("digits", "SWITCHING", 1)
+    installed = json.loads((device.home / "models/digits/releases/1/installed.json").read_text())
+    quickest = min(status.selftest, key=lambda name: status.selftest[name].p50_ms or 0)
+    assert installed["variants"] == [quickest]
+
+
+# --- health
+
+
+@contextmanager
+def beating(home: Path, release: int, **counts: object) -> Iterator[None]:
+    """A process that reports a release every 50 ms."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        seq = 0
+        while not stop.wait(0.05):
+            seq += 1
+            send(
+                home,
+                beat_to_bytes(
+                    HealthBeat("times", release, "onnxruntime-float32", 1, f"p{release}", seq, **counts)  # type: ignore[arg-type]
+                ),
+            )
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("counts", "reason"),
+    [
+        ({"calls": 100, "errors": 40, "detail": "no input"}, Reason.ERROR_RATE),
+        ({"state": "load_failed", "detail": "no engine"}, Reason.LOAD_FAILED),
+        ({"calls": 50, "latency_counts": {"80": 50}}, Reason.LATENCY),
+        (None, Reason.HEARTBEAT),
+    ],
+    ids=["errors", "load-failed", "latency", "silence"],
+)
+def test_a_release_that_does_badly_is_rolled_back(
+    device: Device,
+    fleet: Server,
+    repository_here: TinyRepository,
+    tmp_path: Path,
+    counts: dict[str, object] | None,
+    reason: Reason,
+) -> None:
+    health = {"probation_s": 1.0, "heartbeat": "required", "max_latency_p95_ms": 100.0}
+    repository_here.publish(scaled(tmp_path / "bundles", 3, health=health))
+    device.start()
+    fleet[0].assign("times", 1)
+    fleet[0].wait_for_state("times", "COMMITTED", 1)
+    fleet[0].assign("times", 3)
+    if counts is None:
+        event = fleet[0].wait_for_state("times", "FAILED", 3)
+    else:
+        device.wait(lambda: device.current("times") == "releases/3")
+        with beating(device.home, 3, **counts):
+            event = fleet[0].wait_for_state("times", "FAILED", 3)
+    assert (event.result, event.reason) == (Result.FAILED_ROLLBACK_COMPLETE, reason)
+    assert device.current("times") == "releases/1"
+    assert not (device.home / "models/times/releases/3").exists()
+
+
+def test_health_windows_reach_the_server(
+    device: Device, fleet: Server, repository_here: TinyRepository, tmp_path: Path
+) -> None:
+    """Every 10 s in a probation, so that the server's gates need not wait."""
+    repository_here.publish(scaled(tmp_path / "bundles", 3, health={"probation_s": 11.0}))
+    device.start()
+    fleet[0].assign("times", 3)
+    fleet[0].wait_for_state("times", "PROBATION", 3)
+    with beating(device.home, 3, calls=7, latency_counts={"3": 7}):
+        fleet[0].wait_for_state("times", "COMMITTED", 3)
+    windows = list(fleet[0].health.values())
+    assert sum(window.calls for window in windows) == 7
+    assert [window.processes for window in windows] == [1] * len(windows)
+    assert windows[0].latency_counts == {"3": 7}
+
+
+def test_an_application_that_stops_reporting_after_the_switch_is_missed(
+    device: Device, fleet: Server
+) -> None:
+    """`if-seen`: it reported the old release, so it has to report the new one."""
+    device.start()
+    fleet[0].assign("times", 1)
+    fleet[0].wait_for_state("times", "COMMITTED", 1)
+    with beating(device.home, 1, calls=1):
+        time.sleep(0.3)
+        fleet[0].assign("times", 2)
+        event = fleet[0].wait_for_state("times", "FAILED", 2)
+    assert (event.result, event.reason) == (Result.FAILED_ROLLBACK_COMPLETE, Reason.HEARTBEAT)
+
+
+def test_an_abort_in_probation_goes_back_where_it_is_asked_for(
+    device: Device, fleet: Server, repository_here: TinyRepository, tmp_path: Path
+) -> None:
+    repository_here.publish(scaled(tmp_path / "bundles", 3, health={"probation_s": 60}))
+    device.start()
+    fleet[0].assign("times", 1)
+    fleet[0].wait_for_state("times", "COMMITTED", 1)
+    fleet[0].assign("times", 3)
+    fleet[0].wait_for_state("times", "PROBATION", 3)
+    fleet[0].assign("times", 1, on_abort="rollback")
+    event = fleet[0].wait_for_state("times", "FAILED", 3)
+    assert (event.result, event.reason) == (Result.FAILED_ROLLBACK_COMPLETE, Reason.ABORTED)
+    assert device.current("times") == "releases/1"
+
+
+def test_an_application_may_ask_for_a_later_switch(device: Device, fleet: Server) -> None:
+    device.start()
+    fleet[0].assign("times", 1)
+    fleet[0].wait_for_state("times", "COMMITTED", 1)
+    flag = device.home.parent / "busy"
+    flag.touch()
+    device.stop()
+    (device.home / "agent.toml").write_text(f'[may_switch]\ntimes = ["test", "!", "-e", "{flag}"]\n')
+    device.start()
+    fleet[0].assign("times", 2)
+    fleet[0].wait_for(lambda found: found.reports[-1].models["times"].ready)
+    assert "does not let it switch" in fleet[0].reports[-1].models["times"].detail
+    assert device.current("times") == "releases/1"
+
+
+# --- joining
+
+
+def test_a_lost_answer_to_an_enrolment_makes_no_second_device(
+    fleet: Server, repository_here: TinyRepository, tmp_path: Path
+) -> None:
+    device = Device(tmp_path / "new", fleet[1])
+    root = tmp_path / "root.json"
+    root.write_bytes(repository_here.first_root)
+    fleet[0].lost_answers = 1
+    arguments = ("enrol", "--server", fleet[1], "--join-token", "join", "--root", str(root))
+    first = device.command(*arguments, check=False)
+    assert first.returncode == 1
+    assert "run the command again" in first.stderr
+    device.command(*arguments)
+    assert len(fleet[0].tokens) == 1
+    assert (device.home / "identity.json").stat().st_mode & 0o777 == 0o600
+    assert device.status()["device_id"] == "device-1"
+
+
+def test_the_first_root_is_held_to_its_hash(
+    fleet: Server, repository_here: TinyRepository, tmp_path: Path
+) -> None:
+    device = Device(tmp_path / "new", fleet[1])
+    arguments = ("enrol", "--server", fleet[1], "--join-token", "join")
+    assert "--root-sha256" in device.command(*arguments, check=False).stderr
+    other = device.command(*arguments, "--root-sha256", "0" * 64, check=False)
+    assert other.returncode == 1
+    assert "another repository" in other.stderr.replace("\n", " ")
+    assert fleet[0].tokens == {}
+    device.command(*arguments, "--root-sha256", sha256_of(repository_here.first_root))
+    assert len(fleet[0].tokens) == 1
+
+
+def test_a_device_that_is_not_enrolled_says_what_to_do(tmp_path: Path) -> None:
+    done = Device(tmp_path / "new", "").command("run", check=False)
+    assert done.returncode == 2
+    assert "edgeml agent enrol" in done.stderr
+
+
+# --- the process
+
+
+def test_a_second_agent_says_so_and_leaves(device: Device) -> None:
+    device.start()
+    device.wait(lambda: device.status()["agent"] is not None)
+    done = device.command("run", check=False)
+    assert done.returncode == 1
+    assert "another agent works" in done.stderr
+    assert device.status()["agent"] is not None
+
+
+def test_an_idle_agent_is_small(device: Device, fleet: Server) -> None:
+    device.start()
+    fleet[0].assign("times", 1)
+    fleet[0].wait_for_state("times", "COMMITTED", 1)
+    fleet[0].wait_for(lambda found: found.reports[-1].models["times"].state == "IDLE")
+    assert device.process is not None
+    kept = Path(f"/proc/{device.process.pid}/status").read_text(encoding="utf-8")
+    resident_kib = int(kept.partition("VmRSS:")[2].split()[0])
+    loaded = Path(f"/proc/{device.process.pid}/maps").read_text(encoding="utf-8")
+    assert "numpy" not in loaded
+    assert "onnxruntime" not in loaded
+    assert resident_kib <= IDLE_LIMIT_KIB
+
+
+def test_status_tells_people_what_runs(device: Device, fleet: Server) -> None:
+    device.start()
+    fleet[0].assign("times", 1)
+    fleet[0].wait_for_state("times", "COMMITTED", 1)
+    device.wait(lambda: device.record("times")["state"] == "IDLE")
+    shown = device.command("status").stdout
+    assert "agent runs" in shown
+    assert "onnxruntime-float32" in shown
+    assert "COMMITTED" in shown
+    device.stop()
+    assert "no agent runs" in device.command("status").stdout
+
+
+# --- carried by hand
+
+
+def exported(repository: TinyRepository, folder: Path, release: int) -> Path:
+    """Copy what one release needs, as `edgeml releases export` does."""
+    for part in ("metadata", "blobs"):
+        shutil.copytree(repository.folder / part, folder / part)
+    for path in (repository.folder / "targets" / "models" / "times").glob(f"*.{release}.json"):
+        place = folder / "targets" / "models" / "times" / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+    return folder
+
+
+def test_a_release_is_carried_to_a_device_without_a_server(
+    repository_here: TinyRepository, tmp_path: Path
+) -> None:
+    device = Device(tmp_path / "alone", "")
+    folder = exported(repository_here, tmp_path / "usb", 1)
+    assert "--root" in device.command("install-bundle", str(folder), check=False).stderr
+    root = tmp_path / "root.json"
+    root.write_bytes(repository_here.first_root)
+    done = device.command("install-bundle", str(folder), "--root", str(root), "--json")
+    assert json.loads(done.stdout)["result"] == "SUCCESSFUL"
+    assert device.current("times") == "releases/1"
+    # the same trust: a tampered file is refused, and what ran goes on
+    other = exported(repository_here, tmp_path / "usb2", 2)
+    for blob in (other / "blobs" / "sha256").iterdir():
+        blob.write_bytes(blob.read_bytes()[:-1] + b"?")
+    failed = device.command("install-bundle", str(other), check=False)
+    assert failed.returncode == 1
+    assert "FAILED" in failed.stdout
+    assert device.current("times") == "releases/1"
+
+
+def test_a_release_is_carried_to_a_running_agent(
+    device: Device, fleet: Server, repository_here: TinyRepository, tmp_path: Path
+) -> None:
+    device.start()
+    fleet[0].assign("times", 1)
+    fleet[0].wait_for_state("times", "COMMITTED", 1)
+    done = device.command("install-bundle", str(exported(repository_here, tmp_path / "usb", 2)))
+    assert "handed to the agent" in done.stdout
+    fleet[0].wait_for_state("times", "COMMITTED", 2)
+    device.wait(lambda: not list((device.home / "inbox").iterdir()))
+    time.sleep(0.5)
+    assert device.current("times") == "releases/2"
+    # the server wins once it says something new
+    fleet[0].assign("times", 1, attempt=2)
+    fleet[0].wait_for(lambda found: found.states("times").count("COMMITTED") == 3)
+    assert device.current("times") == "releases/1"
+
+
+def test_a_bundle_that_nobody_signed_needs_a_device_without_trust(
+    device: Device, repository_here: TinyRepository, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundles" / "times-1.edgeml"
+    refused = device.command("install-bundle", str(bundle), "--unsigned", check=False)
+    assert refused.returncode == 2
+    assert "signed releases only" in refused.stderr
+    alone = Device(tmp_path / "alone", "")
+    alone.command("install-bundle", str(bundle), "--unsigned")
+    assert alone.current("times") == "releases/1"
+
+
+# --- proxies and the unit
+
+
+def test_it_works_through_a_proxy_of_the_environment(
+    repository_here: TinyRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forward proxy gets absolute URLs; the fixture server answers those of any host."""
+    with serving(repository_here.folder) as (fleet, url):
+        device = Device(tmp_path / "behind", "http://fleet.invalid")
+        root = tmp_path / "root.json"
+        root.write_bytes(repository_here.first_root)
+        monkeypatch.setenv("http_proxy", url)
+        device.command("enrol", "--server", device.url, "--join-token", "join", "--root", str(root))
+        assert list(fleet.tokens.values()) == ["device-1"]
+        assert fleet.requests[0][1] == "http://fleet.invalid/v1/enrol"
+
+
+def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
+    text = Device(tmp_path, "").command("install", "--print").stdout
+    assert "ExecStart=" in text
+    assert "Environment=EDGEML_HOME=/var/lib/edgeml" in text
+    require(shutil.which("systemd-analyze"), "systemd-analyze is not here")
+    unit = tmp_path / "edgeml-agent.service"
+    unit.write_text(text)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_health_socket_is_for_every_user(device: Device) -> None:
+    device.start()
+    place = device.home / "health.sock"
+    device.wait(place.exists)
+    device.wait(lambda: place.stat().st_mode & 0o777 == 0o666)
+    assert place.is_socket()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"no beat", str(place))
+    time.sleep(0.1)
+    assert device.process is not None
+    assert device.process.poll() is None
