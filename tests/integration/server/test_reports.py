@@ -8,7 +8,8 @@ import time
 
 import pytest
 from edgeml_devices.server import tables
-from sqlalchemy import func, select
+from edgeml_devices.server.pruning import prune
+from sqlalchemy import func, select, update
 
 from tests.integration.server.devices import enrol, refusals
 
@@ -196,3 +197,20 @@ async def test_a_report_that_is_too_long_is_refused(client, services) -> None:
     body = b'"' + b"x" * services.settings.limits.document_bytes + b'"'
     answer = await client.post("/v1/agent/reports", content=body, headers=device.headers)
     assert (answer.status_code, answer.json()["error"]["type"]) == (413, "too_large")
+
+
+async def test_old_events_and_health_leave_and_newer_ones_stay(client, services) -> None:
+    device = await enrol(client)
+    await device.send(device.report(events=[_event(0), _event(1)], health=[_health(0), _health(1)]))
+    settings = services.settings
+    async with services.database.writing() as tx:
+        for table, days in (
+            (tables.events, settings.keep_events_days),
+            (tables.health, settings.keep_health_days),
+        ):
+            old = time.time() - (days + 1) * 86400
+            await tx.connection.execute(update(table).where(table.c.seq == 0).values(received_at=old))
+    await prune(services)
+    async with services.database.reading() as connection:
+        for table in (tables.events, tables.health):
+            assert list((await connection.execute(select(table.c.seq))).scalars()) == [1]
