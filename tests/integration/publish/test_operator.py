@@ -150,9 +150,7 @@ def test_a_join_token_is_revoked_by_its_id(shop, shared):
 
 
 def test_a_join_command_without_a_repository_is_not_given(empty):
-    assert "no repository yet, and a device must know its root: edgeml repo init" in empty.refused(
-        "tokens", "join"
-    )
+    assert "the server has no repository yet; make one: edgeml repo init" in empty.refused("tokens", "join")
 
 
 def test_releases_are_listed_shown_and_withdrawn(shop, enrol):
