@@ -25,6 +25,7 @@ PIP_TIMEOUT_S: Final = 3600.0
 """A small board with a slow card and a slow line."""
 LATEST_FIRST: Final = ("python3", "python3.14", "python3.13", "python3.12", "python3.11")
 SERVICE: Final = "edgeml-agent"
+# -P below: a folder called edgeml where the shell happens to stand is not edgeml
 _LOOK: Final = f"""
 LC_ALL=C; export LC_ALL
 echo "uid:$(id -u)"; echo "home:${{HOME:-}}"
@@ -161,10 +162,10 @@ class Provisioner:
     def _make(self, board: Board, place: str, wheels: Sequence[Wheel], *, index_free: bool) -> int:
         self._say(f"making {place} with {board.python}")
         self._do(f"rm -rf {_q(place)} && mkdir -p {_q(board.prefix)}/venvs {_q(board.prefix)}/wheels")
-        self._checked([board.python, "-m", "venv", place], PIP_TIMEOUT_S)
+        self._checked([board.python, "-P", "-m", "venv", place], PIP_TIMEOUT_S)
         python = f"{place}/bin/python"
         sent_bytes = self._send(board, python, wheels)
-        argv = [python, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
+        argv = [python, "-P", "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
         argv += ["--find-links", f"{board.prefix}/wheels"] if wheels else []
         argv += ["--no-index"] if index_free else []
         self._say("installing")
@@ -176,9 +177,9 @@ class Provisioner:
     def _send(self, board: Board, python: str, wheels: Sequence[Wheel]) -> int:
         if not wheels:
             return 0
-        fit = suitable(wheels, self._checked([python, "-c", _TAGS]).stdout.decode().split())
+        fit = suitable(wheels, self._checked([python, "-P", "-c", _TAGS]).stdout.decode().split())
         folder = f"{board.prefix}/wheels"
-        there = set(self._checked([python, "-c", _HASHES, folder]).stdout.decode().splitlines())
+        there = set(self._checked([python, "-P", "-c", _HASHES, folder]).stdout.decode().splitlines())
         sent_bytes = 0
         for wheel in fit:
             if f"{wheel.sha256} {wheel.path.name}" in there:
@@ -186,7 +187,7 @@ class Provisioner:
             self._say(f"sending {wheel.path.name}")
             self._transport.put(wheel.path, f"{folder}/{wheel.path.name}")
             sent_bytes += wheel.path.stat().st_size
-        there = set(self._checked([python, "-c", _HASHES, folder]).stdout.decode().splitlines())
+        there = set(self._checked([python, "-P", "-c", _HASHES, folder]).stdout.decode().splitlines())
         for wheel in fit:
             if f"{wheel.sha256} {wheel.path.name}" not in there:
                 raise InstallError(f"{wheel.path.name} did not arrive as it was sent; try again")
@@ -196,7 +197,7 @@ class Provisioner:
         return sent_bytes
 
     def _works(self, place: str) -> bool:
-        done = self._run([f"{place}/bin/python", "-m", "edgeml", "doctor", "--json"], PIP_TIMEOUT_S)
+        done = self._run([f"{place}/bin/python", "-P", "-m", "edgeml", "doctor", "--json"], PIP_TIMEOUT_S)
         try:
             return bool(json.loads(done.stdout)["checks"])
         except (ValueError, LookupError, TypeError):
@@ -232,7 +233,16 @@ class Provisioner:
         self._say(f"starting {SERVICE}")
         # by the link, not by what it leads to: the next provisioning changes the link
         self._checked(
-            [f"{board.prefix}/venv/bin/python", "-m", "edgeml", "agent", "install", "--home", board.home]
+            [
+                f"{board.prefix}/venv/bin/python",
+                "-P",
+                "-m",
+                "edgeml",
+                "agent",
+                "install",
+                "--home",
+                board.home,
+            ]
         )
         self._checked(["systemctl", "enable", "--now", SERVICE])
         return "service"
@@ -241,7 +251,16 @@ class Provisioner:
         self._say(f"joining {join.server}")
         folder = f"{board.home}/join"
         self._do(f"mkdir -p {_q(board.home)} && rm -rf {_q(folder)} && mkdir -m 0700 {_q(folder)}")
-        argv = [f"{board.prefix}/venv/bin/python", "-m", "edgeml", "agent", "enrol", "--server", join.server]
+        argv = [
+            f"{board.prefix}/venv/bin/python",
+            "-P",
+            "-m",
+            "edgeml",
+            "agent",
+            "enrol",
+            "--server",
+            join.server,
+        ]
         argv += ["--join-token", "-", *join.options]
         try:
             with tempfile.TemporaryDirectory(prefix="edgeml-provision-") as scratch:
@@ -292,7 +311,9 @@ class Provisioner:
 
 def _key(wheels: Sequence[Wheel], *, index_free: bool) -> str:
     """Name an environment by what goes into it."""
-    digest = hashlib.sha256(repr((sorted(wheel.sha256 for wheel in wheels), index_free)).encode())
+    digest = hashlib.sha256(
+        repr((sorted((wheel.path.name, wheel.sha256) for wheel in wheels), index_free)).encode()
+    )
     return f"{edgeml.__version__}-{digest.hexdigest()[:8]}"
 
 
