@@ -5,7 +5,9 @@ A test that takes ``database_url``, ``app``, ``client`` or ``server`` runs twice
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,11 +41,52 @@ def postgres() -> Iterator[Postgres]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite database with the server's tables, to be copied."""
+    file = tmp_path_factory.mktemp("template") / "template.db"
+    _make_tables(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: Postgres) -> str:
+    """The address of a PostgreSQL database with the server's tables, to be copied."""
+    url = postgres.create()
+    _make_tables(url)
+    return url
+
+
+def _make_tables(url: str) -> None:
+    from edgeml_devices.server.database import Database
+    from edgeml_devices.server.migrate import migrate
+
+    async def make() -> None:
+        database = await Database.open(url)
+        await migrate(database)
+        await database.close()
+
+    asyncio.run(make())
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The address of an empty database."""
+    """The address of a database with the server's tables and no rows."""
     if request.param == "sqlite":
+        shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "test.db")
         yield f"sqlite:///{tmp_path / 'test.db'}"
+        return
+    postgres: Postgres = request.getfixturevalue("postgres")
+    url = postgres.create(request.getfixturevalue("postgres_template"))
+    yield url
+    postgres.drop(url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of a database without tables."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'empty.db'}"
         return
     postgres: Postgres = request.getfixturevalue("postgres")
     url = postgres.create()

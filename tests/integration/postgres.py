@@ -25,7 +25,7 @@ max_connections = 200
 
 
 class Postgres:
-    """A running server. :meth:`create` gives the address of a new, empty database."""
+    """A running server. :meth:`create` gives the address of a new database."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
@@ -43,9 +43,11 @@ class Postgres:
             settings.write(_SETTINGS)
         self._server.start()
 
-    def create(self) -> str:
+    def create(self, template: str = "") -> str:
+        """Make a database, empty or a copy of another, and give its address."""
         name = f"test_{next(self._numbers)}"
-        self._server.psql(f"CREATE DATABASE {name}")
+        copy = f" TEMPLATE {urlsplit(template).path[1:]}" if template else ""
+        self._server.psql(f"CREATE DATABASE {name}{copy}")
         socket_folder = self._server.get_postmaster_info().socket_dir
         return f"postgresql://postgres@/{name}?host={quote(str(socket_folder), safe='/')}"
 

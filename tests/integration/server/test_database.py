@@ -21,8 +21,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def database(database_url: str):
-    database = await Database.open(database_url)
+async def database(empty_database_url: str):
+    database = await Database.open(empty_database_url)
     await migrate(database)
     yield database
     await database.close()
@@ -37,8 +37,8 @@ async def test_migrations_make_exactly_the_tables_that_the_code_uses(database: D
         assert await connection.run_sync(differences) == []
 
 
-async def test_processes_that_migrate_at_once_do_it_once(database_url: str) -> None:
-    databases = [await Database.open(database_url) for _ in range(4)]
+async def test_processes_that_migrate_at_once_do_it_once(empty_database_url: str) -> None:
+    databases = [await Database.open(empty_database_url) for _ in range(4)]
     steps = await asyncio.gather(*(migrate(one) for one in databases))
     for one in databases:
         await one.close()

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def database_url(postgres):
-    url = postgres.create()
+def database_url(postgres, postgres_template):
+    url = postgres.create(postgres_template)
     yield url
     postgres.drop(url)
 
