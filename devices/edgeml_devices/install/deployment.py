@@ -169,6 +169,8 @@ class Deployment:
 
     def _saw(self, there: InstalledOnDevice) -> InstalledOnDevice:
         self._outcome = replace(self._outcome, running=there.running, previous=there.previous)
+        if self._outcome.variant is None and there.running == self._outcome.release and there.variants:
+            self._outcome = replace(self._outcome, variant=there.variants[0])
         return there
 
     def _is_done(self, there: InstalledOnDevice, payload: Payload, variant: str) -> bool:
