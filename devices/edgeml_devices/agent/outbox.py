@@ -57,15 +57,14 @@ class Outbox:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._events = _read(_Events, folder / "events.json") or _Events(secrets.token_hex(8))
-        self._windows = _read(_Windows, folder / "health.json") or _Windows(self._events.epoch)
-        if self._windows.epoch != self._events.epoch:
-            # one of them was lost, and with it its count
+        events = _read(_Events, folder / "events.json") or _Events(secrets.token_hex(8))
+        windows = _read(_Windows, folder / "health.json")
+        if windows is None or windows.epoch != events.epoch:
+            # one of them was lost, or both are new: nothing that follows may look like what was sent
             epoch = secrets.token_hex(8)
-            self._events, self._windows = (
-                replace(self._events, epoch=epoch),
-                replace(self._windows, epoch=epoch),
-            )
+            events, windows = replace(events, epoch=epoch), replace(windows or _Windows(epoch), epoch=epoch)
+        self._events, self._windows = events, windows
+        self._has_windows = (folder / "health.json").exists()
         self._report_seq = self._reserved = self._events.report_seq
 
     @property
@@ -129,9 +128,13 @@ class Outbox:
                 self._windows = replace(self._windows, health=health)
 
     def _write_events(self) -> None:
+        if not self._has_windows:
+            # both files are there from the first on: one that is missing was lost
+            self._write_windows()
         _write(self._folder / "events.json", self._events)
 
     def _write_windows(self) -> None:
+        self._has_windows = True
         _write(self._folder / "health.json", self._windows)
 
 

@@ -15,8 +15,9 @@ from typing import Any
 class Device:
     """One home folder, and the agent that works in it."""
 
-    def __init__(self, home: Path, url: str) -> None:
+    def __init__(self, home: Path, url: str, **environment: str) -> None:
         self.home = home
+        self._environment = environment
         self.url = url
         self.process: subprocess.Popen[str] | None = None
 
@@ -35,7 +36,11 @@ class Device:
         return done
 
     def environment(self) -> dict[str, str]:
-        return os.environ | {"EDGEML_HOME": str(self.home), "NO_PROXY": "127.0.0.1", "COLUMNS": "200"}
+        return (
+            os.environ
+            | {"EDGEML_HOME": str(self.home), "NO_PROXY": "127.0.0.1", "COLUMNS": "200"}
+            | self._environment
+        )
 
     def enrol(self, root: bytes, token: str = "join") -> None:  # noqa: S107 - a test's
         file = self.home.parent / "root.json"

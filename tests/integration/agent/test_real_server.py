@@ -63,7 +63,9 @@ def events_of(process: ServerProcess, result: str | None = None) -> list[dict[st
 
 
 def assign(process: ServerProcess, release: int | None) -> None:
-    status, answer = process.call("PUT", "/v1/devices/hall-2/models/times", {"release": release, "hold": False})
+    status, answer = process.call(
+        "PUT", "/v1/devices/hall-2/models/times", {"release": release, "hold": False}
+    )
     assert status in {200, 204}, answer
 
 
@@ -84,7 +86,7 @@ def test_from_the_engineers_bundle_to_a_committed_release(
     assert joined.stop()[0] == 0
 
 
-def test_without_its_server_the_device_runs_on_and_tells_later(process: ServerProcess, joined: Device) -> None:
+def test_without_its_server_the_device_runs_on(process: ServerProcess, joined: Device) -> None:
     joined.start()
     assign(process, 1)
     eventually(lambda: events_of(process, "SUCCESSFUL"), "release 1 committed")
