@@ -26,7 +26,7 @@ def agent() -> None:
     \b
     Examples:
       edgeml agent enrol --server https://fleet.example --join-token TOKEN --root-sha256 HEX
-      edgeml agent run
+      edgeml agent run --verbose
       edgeml agent status
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
 
@@ -85,7 +85,7 @@ def run(verbose: bool) -> None:
 
     \b
     Example:
-      edgeml agent run
+      edgeml agent run --verbose
     """  # noqa: D301 - as above
     import logging
 
@@ -105,7 +105,7 @@ def run(verbose: bool) -> None:
 @agent.command()
 @json_option
 def status(as_json: bool) -> None:
-    """Show what runs here, what is on its way, and the last events.
+    """Show what runs, what is on its way, and the last events.
 
     Reads files only; the agent may run or not.
 
