@@ -12,14 +12,15 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from edgeml import typed_json
-from edgeml.errors import BundleError, MessageError
+from edgeml.errors import BundleError, MessageError, UsageError
 from edgeml.histogram import Histogram
 from edgeml.manifest import Manifest
+from edgeml.toml_file import reject_unknown
 
 SOCKET: Final = "health.sock"
 BEAT_EVERY_S: Final = 2.0
@@ -76,17 +77,33 @@ def health_policy(manifest: Manifest) -> HealthPolicy:
     Raises:
         BundleError: a value of a wrong type, or one that cannot be.
     """
-    where = f"{manifest.name}: health"
     try:
-        policy = typed_json.read(HealthPolicy, dict(manifest.health), where)
+        return _read(manifest.health, f"{manifest.name}: health")
     except MessageError as error:
         raise BundleError(str(error)) from error
+
+
+def declared_health(table: Mapping[str, Any], where: str) -> HealthPolicy:
+    """Read a policy that a person wrote: the same, but a key that is not known is refused.
+
+    Raises:
+        UsageError: an unknown key, or as :func:`health_policy`.
+    """
+    reject_unknown(table, [field.name for field in fields(HealthPolicy)], where)
+    try:
+        return _read(table, where)
+    except MessageError as error:
+        raise UsageError(str(error)) from error
+
+
+def _read(table: Mapping[str, Any], where: str) -> HealthPolicy:
+    policy = typed_json.read(HealthPolicy, dict(table), where)
     for name in _NOT_NEGATIVE:
         value = getattr(policy, name)
         if value is not None and not 0 <= value < math.inf:
-            raise BundleError(f"{where}: {name}: must be 0 or more, got {value}")
+            raise MessageError(f"{where}: {name}: must be 0 or more, got {value}")
     if not 0 <= policy.max_error_rate <= 1:
-        raise BundleError(f"{where}: max_error_rate: must be from 0 to 1, got {policy.max_error_rate}")
+        raise MessageError(f"{where}: max_error_rate: must be from 0 to 1, got {policy.max_error_rate}")
     return policy
 
 

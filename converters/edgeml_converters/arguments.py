@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeml.data import DataDeclaration, parse_postprocess, parse_preprocess
 from edgeml.errors import UsageError
+from edgeml.health import HealthPolicy, declared_health
 from edgeml.preprocess import Postprocess, Preprocess
 from edgeml.targets import Target, target
 from edgeml_converters.variants.request import ALL
@@ -59,6 +60,11 @@ def read_preprocess(given: Preprocess | Declared | None) -> Preprocess:
         return given or Preprocess()
     _require_declaration("preprocess", given)
     return parse_preprocess(given)
+
+
+def read_health(given: HealthPolicy | Mapping[str, Any] | None) -> HealthPolicy:
+    """Give a health policy that was written in any of its forms; raises as ``declared_health``."""
+    return given if isinstance(given, HealthPolicy) else declared_health(given or {}, "health")
 
 
 def read_postprocess(given: Postprocess | Declared | None) -> Postprocess:

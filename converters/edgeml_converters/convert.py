@@ -14,6 +14,7 @@ from typing import Any, Final
 from edgeml.converter import CalibrationMethod
 from edgeml.errors import ConversionError, GateError
 from edgeml.findings import Finding
+from edgeml.health import HealthPolicy
 from edgeml.preprocess import Postprocess, Preprocess
 from edgeml.settings import settings
 from edgeml.targets import HOST, Target
@@ -23,6 +24,7 @@ from edgeml_converters.arguments import (
     DataArgument,
     Declared,
     read_data,
+    read_health,
     read_names,
     read_postprocess,
     read_preprocess,
@@ -106,6 +108,7 @@ def convert(
     preprocess: Preprocess | Declared | None = None,
     postprocess: Postprocess | Declared | None = None,
     label_names: Sequence[str] = (),
+    health: HealthPolicy | Mapping[str, Any] | None = None,
     output: Path | str | None = None,
     name: str = "",
     release: int = 1,
@@ -137,6 +140,7 @@ def convert(
         preprocess: how a raw sample becomes an input: declared, ``"scale=1/255 layout=nchw"``, or a dict.
         postprocess: how the outputs become a prediction, declared the same ways.
         label_names: class names by index.
+        health: when a release is sound on a device, or its keys (docs/reference/bundle.md).
         output: a folder, or ``NAME.edgeml``; nothing is written without it.
         name: the bundle's; made from the source's file or class by default.
         release: the bundle's counter.
@@ -172,6 +176,7 @@ def convert(
             preprocess=read_preprocess(preprocess),
             postprocess=read_postprocess(postprocess),
             label_names=tuple(label_names),
+            health=read_health(health),
             name=bundle_name(name, path if isinstance(source, (str, Path)) else Path(type(source).__name__)),
             release=release,
             gates=Gates(max_drop, max_latency_ms, max_size_bytes),

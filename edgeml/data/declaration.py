@@ -19,6 +19,9 @@
     source = "test.npz:x,y"
     metric = "top1"
 
+    [health]                              # of a release on a device (docs/reference/bundle.md)
+    probation_s = 300
+
 Paths are relative to the TOML file.
 """
 
@@ -34,11 +37,12 @@ import numpy as np
 from edgeml.data.dataset import Dataset, open_data
 from edgeml.data.labels import PATTERN
 from edgeml.errors import DataError, UsageError
+from edgeml.health import HealthPolicy, declared_health
 from edgeml.preprocess import Postprocess, Preprocess
 from edgeml.tensors import TensorSpec
 from edgeml.toml_file import read_toml, reject_unknown
 
-TABLES: Final = ("preprocess", "postprocess", "calibration", "evaluation")
+TABLES: Final = ("preprocess", "postprocess", "calibration", "evaluation", "health")
 SIZE_PARTS: Final = 2
 Declared = TypeVar("Declared", Preprocess, Postprocess)
 
@@ -68,6 +72,7 @@ class DataConfig:
     calibration: DataDeclaration | None = None
     evaluation: DataDeclaration | None = None
     label_names: tuple[str, ...] = ()
+    health: HealthPolicy = HealthPolicy()
 
 
 def read_data_config(path: Path) -> DataConfig:
@@ -91,6 +96,7 @@ def read_data_config(path: Path) -> DataConfig:
         calibration=_data(tables["calibration"], f"{where} [calibration]", folder),
         evaluation=_data(tables["evaluation"], f"{where} [evaluation]", folder),
         label_names=read_label_names(folder / _text(read["labels"])) if "labels" in read else (),
+        health=declared_health(tables["health"], f"{where} [health]"),
     )
 
 

@@ -9,9 +9,11 @@ from click.testing import CliRunner
 from edgeml_converters.convert import convert
 from onnx import TensorProto, helper, numpy_helper
 
+from edgeml.bundle import open_bundle
 from edgeml.cli import main
 from edgeml.data import DataDeclaration
 from edgeml.errors import DataError
+from edgeml.health import HealthPolicy, health_policy
 
 
 def saved(path, node, outputs, *initializers):
@@ -80,6 +82,18 @@ def test_one_hot_labels_are_refused_by_their_shape(scoring):
 
 
 @pytest.mark.data
+def test_the_health_policy_travels_in_the_bundle(scoring, tmp_path):
+    made = convert(
+        scoring,
+        runtimes="onnxruntime",
+        measure=False,
+        output=tmp_path,
+        health={"probation_s": 5, "min_calls": 3},
+    )
+
+    assert health_policy(open_bundle(made.bundle).manifest) == HealthPolicy(probation_s=5.0, min_calls=3)
+
+
 @pytest.mark.parametrize(("place", "layer"), [(0, "activation/Relu"), (2, "activation_2/Relu")])
 def test_compare_names_the_broken_layer_across_formats(data_dir, tmp_path, place, layer):
     kws = data_dir / "kws"

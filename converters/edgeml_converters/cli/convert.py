@@ -166,6 +166,7 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
         "preprocess": parse_preprocess(options["preprocess"], config.preprocess),
         "postprocess": parse_postprocess(options["postprocess"], config.postprocess),
         "label_names": config.label_names,
+        "health": config.health,
         "golden": options["golden"],
         "name": options["name"],
         "release": options["release"],

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import edgeml
+from edgeml import typed_json
 from edgeml.atomic import new_file
 from edgeml.bundle import SUFFIX, bundle_file_name, write_bundle
 from edgeml.errors import BundleError, UsageError
@@ -95,6 +96,7 @@ def write(outcome: Outcome, name: str, release: int, path: Path, scratch: Path) 
         data=_data(outcome),
         labels=LABELS if labels else None,
         golden_inputs=GOLDEN_INPUTS if golden else None,
+        health=typed_json.write(outcome.request.health),
         provenance=_provenance(outcome),
     )
     make_folder(path.parent)

@@ -10,6 +10,7 @@ from typing import Final
 from edgeml.converter import CalibrationMethod, QuantizerSettings
 from edgeml.data import DataDeclaration
 from edgeml.errors import UsageError
+from edgeml.health import HealthPolicy
 from edgeml.preprocess import Postprocess, Preprocess
 from edgeml.targets import Target
 from edgeml.targets.quantizer import quantizer_settings
@@ -39,6 +40,7 @@ class Request:
     preprocess: Preprocess = field(default_factory=Preprocess)
     postprocess: Postprocess = field(default_factory=Postprocess)
     label_names: tuple[str, ...] = ()
+    health: HealthPolicy = field(default_factory=HealthPolicy)
     name: str = ""
     release: int = 1
     gates: Gates = field(default_factory=Gates)

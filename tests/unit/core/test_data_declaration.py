@@ -17,6 +17,7 @@ from edgeml.data import (
     read_label_names,
 )
 from edgeml.errors import DataError, UsageError
+from edgeml.health import HealthPolicy
 from edgeml.preprocess import Postprocess, Preprocess
 from edgeml.tensors import TensorSpec
 
@@ -188,6 +189,28 @@ class TestOptions:
     def test_a_wrong_option_says_what_is_known(self, option: str, says: str) -> None:
         with pytest.raises(UsageError) as caught:
             parse_preprocess([option])
+
+        assert says in str(caught.value)
+
+
+class TestHealth:
+    def test_the_table_is_a_health_policy(self, folder: Path) -> None:
+        made = read_data_config(written(folder, '[health]\nprobation_s = 300\nheartbeat = "required"\n'))
+
+        assert made.health == HealthPolicy(probation_s=300.0, heartbeat="required")
+
+    @pytest.mark.parametrize(
+        ("line", "says"),
+        [
+            ("probation = 5", "unknown key 'probation'; known: probation_s"),
+            ('probation_s = "5"', "probation_s: must be a number"),
+            ("probation_s = -1", "probation_s: must be 0 or more"),
+            ('heartbeat = "maybe"', "heartbeat: must be one of required, if-seen, none"),
+        ],
+    )
+    def test_what_cannot_be_is_refused_by_name(self, folder: Path, line: str, says: str) -> None:
+        with pytest.raises(UsageError, match=r"\[health\]") as caught:
+            read_data_config(written(folder, f"[health]\n{line}\n"))
 
         assert says in str(caught.value)
 
