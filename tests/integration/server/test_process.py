@@ -202,3 +202,14 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
         )
     )
     return files
+
+
+def test_the_caller_is_whom_the_proxy_names_only_where_there_is_one(tmp_path: Path) -> None:
+    for options, expected in (["--behind-proxy"], "203.0.113.9"), ([], "127.0.0.1"):
+        with ServerProcess(tmp_path / f"server{len(options)}", options=options) as server:
+            forwarded = {"X-Forwarded-For": "203.0.113.9"}
+            nobody = {"Authorization": "Bearer nobody"}
+            assert server.call("GET", "/v1/server", headers=forwarded | nobody)[0] == 401
+            rows = server.call("GET", "/v1/audit?action=refused")[1]["audit"]
+            assert f"anonymous:{expected}" in {row["actor"] for row in rows}
+            assert len(rows) <= 2
