@@ -114,6 +114,23 @@ def test_every_call_of_the_switch(world: World, fetched: Path, disk: Path, power
     assert calls >= 15
 
 
+@pytest.mark.parametrize("power_cut", [False, True], ids=["kill", "power-cut"])
+def test_every_call_of_a_removal(world: World, with_first: Path, disk: Path, power_cut: bool) -> None:
+    call, outcome = 0, KILLED
+    while outcome == KILLED:
+        home = copy_home(with_first, disk / str(call))
+        kill = Kill(State.SWITCHING, call, power_cut=power_cut)
+        outcome = run_child(lambda home=home: world.deployment(home, None), kill)  # type: ignore[misc]
+        assert world.why_unsafe(home) is None, call
+        assert running(home) in {1, None}
+        assert run_child(lambda home=home: world.deployment(home, None)) == ENDED  # type: ignore[misc]
+        assert not home.model(MODEL).current.is_symlink()
+        assert list(home.blobs.iterdir()) == []
+        assert states_told(home)[-2:] == ["SWITCHING", "COMMITTED"], call
+        call += 1
+    assert call >= 15
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("power_cut", [False, True], ids=["kill", "power-cut"])
 def test_every_call_of_a_deployment(world: World, with_first: Path, disk: Path, power_cut: bool) -> None:

@@ -26,7 +26,7 @@ def agent() -> None:
     \b
     Examples:
       edgeml agent enrol --server https://fleet.example --join-token TOKEN --root-sha256 HEX
-      edgeml agent run --verbose
+      edgeml agent run
       edgeml agent status
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
 

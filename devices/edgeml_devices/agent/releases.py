@@ -6,9 +6,10 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
-from edgeml.bundle import open_bundle
+from edgeml.bundle import manifest_entries, open_bundle
 from edgeml.bundle_place import MANIFEST
 from edgeml.errors import BundleError, ModelFileError
 from edgeml.installed import (
@@ -44,7 +45,6 @@ def build_release(
     model: InstalledModel,
     manifest_sha256: str,
     variants: tuple[str, ...],
-    tested: Mapping[str, Tested],
 ) -> None:
     """Make ``releases/N`` from verified blobs: whole, with its name only once all of it is on the disk.
 
@@ -68,14 +68,35 @@ def build_release(
         place = scratch / entry.path
         place.parent.mkdir(parents=True, exist_ok=True)
         link_file(store.path(entry.sha256), place)
-    measured = {name: _figures(tested[name]) for name in variants if name in tested}
-    write_installation(
-        scratch, Installation(manifest.name, manifest.release, manifest_sha256, variants, measured)
-    )
+    write_installation(scratch, Installation(manifest.name, manifest.release, manifest_sha256, variants))
     sync_tree(scratch)
     remove_tree(folder)
     os.rename(scratch, folder)  # noqa: PTH104 - as agent.disk
     sync_folder(model.releases)
+
+
+def keep_variant(folder: Path, variant: str, tested: Mapping[str, Tested]) -> None:
+    """Let a release folder hold one of its variants only, with what was measured of it.
+
+    For a release that ``current`` does not lead to. Done again, it changes nothing.
+
+    Raises:
+        OSError: the folder cannot be written.
+        BundleError: it is damaged.
+    """
+    installation = read_installation(folder)
+    measured = {variant: _figures(tested[variant])} if variant in tested else {}
+    kept = replace(installation, variants=(variant,), measured=measured)
+    if kept != installation:
+        write_installation(folder, kept)
+    manifest = loads((folder / MANIFEST).read_bytes())
+    needed = {entry.path for entry in needed_files(manifest, [variant])}
+    for entry in manifest_entries(manifest):
+        if entry.path not in needed:
+            (folder / entry.path).unlink(missing_ok=True)
+            with suppress(OSError):  # others are in it
+                (folder / entry.path).parent.rmdir()
+    sync_tree(folder)
 
 
 def _figures(tested: Tested) -> dict[str, float]:

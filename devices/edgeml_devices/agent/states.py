@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 from edgeml.bundle import check_manifest
@@ -20,7 +21,7 @@ from edgeml_devices.agent.deployment import LOG, Deployment, Step, Wish
 from edgeml_devices.agent.disk import make_folder
 from edgeml_devices.agent.failures import StepFailedError, disk_failure
 from edgeml_devices.agent.record import StateRecord
-from edgeml_devices.agent.releases import build_release, why_damaged
+from edgeml_devices.agent.releases import build_release, keep_variant, why_damaged
 from edgeml_devices.messages import Reason, Result, State, Tested
 
 _ASK_AGAIN_S: Final = 30.0
@@ -172,19 +173,14 @@ def staged(deployment: Deployment) -> Step:
             damaged = True
     if damaged:
         return Step(State.FETCHING)
-    _build(deployment, deployment.record.candidates, {})
-    return Step(State.SELFTEST)
-
-
-def _build(deployment: Deployment, variants: tuple[str, ...], tested: Mapping[str, Tested]) -> None:
+    record = deployment.record
     try:
-        build_release(
-            deployment.tools.store, deployment.model, deployment.record.manifest_sha256, variants, tested
-        )
+        build_release(store, deployment.model, record.manifest_sha256, record.candidates)
     except OSError as error:
         raise disk_failure(error, "cannot build the release folder") from error
     except BundleError as error:
         raise StepFailedError(Reason.MANIFEST, str(error)) from error
+    return Step(State.SELFTEST)
 
 
 def selftest(deployment: Deployment) -> Step:
@@ -193,21 +189,15 @@ def selftest(deployment: Deployment) -> Step:
     manifest = deployment.manifest()
     if manifest is None or target is None:
         return Step(State.ACCEPTED)
+    folder = deployment.model.release_folder(target)
     if deployment.record.variant is None:
-        folder = deployment.model.release_folder(target)
         if why_damaged(folder, deployment.record.manifest_sha256) is not None:
             return Step(State.STAGED)
-        tested = _test_all(deployment, health_policy(manifest))
-        sound = [name for name, one in tested.items() if one.passed]
-        if not sound:
-            first = tested[deployment.record.candidates[0]]
-            deployment.save(tested=tested)
-            raise StepFailedError(Reason(first.reason or Reason.SELFTEST_CRASH), deployment.note)
-        chosen = min(sound, key=lambda name: tested[name].p50_ms or 0.0)
-        _build(deployment, (chosen,), tested)
-        deployment.save(tested=tested, variant=chosen)
+        _choose(deployment, health_policy(manifest))
+    if not _is_settled(deployment, folder):
+        return Step(State.STAGED, {"variant": None})
     _wait_for_leave(deployment)
-    damage = why_damaged(deployment.model.release_folder(target), deployment.record.manifest_sha256)
+    damage = why_damaged(folder, deployment.record.manifest_sha256)
     if damage is not None:
         LOG.warning("%s: %s", deployment.model.name, damage)
         return Step(State.STAGED, {"variant": None})
@@ -216,6 +206,31 @@ def selftest(deployment: Deployment) -> Step:
         raise StepFailedError(Reason.BELOW_FLOOR, f"the signed floor has risen to {floor}")
     expects = deployment.tools.beats.seen(deployment.model.name)
     return Step(State.SWITCHING, {"previous": deployment.model.running(), "expects_beats": expects})
+
+
+def _choose(deployment: Deployment, policy: HealthPolicy) -> None:
+    """Test every candidate and note the quickest sound one."""
+    tested = _test_all(deployment, policy)
+    sound = [name for name, one in tested.items() if one.passed]
+    if not sound:
+        first = tested[deployment.record.candidates[0]]
+        deployment.save(tested=tested)
+        raise StepFailedError(Reason(first.reason or Reason.SELFTEST_CRASH), deployment.note)
+    chosen = min(sound, key=lambda name: tested[name].p50_ms or 0.0)
+    deployment.save(tested=tested, variant=chosen)
+
+
+def _is_settled(deployment: Deployment, folder: Path) -> bool:
+    """Leave only the chosen variant in the release folder; say whether that could be done."""
+    record = deployment.record
+    try:
+        keep_variant(folder, record.variant or "", record.tested)
+    except OSError as error:
+        raise disk_failure(error, "cannot settle the release folder") from error
+    except BundleError as error:
+        LOG.warning("%s: %s", deployment.model.name, error)
+        return False
+    return True
 
 
 def _test_all(deployment: Deployment, policy: HealthPolicy) -> dict[str, Tested]:

@@ -1,0 +1,60 @@
+"""An application that runs a model by name, while the agent gives it another release."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from edgeml_devices.messages import Result
+
+from tests.integration.agent.bundles import scaled
+from tests.integration.agent.fixture_server import Fleet
+from tests.integration.agent.processes import Device
+from tests.integration.agent.tiny_repository import TinyRepository
+
+APPLICATION = """
+import sys, time
+from pathlib import Path
+import numpy as np
+import edgeml
+
+x = np.ones((1, 16), np.float32)
+seen = []
+with edgeml.load("times") as model:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not Path(sys.argv[1]).exists():
+        y = model(x)
+        assert (y == y[0, 0]).all(), y
+        seen.append(float(y[0, 0]))
+        time.sleep(0.002)
+print(sorted(set(seen)), seen == sorted(seen))
+"""
+
+
+def test_an_application_follows_and_vouches_for_the_release(
+    device: Device, fleet: tuple[Fleet, str], repository_here: TinyRepository, tmp_path: Path
+) -> None:
+    """No call fails, none gets half of each release; its beats are what lets the release stay."""
+    health = {"heartbeat": "required", "probation_s": 3.0, "min_calls": 5, "heartbeat_timeout_s": 30.0}
+    repository_here.publish(scaled(tmp_path / "bundles", 3, health=health))
+    device.start()
+    fleet[0].assign("times", 1)
+    fleet[0].wait_for_state("times", "COMMITTED", 1)
+    enough = tmp_path / "enough"
+    with subprocess.Popen(
+        [sys.executable, "-c", APPLICATION, str(enough)],
+        env=device.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as application:
+        try:
+            fleet[0].assign("times", 3)
+            event = fleet[0].wait_for_state("times", "COMMITTED", 3, 60)
+            assert event.result is Result.SUCCESSFUL
+        finally:
+            enough.touch()
+            out, log = application.communicate(timeout=90)
+    assert application.returncode == 0, log
+    assert out.strip() == "[2.0, 6.0] True"
