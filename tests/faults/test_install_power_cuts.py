@@ -27,7 +27,7 @@ from tests.faults.install_script import (
     state,
     steps,
 )
-from tests.integration.install.releases import NAME, bytes_bundle, is_whole
+from tests.integration.install.releases import NAME, are_whole, bytes_bundle
 
 SHELLS = {"dash": ("dash",), "busybox": ("busybox", "sh")}
 SEED = 20261125
@@ -53,7 +53,7 @@ def device(request: pytest.FixtureRequest, tmp_path: Path) -> ScriptDevice:
 def _installed(device: ScriptDevice, first: Payload) -> ScriptDevice:
     (device.home / "blobs" / "sha256").mkdir(parents=True)
     deploy(device, first)
-    assert is_whole(device.home) == 1
+    assert are_whole(device.home) == 1
     return device
 
 
@@ -79,14 +79,14 @@ def _cut_everywhere(
             with pytest.raises(PowerCutError):
                 do(**{when: number})
             where = f"{when} call {number}: {device.log[-1]}"
-            assert is_whole(device.home) in sound, where
+            assert are_whole(device.home) in sound, where
             device.call("recover")
-            assert is_whole(device.home) == _expected(device, sound), where
+            assert are_whole(device.home) == _expected(device, sound), where
             left = fingerprint(device.home)
             if left not in seen:
                 seen.add(left)
                 deploy(device, last)
-                assert is_whole(device.home) == last.manifest.release, where
+                assert are_whole(device.home) == last.manifest.release, where
                 assert (state(device.home)["state"], leftovers(device.home)) == ("COMMITTED", []), where
     return calls
 
@@ -197,7 +197,7 @@ def test_a_device_that_loses_power_at_random_instants_runs_a_whole_release_for_e
     longest_s = 1.2 * (time.monotonic() - begun)
     cut = 0
     while cut < rounds:
-        runs = is_whole(device.home)
+        runs = are_whole(device.home)
         target = targets[randomness.choice([one for one in targets if one != runs])]
         process = subprocess.Popen(
             ["dash", "-c", as_program(device, target)],
@@ -212,13 +212,13 @@ def test_a_device_that_loses_power_at_random_instants_runs_a_whole_release_for_e
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         where = f"cut {cut}, seed {SEED}"
-        assert is_whole(device.home) in {runs, target.manifest.release}, where
+        assert are_whole(device.home) in {runs, target.manifest.release}, where
         device.call("recover")
-        assert is_whole(device.home) in {runs, target.manifest.release}, where
+        assert are_whole(device.home) in {runs, target.manifest.release}, where
         # every other time the deploy is finished, else the next one finds what was left
         if randomness.random() < 0.5:
             deploy(device, target)
-            assert is_whole(device.home) == target.manifest.release, where
+            assert are_whole(device.home) == target.manifest.release, where
             assert leftovers(device.home) == [], where
 
 
@@ -254,19 +254,44 @@ def test_a_workstation_that_dies_at_random_instants_can_deploy_again(tmp_path: P
         process = start(number)
         text, _ = process.communicate()
         assert process.returncode == 0, text
-        assert is_whole(home) == number
+        assert are_whole(home) == number
 
     begun = time.monotonic()
     finish(1)
     longest_s = time.monotonic() - begun
     killed = 0
     while killed < rounds:
-        runs = is_whole(home)
+        runs = are_whole(home)
         number = randomness.choice([one for one in bundles if one != runs])
         process = start(number)
         time.sleep(randomness.uniform(0.3 * longest_s, longest_s))
         killed += process.poll() is None
         process.kill()
         process.communicate()
-        assert is_whole(home) in {runs, number}
+        assert are_whole(home) in {runs, number}
         finish(number)
+
+
+@pytest.mark.parametrize("device", ["dash"], indirect=True)
+def test_what_others_read_is_on_the_disk_before_and_after_it_is_renamed(
+    device: ScriptDevice, releases: dict[int, Payload]
+) -> None:
+    _installed(device, releases[1])
+    (device.cuts / "log").unlink()
+    deploy(device, releases[2])
+    model = f"{device.home}/models/{NAME}"
+    renamed = {
+        "blob": f"mv -f {device.home}/blobs/sha256/",
+        "state": f"mv -f {model}/.deploy.state ",
+        "current": f"mv -f {model}/.link/current ",
+        "previous": f"mv -f {model}/.link/previous ",
+        "release": f"mv {model}/releases/.2.new ",
+    }
+    # what is only the installer's own may lie between
+    calls = [line for line in device.log if line == "sync " or line.startswith(tuple(renamed.values()))]
+    for what, start in renamed.items():
+        places = [place for place, line in enumerate(calls) if line.startswith(start)]
+        assert places, what
+        assert [calls[place - 1] for place in places] == ["sync "] * len(places), what
+        if what != "blob":  # it is hashed again before it is used
+            assert [calls[place + 1] for place in places] == ["sync "] * len(places), what

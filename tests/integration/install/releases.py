@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgeml.bundle import write_bundle
+from edgeml.installed import InstalledModel, open_installed
 from edgeml.manifest import FileEntry, Manifest, Needs, Tolerance, Variant
 from edgeml.targets import host
 from edgeml.tensors import TensorSpec
@@ -110,8 +111,6 @@ def is_whole(home: Path, name: str = NAME) -> int | None:
     Raises:
         AssertionError: something there is not what was published.
     """
-    from edgeml.installed import InstalledModel, open_installed
-
     model = InstalledModel(home, name)
     if not model.current.is_symlink():
         return None
@@ -119,3 +118,11 @@ def is_whole(home: Path, name: str = NAME) -> int | None:
     assert bundle.damaged() == {}
     assert bundle.manifest.release == model.running()
     return bundle.manifest.release
+
+
+def are_whole(home: Path, name: str = NAME) -> int | None:
+    """Hash every release that is there; give the one that runs, as :func:`is_whole`."""
+    for folder in InstalledModel(home, name).releases.glob("[0-9]*/"):
+        assert (folder / "installed.json").exists(), folder
+        assert open_installed(folder).damaged() == {}
+    return is_whole(home, name)
