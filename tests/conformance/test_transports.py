@@ -82,7 +82,7 @@ class TestSerialOverTcp(RemoteTransportContract):
 
     @pytest.fixture(scope="class")
     def server(self) -> Iterator[SerialServer]:
-        server = SerialServer(["bash"])
+        server = SerialServer(["bash", "--norc"])
         yield server
         server.close()
 

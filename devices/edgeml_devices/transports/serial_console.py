@@ -11,12 +11,11 @@ from edgeml.errors import TransportError
 from edgeml_devices.transports.serial_frames import (
     DAMAGED,
     Answer,
-    cksum,
+    ends,
     find_answer,
-    has_end,
     request_lines,
 )
-from edgeml_devices.transports.serial_receiver import LEAVE, LIBRARY, launch, sums, words
+from edgeml_devices.transports.serial_receiver import LEAVE, LIBRARY, launch, sums, word_sum, words
 
 if TYPE_CHECKING:
     from edgeml_devices.transports.serial_port import SerialPort
@@ -25,7 +24,7 @@ CONNECT_TIMEOUT_S: Final = 60.0
 """For a console to be woken, logged in to and prepared; noise makes it long."""
 ANSWER_TIMEOUT_S: Final = 60.0
 """A machine that answers nothing right for so long is taken for lost."""
-_PATIENCE_S: Final = 0.5
+_PATIENCE_S: Final = 0.25
 _MOST_PATIENCE_S: Final = 8.0
 _SETTLED_S: Final = 0.05
 _ANSWER_BYTES: Final = 12_000
@@ -35,9 +34,10 @@ _PART: Final = 480
 _LOGIN: Final = re.compile(rb"login: ?$")
 _PASSWORD: Final = re.compile(rb"assword: ?$")
 _TERMINAL_CODES: Final = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\r")
-_SUM: Final = re.compile(rb"^(\d+) (\d+)$", re.MULTILINE)
 _INTERRUPT: Final = b"\x03"
 _LOG_INS: Final = 4
+_LAUNCHES: Final = 5
+_TYPINGS: Final = 30
 
 
 class SerialConsole:
@@ -166,13 +166,13 @@ class SerialConsole:
             if end in received[-len(data) - 80 :]:
                 answer = find_answer(received, request_id)
                 if answer is not None:
-                    self._patience_s = max(_PATIENCE_S, self._patience_s * 0.7)
+                    taken_s = time.monotonic() - begun
+                    self._patience_s = min(max(_PATIENCE_S, self._patience_s * 0.7, 2 * taken_s), 2.0)
                     return answer
-                if has_end(received, request_id):
-                    self._settle(_SETTLED_S, 1.0)
+                if ends(received, request_id) > 1:
                     return None
+                quiet_s = _SETTLED_S  # the other copy of the last line
             elif DAMAGED.search(received[-len(data) - 3 :]):
-                self._settle(_SETTLED_S, 1.0)
                 return None
         if _LOGIN.search(received):
             self._port.close()
@@ -200,14 +200,12 @@ class SerialConsole:
                 self._port.write(_INTERRUPT)
             self._port.write(b"\n")
             said = _plain(self._settle(_SETTLED_S * 4, 3.0)).rstrip(b"\n")
-            if _PASSWORD.search(said):
-                continue  # the empty line that was just sent answers it
             if _LOGIN.search(said):
                 log_ins += 1
                 self._log_in(log_ins)
-            else:
+            elif not _PASSWORD.search(said):  # the next empty line answers that
                 self._port.write(LEAVE.encode() + b"\n")
-            if self._typed("true", 1.5) is not None:
+            if not _PASSWORD.search(said) and self._typed("true", 1.5) is not None:
                 return
             if time.monotonic() > deadline:
                 seen = " ".join(said.decode(errors="replace").split())[-100:]
@@ -243,34 +241,41 @@ class SerialConsole:
             self._typed("unset HISTFILE", 1.5)
         if not self._type_words(parts):
             return False
-        for _ in range(3):
+        for _ in range(_LAUNCHES):
             self._port.write(f" {launch(parts)}\n".encode())
             for _ in range(4):
+                self._patience_s = _PATIENCE_S * 2
                 if self.exchange(b"true", once=True) is not None:
                     return True
+            self._port.write(_INTERRUPT + b"\n")
+            self._settle(_SETTLED_S * 4, 1.0)
         return False
 
     def _type_words(self, parts: list[str]) -> bool:
-        """Type the words, and those again whose checksum is wrong; False when the shell is lost."""
-        wanted = [(b"%d" % cksum(part.encode()), b"%d" % len(part)) for part in parts]
+        """Type the words, and again those that are not said to have arrived; False when the shell is lost."""
         missing = list(range(len(parts)))
-        for _ in range(30):
+        for _ in range(_TYPINGS):
             for number in missing:
                 self._port.write(f" e{number}='{parts[number]}'\n".encode())
-            typed_bytes = sum(len(parts[number]) + 8 for number in missing)
-            said = self._typed(sums(parts), 2.0 + typed_bytes * self._byte_s * 3)
-            if said is not None and b"not found" in said:
-                raise TransportError(f"{self._url}: the machine has no cksum; install coreutils or busybox")
-            found = [] if said is None else _SUM.findall(said)
-            if len(found) == len(parts):
-                missing = [number for number, pair in enumerate(found) if pair != wanted[number]]
-                if not missing:
-                    return True
-                continue
-            self._port.write(_INTERRUPT + b"\n")  # a damaged quote leaves the shell waiting for its end
-            self._settle(_SETTLED_S * 4, 1.0)
-            if said is None and self._typed("true", 1.5) is None:
-                return False
+            self._port.write(f" {sums(missing)}\n".encode())
+            typed_bytes = sum(len(parts[number]) for number in missing) * 2
+            last = re.compile(rb"(?<!\d)%d \d+ \d+\r*\n" % missing[-1])
+            said = _plain(self._settle(_SETTLED_S * 8, 5.0 + typed_bytes * self._byte_s * 2, last))
+            left = [
+                number
+                for number in missing
+                # a prompt may stand before it
+                if not re.search(rb"(?<!\d)%s$" % word_sum(number, parts[number]), said, re.MULTILINE)
+            ]
+            if not left:
+                return True
+            if left == missing:
+                # a damaged quote leaves the shell waiting for its end
+                self._port.write(_INTERRUPT + b"\n")
+                self._settle(_SETTLED_S * 4, 1.0)
+                if self._typed("true", 1.5) is None:
+                    return False
+            missing = left
         return False
 
     def _typed(self, command: str, timeout_s: float) -> bytes | None:

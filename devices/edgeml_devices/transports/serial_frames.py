@@ -85,11 +85,9 @@ def find_answer(received: bytes, request_id: str) -> Answer | None:
     return None
 
 
-def has_end(received: bytes, request_id: str) -> bool:
-    """Say whether the last line of an answer was received, be the answer damaged or not."""
-    return (
-        re.search(rb"^.*>" + re.escape(request_id.encode()) + rb" .*\n", received, re.MULTILINE) is not None
-    )
+def ends(received: bytes, request_id: str) -> int:
+    """Count the last lines of answers to a request that were received, be they damaged or not."""
+    return len(re.findall(rb"^.*>" + re.escape(request_id.encode()) + rb" .*\n", received, re.MULTILINE))
 
 
 def _decoded(lines: bytes) -> bytes | None:

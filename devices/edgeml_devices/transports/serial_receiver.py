@@ -95,10 +95,15 @@ def words(nonce: str) -> list[str]:
     return [text[begin : begin + _WORD_BYTES] for begin in range(0, len(text), _WORD_BYTES)]
 
 
-def sums(parts: list[str]) -> str:
-    """Give the command that prints the checksum of each word, as typed so far."""
-    numbers = " ".join(str(number) for number in range(len(parts)))
-    return f'for i in {numbers}; do eval "printf %s \\"\\$e$i\\"" | cksum; done'
+def sums(numbers: list[int]) -> str:
+    """Give the command that prints number, checksum and length of words, as they have arrived."""
+    listed = " ".join(str(number) for number in numbers)
+    return f'for i in {listed}; do echo "$i $(eval "printf %s \\"\\$e$i\\"" | cksum)"; done'
+
+
+def word_sum(number: int, word: str) -> bytes:
+    """Give the line that :func:`sums` prints for a word that has arrived."""
+    return b"%d %d %d" % (number, cksum(word.encode()), len(word))
 
 
 def launch(parts: list[str]) -> str:

@@ -72,6 +72,12 @@ class Machine:
         )
         os.close(slave)
 
+    def end_session(self) -> None:
+        """Kill the shell: the console asks for a log-in, as after a restart."""
+        argv = ["ps", "-o", "pid=", "--ppid", str(self.process.pid)]
+        for pid in subprocess.run(argv, check=False, capture_output=True).stdout.split():
+            os.kill(int(pid), signal.SIGKILL)
+
     def power_off(self) -> None:
         """End it; its shell is hung up on."""
         with suppress(OSError):
@@ -145,7 +151,7 @@ class SerialLine:
     ) -> None:
         self.port = folder / "ttyUSB0"
         self.noise = noise or Noise()
-        self.to_machine_bytes = 0
+        self._sent_bytes = 0
         self._machine_of = lambda: Machine(shell, user, password)
         self._baud = baud
         self._host: int | None = None
@@ -172,7 +178,7 @@ class SerialLine:
         if self._cable is None or self._host is None:
             return
         self._cable.pull()
-        self.to_machine_bytes += self._cable.to_machine_bytes
+        self._sent_bytes += self._cable.to_machine_bytes
         os.close(self._kept_open)
         os.close(self._host)
         self._cable = self._host = None
@@ -188,6 +194,10 @@ class SerialLine:
         self.machine.power_off()
         self.machine = self._machine_of()
         self.plug_in()
+
+    def sent_to_machine_bytes(self) -> int:
+        """Count what went into the cable on this side."""
+        return self._sent_bytes + (0 if self._cable is None else self._cable.to_machine_bytes)
 
     def close(self) -> None:
         self.pull()

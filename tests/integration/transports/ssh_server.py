@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +57,11 @@ class SshServer:
 
 
 @contextmanager
-def ssh_server(folder: Path, *more: str) -> Iterator[SshServer]:
-    """Start sshd for whoever runs the tests; ``more`` are lines of its configuration."""
+def ssh_server(folder: Path, *more: str, through: Sequence[str] = ()) -> Iterator[SshServer]:
+    """Start sshd for whoever runs the tests; ``more`` are lines of its configuration.
+
+    ``through`` is a command that starts it, in another name space for example.
+    """
     require(SSHD, "no sshd; install openssh-server")
     assert SSHD is not None
     for name in ("host_key", "key"):
@@ -96,7 +99,9 @@ def ssh_server(folder: Path, *more: str) -> Iterator[SshServer]:
     (folder / "ssh_config").write_text("\n".join(client) + "\n")
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [SSHD, "-D", "-e", "-f", str(folder / "sshd_config")], stdin=subprocess.DEVNULL, stderr=log
+            [*through, SSHD, "-D", "-e", "-f", str(folder / "sshd_config")],
+            stdin=subprocess.DEVNULL,
+            stderr=log,
         )
     server = SshServer(folder, port, getpass.getuser(), process)
     try:
