@@ -54,7 +54,7 @@ def live(board: Board, *, hidden: bool) -> Iterator[None]:
         yield
         return
     with Live(
-        get_renderable=lambda: _board(board.standings()),
+        get_renderable=lambda: as_table(board.standings()),
         console=console,
         refresh_per_second=4,
         transient=True,
@@ -62,7 +62,8 @@ def live(board: Board, *, hidden: bool) -> Iterator[None]:
         yield
 
 
-def _board(standings: Mapping[str, Standing]) -> Table:
+def as_table(standings: Mapping[str, Standing]) -> Table:
+    """Draw where every device stands, a line for each."""
     from rich.table import Table
     from rich.text import Text
 

@@ -71,7 +71,10 @@ def test_each_device_tells_where_it_stands():
 
 
 def test_an_interruption_ends_what_runs_and_begins_nothing_new():
+    both_run = threading.Barrier(2)
+
     def work(url: str, watch: Watch, stop: threading.Event) -> Outcome:
+        both_run.wait(10)
         if url == "first":
             signal.raise_signal(signal.SIGINT)
         assert stop.wait(10)
