@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from edgeml.errors import EdgemlError, TransportError
 from edgeml_devices.install.words import Outcome, Standing, StepError, Watch
 from edgeml_devices.messages import Reason, Result
 
+_LOOK_UP_S: Final = 0.2
 Work = Callable[[str, Watch, threading.Event], Outcome]
 """Does it for one URL; tells how far it is; ends early, on sound ground, once the event is set."""
 
@@ -56,7 +58,9 @@ def on_each(
             while threads:
                 threads.pop().start()
             # not Thread.join: interrupted once, it takes the thread for ended (Python 3.11)
-            ended.get()
+            with suppress(queue.Empty):
+                # a signal that another thread was given is seen only by who wakes up
+                ended.get(timeout=_LOOK_UP_S)
         except (KeyboardInterrupt, SystemExit) as error:
             if interruption is not None:
                 raise
