@@ -48,7 +48,8 @@ def commands() -> dict[str, click.Command]:
 
 
 def test_every_command_is_registered(commands: dict[str, click.Command]) -> None:
-    expected = "bench bundle compare convert doctor inspect plan run targets workers"
+    expected = """agent audit bench bundle compare convert deploy devices doctor groups inspect keys plan
+    publish releases repo rollout run selftest server targets tokens workers"""
     assert {f"edgeml {name}" for name in expected.split()} <= set(commands)
 
 
@@ -170,7 +171,11 @@ def test_the_index_lists_every_page_once() -> None:
 
 @pytest.mark.parametrize(
     ("heading", "package"),
-    [("### In `edgeml`", "edgeml"), ("### In `edgeml_converters`", "converters/edgeml_converters")],
+    [
+        ("### In `edgeml`", "edgeml"),
+        ("### In `edgeml_converters`", "converters/edgeml_converters"),
+        ("### In `edgeml_devices`", "devices/edgeml_devices"),
+    ],
 )
 def test_the_architecture_names_every_module_and_no_other(heading: str, package: str) -> None:
     text = (REPOSITORY / "docs" / "reference" / "architecture.md").read_text()

@@ -116,7 +116,7 @@ def test_a_change_reaches_all_and_the_rollout_counts_them(
     )
     assert counts["failed"] == []
     assert counts["running"] == {f"digits/{release}": DEVICES}
-    assert [wave["succeeded"] for wave in shown["waves"]] == [DEVICES]
+    assert [wave["counts"]["succeeded"] for wave in shown["waves"]] == [DEVICES]
     assert counts["last"] - begun <= EVERYONE_KNOWS_S
     assert resident_bytes(server.pid) <= SERVER_MEMORY_BYTES
 

@@ -111,7 +111,9 @@ def _greet(address: str, token: str) -> None:
 @_place
 @json_option
 def migrate(data: Path | None, database: str, as_json: bool) -> None:
-    """Bring the database's tables to this version; the server does so itself when it starts.
+    """Bring the database's tables to this version.
+
+    The server does so itself when it starts.
 
     \b
     Example:
@@ -205,7 +207,9 @@ def backup(data: Path | None, database: str, file: Path, as_json: bool) -> None:
 @click.argument("file", metavar="FILE", type=_FILE)
 @json_option
 def restore(data: Path | None, database: str, file: Path, as_json: bool) -> None:
-    """Fill an empty folder and an empty database from a back-up, of whichever kind of database.
+    """Fill an empty folder and an empty database from a back-up.
+
+    Of whichever kind of database.
 
     \b
     Examples:
