@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 EXISTING = click.Path(exists=True, path_type=Path)
+on_option = click.option(
+    "--on", "url", metavar="URL", help="On this machine: ssh://user@host, serial:///dev/ttyUSB0."
+)
 
 
 @click.command()
@@ -45,6 +48,7 @@ EXISTING = click.Path(exists=True, path_type=Path)
     show_default=True,
     help="Seconds after which a measurement is killed.",
 )
+@on_option
 @json_option
 def bench(
     models: Sequence[Path],
@@ -57,11 +61,13 @@ def bench(
     shapes: Sequence[str],
     profile: bool,
     timeout_s: float,
+    url: str | None,
     as_json: bool,
 ) -> None:
     """Measure model files, or all variants of a bundle.
 
-    Each is measured in a fresh process: latency, throughput, load time, peak memory.
+    Each is measured in a fresh process: latency, throughput, load time, peak memory. With --on, on
+    another machine that has edgeml.
 
     \b
     Examples:
@@ -69,10 +75,11 @@ def bench(
       edgeml bench model.tflite model.onnx --threads 1,2
       edgeml bench digits-1.edgeml --json
       edgeml bench model.onnx --profile --option graph_optimization=basic
+      edgeml bench digits-1.edgeml --on ssh://pi@raspberrypi.local
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
     from edgeml_runtimes.benchmark import Job, measure, result_to_json
     from edgeml_runtimes.jobs import check_options, jobs_of
-    from edgeml_runtimes.tables import measuring, print_results
+    from edgeml_runtimes.tables import measuring, print_results, showing
 
     common = Job(
         artifact="",
@@ -85,9 +92,15 @@ def bench(
         profile=profile,
         timeout_s=timeout_s,
     )
-    jobs = [job for model in models for job in jobs_of(model, common, variants)]
-    check_options({job.runtime for job in jobs}, common.options)
-    results = [measure(job) for job in measuring(jobs)]
+    if url is not None:
+        from edgeml_runtimes.remote import bench_on, remote_edgeml
+
+        with showing() as show, remote_edgeml(url, show) as remote:
+            results = bench_on(remote, models, common, variants, show)
+    else:
+        jobs = [job for model in models for job in jobs_of(model, common, variants)]
+        check_options({job.runtime for job in jobs}, common.options)
+        results = [measure(job) for job in measuring(jobs)]
     if as_json:
         print_json({"results": [result_to_json(result) for result in results]})
     else:
@@ -119,6 +132,7 @@ def bench(
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write results here: .jsonl (resumes where it was interrupted) or .npz.",
 )
+@on_option
 @json_option
 def run(
     model: str,
@@ -131,22 +145,29 @@ def run(
     postprocess: Sequence[str],
     limit: int | None,
     output: Path | None,
+    url: str | None,
     as_json: bool,
 ) -> None:
     """Run a model file, a bundle or an installed model on samples.
 
-    INPUT is a .npy, .npz or .csv file, an image, or a folder of them.
+    INPUT is a .npy, .npz or .csv file, an image, or a folder of them. With --on, on another machine
+    that has edgeml; an installed model is one of that machine.
 
     \b
     Examples:
       edgeml run digits-1.edgeml samples.npz
       edgeml run digits-1.edgeml photos/ --output results.jsonl
       edgeml run model.onnx cat.png --preprocess "resize=256 crop=224 mean=127.5 std=127.5"
+      edgeml run digits samples.npz --on ssh://pi@raspberrypi.local
     """  # noqa: D301 - as above
     from edgeml_runtimes.results import Sink
     from edgeml_runtimes.running import opened, predictions
     from edgeml_runtimes.tables import following
 
+    if url is not None:
+        words = _run_words(variant, runtime, options, preprocess, postprocess, limit, as_json=as_json)
+        _run_on(url, model, data, words, config, output, as_json=as_json)
+        return
     with opened(
         model,
         variant=variant,
@@ -162,6 +183,55 @@ def run(
                 predictions(chosen, dataset, skip=sink.done), dataset, sink.done
             ):
                 sink.write(name, prediction)
+
+
+def _run_words(
+    variant: str | None,
+    runtime: str | None,
+    options: Sequence[str],
+    preprocess: Sequence[str],
+    postprocess: Sequence[str],
+    limit: int | None,
+    *,
+    as_json: bool,
+) -> list[str]:
+    """Give the options of ``edgeml run`` that are words, to be said on another machine."""
+    given = [("--variant", variant), ("--runtime", runtime), ("--limit", limit)]
+    given += [("--option", text) for text in options]
+    given += [("--preprocess", text) for text in preprocess]
+    given += [("--postprocess", text) for text in postprocess]
+    words = [str(word) for option, value in given if value is not None for word in (option, value)]
+    return [*words, "--json"] if as_json else words
+
+
+def _run_on(
+    url: str,
+    model: str,
+    data: str,
+    words: Sequence[str],
+    config: Path | None,
+    output: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    import json
+
+    from edgeml_runtimes.remote import remote_edgeml, run_on
+    from edgeml_runtimes.tables import showing
+
+    if output is not None and output.suffix not in {".jsonl", ".npz"}:
+        raise UsageError(f"--output {output}: name it *.jsonl or *.npz")
+    with showing() as show, remote_edgeml(url, show) as remote:
+        done = run_on(remote, model, data, words, config=config, output=output, show=show)
+        said = remote.named(done.stdout.decode(errors="replace"))
+    if as_json:
+        answer = json.loads(said)
+        answer["output"] = None if output is None else str(output)
+        print_json(answer)
+    elif output is not None:
+        click.echo(f"results in {output}", err=True)
+    else:
+        click.echo(said, nl=False)
 
 
 def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
