@@ -75,6 +75,12 @@ class Fleet:
         assert event is not None
         return event
 
+    def is_ready(self, model: str) -> bool:
+        """Say whether the device told that a release is tested, and waits."""
+        return (
+            bool(self.reports) and model in self.reports[-1].models and self.reports[-1].models[model].ready
+        )
+
     def states(self, model: str) -> list[str]:
         """Give the states that the device told of, in order."""
         return [str(event.state) for event in self.events.values() if event.model == model]

@@ -19,7 +19,8 @@ class Device:
         self.home = home
         self._environment = environment
         self.url = url
-        self.process: subprocess.Popen[str] | None = None
+        self.log = home.with_suffix(".log")
+        self.process: subprocess.Popen[bytes] | None = None
 
     def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run ``edgeml agent …``."""
@@ -48,29 +49,29 @@ class Device:
         self.command("enrol", "--server", self.url, "--join-token", token, "--root", str(file))
 
     def start(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "edgeml", "agent", "run"],
-            env=self.environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        # a file: nobody reads a pipe while the test waits
+        with self.log.open("a", encoding="utf-8") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "edgeml", "agent", "run", "--verbose"],
+                env=self.environment(),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
 
     def kill(self) -> None:
         """Kill it as a power cut does."""
         if self.process is not None:
             self.process.send_signal(signal.SIGKILL)
-            self.process.communicate()
+            self.process.wait()
             self.process = None
 
     def stop(self) -> tuple[int, str]:
         """Ask it to stop; give its exit code and what it logged."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        out, _ = self.process.communicate(timeout=20)
-        code = self.process.returncode
+        code = self.process.wait(timeout=20)
         self.process = None
-        return code, out
+        return code, self.log.read_text(encoding="utf-8")
 
     def status(self) -> dict[str, Any]:
         shown: dict[str, Any] = json.loads(self.command("status", "--json").stdout)

@@ -108,11 +108,11 @@ def test_a_release_whose_outputs_are_wrong_is_refused(
 def test_a_held_release_is_tested_and_waits(device: Device, fleet: Server) -> None:
     device.start()
     fleet[0].assign("times", 1, hold=True)
-    fleet[0].wait_for(lambda found: found.reports and found.reports[-1].models["times"].ready)
+    fleet[0].wait_for(lambda found: found.is_ready("times"))
     assert device.current("times") is None
     device.kill()
     device.start()
-    fleet[0].wait_for(lambda found: found.reports[-1].models["times"].ready)
+    fleet[0].wait_for(lambda found: found.is_ready("times"))
     fleet[0].assign("times", 1, hold=False)
     fleet[0].wait_for_state("times", "COMMITTED", 1)
     assert fleet[0].states("times") == GOOD
@@ -121,7 +121,7 @@ def test_a_held_release_is_tested_and_waits(device: Device, fleet: Server) -> No
 def test_a_window_closes_without_the_server(device: Device, fleet: Server) -> None:
     device.start()
     fleet[0].assign("times", 1, open_for_s=0.0)
-    fleet[0].wait_for(lambda found: found.reports and found.reports[-1].models["times"].ready)
+    fleet[0].wait_for(lambda found: found.is_ready("times"))
     time.sleep(0.3)
     assert device.current("times") is None
     fleet[0].assign("times", 1, open_for_s=60.0)
@@ -131,10 +131,10 @@ def test_a_window_closes_without_the_server(device: Device, fleet: Server) -> No
 def test_another_wish_supersedes_and_no_wish_aborts(device: Device, fleet: Server) -> None:
     device.start()
     fleet[0].assign("times", 1, hold=True)
-    fleet[0].wait_for(lambda found: found.reports and found.reports[-1].models["times"].ready)
+    fleet[0].wait_for(lambda found: found.is_ready("times"))
     fleet[0].assign("times", 2, hold=True)
     assert fleet[0].wait_for_state("times", "FAILED", 1).reason == Reason.SUPERSEDED
-    fleet[0].wait_for(lambda found: found.reports[-1].models["times"].ready)
+    fleet[0].wait_for(lambda found: found.is_ready("times"))
     fleet[0].unassign("times")
     assert fleet[0].wait_for_state("times", "FAILED", 2).reason == Reason.ABORTED
     assert device.current("times") is None
@@ -161,7 +161,7 @@ def test_models_do_not_wait_for_each_other(
     repository_here.publish(digits_bundle)
     device.start()
     fleet[0].assign("digits", 1, hold=True)
-    fleet[0].wait_for(lambda found: found.reports and found.reports[-1].models["digits"].ready)
+    fleet[0].wait_for(lambda found: found.is_ready("digits"))
     fleet[0].assign("times", 1)
     fleet[0].wait_for_state("times", "COMMITTED", 1)
     status = fleet[0].reports[-1].models["digits"]
@@ -292,7 +292,7 @@ def test_an_application_may_ask_for_a_later_switch(device: Device, fleet: Server
     (device.home / "agent.toml").write_text(f'[may_switch]\ntimes = ["test", "!", "-e", "{flag}"]\n')
     device.start()
     fleet[0].assign("times", 2)
-    fleet[0].wait_for(lambda found: found.reports[-1].models["times"].ready)
+    fleet[0].wait_for(lambda found: found.is_ready("times"))
     assert "does not let it switch" in fleet[0].reports[-1].models["times"].detail
     assert device.current("times") == "releases/1"
 
