@@ -87,6 +87,7 @@ class RolloutMachine(RuleBasedStateMachine):
             "max_failed_share": failed_share,
             "min_sample": sample,
             "on_error": on_error,
+            "penalty": {"failures": 100},
         }
         self.policy |= {} if at_once is None else {"max_concurrent": at_once}
         self.policy |= {} if budget is None else {"budget": {"group_by": "site", "max_unavailable": budget}}
@@ -101,10 +102,11 @@ class RolloutMachine(RuleBasedStateMachine):
                 if number:
                     ids = await self.fleet.add(number, labels={"site": site})
                     self.site |= dict.fromkeys(ids, site)
-            self.rollout = await self.fleet.start(**self.policy, penalty=None)
+            self.rollout = await self.fleet.start(**self.policy)
 
         self.run(make())
         self.look(ticked=False)
+        self.tick(1)
 
     # --- what the model sees
 
@@ -130,8 +132,11 @@ class RolloutMachine(RuleBasedStateMachine):
         if not ticked and not advanced:
             assert self.wave in {before_wave, 1}
 
-    def counting(self, wave: int) -> Counter[str]:
-        """Count a wave from the model: what each device said of the attempt that it was asked last."""
+    def counting(self, wave: int, *, rows_alone: bool = False) -> Counter[str]:
+        """Count a wave from the model: what each device said of the attempt that it was asked last.
+
+        With ``rows_alone`` only what a tick has seen; who spoke since then counts as going.
+        """
         counts: Counter[str] = Counter()
         for device, row in self.rows.items():
             if row.wave != wave or row.state in {"SKIPPED", "CANCELLED"}:
@@ -140,7 +145,8 @@ class RolloutMachine(RuleBasedStateMachine):
             said = self.asked.get((device, attempt), "")
             if (device, attempt) in self.forgiven and row.state == "FAILED":
                 continue
-            counts["going" if row.state in GOING else said] += 1
+            going = row.state in GOING or (rows_alone and row.state == "SUCCEEDED" and said == "bad")
+            counts["going" if going else said] += 1
         return counts
 
     def check_advance(self, wave: int) -> None:
@@ -162,6 +168,28 @@ class RolloutMachine(RuleBasedStateMachine):
         self.look(ticked=True)
         if was in {"RUNNING", "PAUSED"}:
             self.check_outcomes()
+        if was == "RUNNING" and self.state != "RUNNING":
+            self.check_stop()
+
+    def check_stop(self) -> None:
+        """A rollout that stopped by itself had a reason that the model sees, too."""
+        if self.state == "FINISHED":
+            counts = self.counting(len(self.policy["waves"]))
+            assert counts["good"] >= self.policy["success_threshold"] * counts.total() - MARGIN
+            return
+        for wave in range(1, self.wave + 1):
+            counts = self.counting(wave)
+            if self.has_too_many_failures(counts):
+                return
+        assert self.state == "PAUSED"
+        counts = self.counting(self.wave)
+        needed = self.policy["success_threshold"] * counts.total()
+        assert counts.total() == 0 or counts.total() - counts["bad"] < needed
+
+    def has_too_many_failures(self, counts: Counter[str]) -> bool:
+        ended = counts["good"] + counts["bad"]
+        sample = max(1, min(self.policy["min_sample"], counts.total()))
+        return ended >= sample and counts["bad"] > self.policy["max_failed_share"] * ended + MARGIN
 
     def check_outcomes(self) -> None:
         for device, row in self.rows.items():
@@ -192,11 +220,15 @@ class RolloutMachine(RuleBasedStateMachine):
         return self.asked[device, self.rows[device].attempt]
 
     @precondition(lambda self: self.rollout and [one for one in self.under_way() if not self.said(one)])
-    @rule(place=st.integers(0, 11), good=st.booleans())
-    def end(self, place: int, good: bool) -> None:
-        key = self.pick([one for one in self.under_way() if not self.said(one)], place)
-        self.run(self.fleet.commit(key[0]) if good else self.fleet.fail(key[0]))
-        self.asked[key] = "good" if good else "bad"
+    @rule(ends=st.lists(st.sampled_from(["good", "good", "good", "bad", ""]), min_size=1, max_size=12))
+    def end(self, ends: list[str]) -> None:
+        """Have devices under way come to an end, and tick."""
+        devices = [one for one in self.under_way() if not self.said(one)]
+        for device, said in zip(devices, ends, strict=False):
+            if said:
+                self.run(self.fleet.commit(device) if said == "good" else self.fleet.fail(device))
+                self.asked[device, self.rows[device].attempt] = said
+        self.tick(1)
 
     @precondition(lambda self: self.rollout and self.committed())
     @rule(place=st.integers(0, 11))
@@ -204,6 +236,7 @@ class RolloutMachine(RuleBasedStateMachine):
         key = self.pick(self.committed(), place)
         self.run(self.fleet.say(key[0], State.IDLE, running=1, target=2, attempt=key[1]))
         self.asked[key] = "bad"
+        self.tick(1)
 
     def committed(self) -> list[str]:
         return sorted(
@@ -225,7 +258,10 @@ class RolloutMachine(RuleBasedStateMachine):
         self.run(self.fleet.assign_by_hand(device, 3))
         self.by_hand.add(device)
 
-    @rule(verb=st.sampled_from(["pause", "resume", "advance", "retry", "abort"]), sure=st.integers(0, 5))
+    @rule(
+        verb=st.sampled_from(["resume", "resume", "pause", "advance", "retry", "abort"]),
+        sure=st.integers(0, 5),
+    )
     def operate(self, verb: str, sure: int) -> None:
         if verb == "abort" and sure:
             return  # rare, or no rollout gets far
@@ -270,12 +306,8 @@ class RolloutMachine(RuleBasedStateMachine):
         if self.state != "RUNNING":
             return
         for wave in range(1, self.wave + 1):
-            seen = [row for row in self.rows.values() if row.wave == wave and not row.forgiven]
-            failed = sum(row.state == "FAILED" for row in seen)
-            ended = failed + sum(row.state == "SUCCEEDED" for row in seen)
-            going = sum(row.state in GOING for row in seen)
-            if ended >= max(1, min(self.policy["min_sample"], ended + going)):
-                assert failed <= self.policy["max_failed_share"] * ended + MARGIN
+            seen = self.counting(wave, rows_alone=True)
+            assert not self.has_too_many_failures(seen)
 
     @invariant()
     def every_wave_began_once_and_in_order(self) -> None:
@@ -294,8 +326,8 @@ class RolloutMachine(RuleBasedStateMachine):
 
 TestRollouts = RolloutMachine.TestCase
 TestRollouts.settings = settings(
-    max_examples=30,
-    stateful_step_count=25,
+    max_examples=50,
+    stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
