@@ -105,12 +105,10 @@ class SerialPort:
             UsageError: pyserial does not know the URL.
         """
         port = self.address.port
-        # one program at a time: two on one console garble each other
-        exclusive = {} if "://" in port else {"exclusive": True}
+        # Of a device only: pyserial's URLs refuse them. Two programs on one console garble each other.
+        more = {} if "://" in port else {"exclusive": True, "write_timeout": WRITE_TIMEOUT_S}
         try:
-            self._port = serial.serial_for_url(
-                port, baudrate=self.address.baud, timeout=0, write_timeout=WRITE_TIMEOUT_S, **exclusive
-            )
+            self._port = serial.serial_for_url(port, baudrate=self.address.baud, timeout=0, **more)
         except ValueError as error:
             raise UsageError(f"{self.address.url!r}: {error}") from error
         except (serial.SerialException, OSError) as error:

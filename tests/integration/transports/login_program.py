@@ -44,6 +44,8 @@ def session(terminal: str, user: str, password: str, shell: list[str]) -> None:
         "USER": user or "root",
         "LANG": "C.UTF-8",
     }
+    if "TMPDIR" in os.environ:
+        environment["TMPDIR"] = os.environ["TMPDIR"]
     os.chdir(environment["HOME"])
     os.execvpe(shell[0], shell, environment)  # noqa: S606 - a log-in shell
 
