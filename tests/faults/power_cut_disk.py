@@ -12,6 +12,7 @@ import io
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,9 @@ class Disk:
         self._synced: dict[str, int] = {}
         """File to the length that is on the disk."""
         self._undo: list[_Entry] = []
-        self._stash = folder / f"stash-{os.getpid()}"
+        self._folder = str(folder)
+        """Where the disk is; what happens elsewhere is none of its business."""
+        self._stash = folder / f"stash-{os.getpid()}-{time.monotonic_ns()}"
         """On the same file system: what is replaced is kept by a second link."""
         self._stashed = 0
 
@@ -100,7 +103,12 @@ class Disk:
             self._created(str(file))
         return self._open(file, mode, *arguments, **options)
 
+    def _is_mine(self, path: Any) -> bool:
+        return str(path).startswith(f"{self._folder}/")
+
     def _created(self, path: str) -> None:
+        if not self._is_mine(path):
+            return
         if not os.path.lexists(path):
             self._undo.append(_Entry(path, self._remove))
             self._synced[path] = 0
@@ -110,9 +118,9 @@ class Disk:
     def _before(self, name: str, arguments: tuple[Any, ...]) -> None:
         if name == "open" and len(arguments) > 1 and arguments[1] & os.O_CREAT:
             self._created(str(arguments[0]))
-        if name in {"replace", "rename"}:
+        if name in {"replace", "rename"} and self._is_mine(arguments[1]):
             self._renaming(str(arguments[0]), str(arguments[1]))
-        if name == "unlink" and "/" in str(arguments[0]) and os.path.lexists(arguments[0]):
+        if name == "unlink" and self._is_mine(arguments[0]) and os.path.lexists(arguments[0]):
             path = str(arguments[0])
             kept = self._keep(path)
             self._undo.append(_Entry(path, lambda at: self._put_back(kept, at)))
@@ -148,10 +156,10 @@ class Disk:
                 self._undo = [one for one in self._undo if one.folder != path]
             else:
                 self._synced.pop(path, None)
-        elif name in {"symlink", "link"}:
+        elif name in {"symlink", "link"} and self._is_mine(arguments[1]):
             path = str(arguments[1])
             self._undo.append(_Entry(path, self._remove))
-        elif name == "mkdir" and "/" in str(arguments[0]):
+        elif name == "mkdir" and self._is_mine(arguments[0]):
             path = str(arguments[0])
             self._undo.append(_Entry(path, lambda at: shutil.rmtree(at, ignore_errors=True)))
 

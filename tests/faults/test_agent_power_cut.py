@@ -93,9 +93,9 @@ def killed_at_every_call(
             assert running(home) in {before, 2}, where
             assert run_child(lambda home=home: world.deployment(home, 2)) == ENDED, where  # type: ignore[misc]
             assert world.why_unsafe(home) is None, where
-            assert running(home) == 2, where
             record = read_record(home.model(MODEL))
             assert record is not None
+            assert running(home) == 2, f"{where}: {record}"
             assert (record.state, record.result) == (State.IDLE, Result.SUCCESSFUL), where
             told = states_told(home, 2)
             # what a power cut takes from the outbox with it is the last event, told again

@@ -88,7 +88,13 @@ def keep_variant(folder: Path, variant: str, tested: Mapping[str, Tested]) -> No
     measured = {variant: _figures(tested[variant])} if variant in tested else {}
     kept = replace(installation, variants=(variant,), measured=measured)
     if kept != installation:
-        write_installation(folder, kept)
+        # beside it: what a kill leaves half written must not lie in a release
+        scratch = folder.with_name(f".{folder.name}.new")
+        remove_tree(scratch)
+        os.mkdir(scratch, 0o755)  # noqa: PTH102 - as agent.disk
+        write_installation(scratch, kept)
+        os.replace(scratch / INSTALLED, folder / INSTALLED)  # noqa: PTH105 - as agent.disk
+        remove_tree(scratch)
     manifest = loads((folder / MANIFEST).read_bytes())
     needed = {entry.path for entry in needed_files(manifest, [variant])}
     for entry in manifest_entries(manifest):
