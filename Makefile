@@ -52,6 +52,7 @@ workers: $(STAMP)
 	@set -e; for worker in $(WORKERS); do $(BIN)/edgeml workers install $$worker; done
 
 test: $(STAMP) workers
+	@scripts/install-test-tools
 	$(BIN)/python -m pytest -m "not bench and not soak"
 
 bench: $(STAMP) workers
