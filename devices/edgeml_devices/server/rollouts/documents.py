@@ -41,10 +41,9 @@ async def rollout_list(
             (rollouts.c.created_at < last) | ((rollouts.c.created_at == last) & (rollouts.c.id < after))
         )
     rows = (await connection.execute(statement.limit(limit + 1))).mappings().all()
-    found = []
-    for row in rows[:limit]:
-        rollout = records.read(row)
-        found.append(_head(rollout, _total(await records.count(connection, rollout.id))))
+    shown = [records.read(row) for row in rows[:limit]]
+    counts = await records.count_all(connection, [rollout.id for rollout in shown])
+    found = [_head(rollout, _total(counts[rollout.id])) for rollout in shown]
     return {"rollouts": found, "next": found[-1]["id"] if len(rows) > limit else None}
 
 

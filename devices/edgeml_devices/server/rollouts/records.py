@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,23 +106,34 @@ async def set_reason(tx: Transaction, rollout: Rollout, reason: str) -> None:
 
 async def count(connection: AsyncConnection, rollout_id: str) -> dict[int | None, Counts]:
     """Count a rollout's devices by wave, in the database; ``None``: those in no wave."""
+    return (await count_all(connection, [rollout_id]))[rollout_id]
+
+
+async def count_all(
+    connection: AsyncConnection, rollout_ids: Collection[str]
+) -> dict[str, dict[int | None, Counts]]:
+    """Count each rollout's devices as :func:`count`, in one statement."""
     table = rollout_devices.c
     kind = case(
         (table.reason == "already_running", "already"),
         (table.reason.in_(SELFTEST_REASONS), "selftest"),
         else_="other",
     )
+    key = (table.rollout_id, table.wave, table.state, table.forgiven)
     statement = (
-        select(table.wave, table.state, table.forgiven, kind.label("kind"), func.count().label("number"))
-        .where(table.rollout_id == rollout_id)
-        .group_by(table.wave, table.state, table.forgiven, kind)
+        select(*key, kind.label("kind"), func.count().label("number"))
+        .where(table.rollout_id.in_(rollout_ids))
+        .group_by(*key, kind)
     )
-    found: dict[int | None, dict[str, int]] = {}
+    found: dict[str, dict[int | None, dict[str, int]]] = {one: {} for one in rollout_ids}
     for row in await connection.execute(statement):
-        numbers = found.setdefault(row.wave, {})
+        numbers = found[row.rollout_id].setdefault(row.wave, {})
         for name in _names(DeviceState(row.state), row.kind, forgiven=row.forgiven):
             numbers[name] = numbers.get(name, 0) + row.number
-    return {wave: Counts(**numbers) for wave, numbers in found.items()}
+    return {
+        rollout_id: {wave: Counts(**numbers) for wave, numbers in waves.items()}
+        for rollout_id, waves in found.items()
+    }
 
 
 def _names(state: DeviceState, kind: str, *, forgiven: bool) -> tuple[str, ...]:
