@@ -31,7 +31,7 @@ from edgeml_devices.server import (
     server_routes,
     token_routes,
 )
-from edgeml_devices.server.auth import RefusalLog, caller_address
+from edgeml_devices.server.auth import caller_address
 from edgeml_devices.server.blobs import BlobStore
 from edgeml_devices.server.database import Database
 from edgeml_devices.server.directory import Directory
@@ -41,6 +41,7 @@ from edgeml_devices.server.migrate import migrate
 from edgeml_devices.server.online_keys import OnlineKeys
 from edgeml_devices.server.pages import routes as page_routes
 from edgeml_devices.server.pruning import prune
+from edgeml_devices.server.refusal_log import RefusalLog
 from edgeml_devices.server.refusals import RefusalError, error_answer
 from edgeml_devices.server.reports import ReportQueue
 from edgeml_devices.server.repository import Repository

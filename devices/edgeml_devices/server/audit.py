@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 from sqlalchemy import insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeml_devices import audit_chain
 from edgeml_devices.server.tables import audit as table
-
-if TYPE_CHECKING:
-    from edgeml_devices.server.database import Transaction
+from edgeml_devices.server.transaction import Entry, Transaction
 
 _LOCK: Final = 0x65646765_61756469
 """PostgreSQL's advisory lock of the last row ("edgeaudi")."""
 _ACTOR, _ACTION, _OBJECT = 160, 64, 256
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One thing that happened."""
-
-    actor: str
-    """``admin:NAME``, ``device:ID``, ``server``, ``anonymous:ADDRESS``."""
-    action: str
-    object: str
-    detail: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

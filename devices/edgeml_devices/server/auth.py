@@ -1,7 +1,4 @@
-"""Who calls: bearer tokens of 256 random bits, kept as SHA-256, and roles that include those below.
-
-A refusal goes to the audit log; the same of the same caller once a minute, with its count.
-"""
+"""Who calls: bearer tokens of 256 random bits, kept as SHA-256, and roles that include those below."""
 
 from __future__ import annotations
 
@@ -17,11 +14,11 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import insert, select
 
 from edgeml_devices.server import audit
-from edgeml_devices.server.database import Database, Transaction
 from edgeml_devices.server.labels import check_name
 from edgeml_devices.server.refusals import RefusalError
 from edgeml_devices.server.services import Services, get_services
 from edgeml_devices.server.tables import tokens
+from edgeml_devices.server.transaction import Transaction
 
 Role = Literal["admin", "operator", "viewer", "device"]
 RANKS: Final = {"device": 0, "viewer": 1, "operator": 2, "admin": 3}
@@ -149,41 +146,3 @@ Admin = Annotated[Actor, Depends(require_role("admin"))]
 Operator = Annotated[Actor, Depends(require_role("operator"))]
 Viewer = Annotated[Actor, Depends(require_role("viewer"))]
 Device = Annotated[Actor, Depends(require_device)]
-
-
-class RefusalLog:
-    """Refusals on their way to the audit log, so few that a flood of them fills no disk."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._counts: dict[tuple[str, str], int] = {}
-        self._begun = time.monotonic()
-
-    async def note(self, actor: str, what: str, reason: str) -> None:
-        """Write the first of a minute; count the others of the same actor and reason."""
-        if time.monotonic() - self._begun > _MINUTE_S:
-            await self.flush()
-        key = (
-            actor if len(self._counts) < _CALLERS or (actor, reason) in self._counts else "anonymous:many",
-            reason,
-        )
-        self._counts[key] = self._counts.get(key, 0) + 1
-        if self._counts[key] == 1:
-            async with self._database.writing() as transaction:
-                await audit.record(transaction, key[0], "refused", what, {"reason": reason})
-
-    async def flush(self) -> None:
-        """Write the counts of the minute that ends."""
-        counts, self._counts, self._begun = self._counts, {}, time.monotonic()
-        again = [(actor, reason, count - 1) for (actor, reason), count in counts.items() if count > 1]
-        if again:
-            async with self._database.writing() as transaction:
-                for actor, reason, count in again:
-                    await audit.record(
-                        transaction, actor, "refused", "again", {"reason": reason, "count": count}
-                    )
-
-
-_MINUTE_S: Final = 60.0
-_CALLERS: Final = 200
-"""Different callers and reasons written a minute; the others are counted together."""

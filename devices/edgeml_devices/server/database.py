@@ -12,7 +12,6 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeVar
 
@@ -22,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from edgeml_devices.server import audit
 from edgeml_devices.server.settings import database_url
+from edgeml_devices.server.transaction import Transaction
 
 T = TypeVar("T")
 CHANNEL: Final = "edgeml_changed"
@@ -34,17 +34,6 @@ _CONNECTIONS: Final = 8
 """Of one process to PostgreSQL, at most; LISTEN takes one more."""
 
 Dialect = Literal["sqlite", "postgresql"]
-
-
-@dataclass(slots=True)
-class Transaction:
-    """One write: all of it, or nothing."""
-
-    connection: AsyncConnection
-    changed: set[str] = field(default_factory=set)
-    """Ids of devices whose desired state, token or being there changed."""
-    entries: list[audit.Entry] = field(default_factory=list)
-    """Rows for the audit log, appended last, so that its lock is held shortly and always taken last."""
 
 
 class Database:

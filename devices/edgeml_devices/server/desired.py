@@ -8,8 +8,9 @@ from typing import Any, Literal
 from sqlalchemy import and_, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from edgeml_devices.server.database import Transaction, pieces
+from edgeml_devices.server.database import pieces
 from edgeml_devices.server.tables import assignments, devices
+from edgeml_devices.server.transaction import Transaction
 
 
 async def assign(

@@ -25,11 +25,11 @@ from edgeml_devices.server.answers import (
     StatusAnswer,
 )
 from edgeml_devices.server.auth import Operator, Viewer
-from edgeml_devices.server.database import Transaction
 from edgeml_devices.server.labels import check_labels
 from edgeml_devices.server.refusals import RefusalError, not_found
 from edgeml_devices.server.services import ServicesOf
 from edgeml_devices.server.tables import assignments, devices, events, statuses
+from edgeml_devices.server.transaction import Transaction
 
 router = APIRouter(prefix="/v1/devices", tags=["devices"])
 Limit = Annotated[int, Query(ge=1, le=1000)]

@@ -15,7 +15,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from edgeml.errors import ServerError
-from edgeml_devices.server.database import Database, Transaction
+from edgeml_devices.server.database import Database
+from edgeml_devices.server.transaction import Transaction
 
 _LOCK: Final = 0x65646765_6D696772
 """PostgreSQL's advisory lock of the tables ("edgemigr")."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import parse_qs
 
 from pydantic import TypeAdapter
@@ -16,9 +16,7 @@ from edgeml_devices.messages import DesiredState
 from edgeml_devices.server import auth
 from edgeml_devices.server.directory import Known
 from edgeml_devices.server.refusals import RefusalError
-
-if TYPE_CHECKING:
-    from edgeml_devices.server.services import Services
+from edgeml_devices.server.services import Services
 
 _AGAIN_S: Final = (10, 30)
 """``Retry-After`` of those that are told to come back later: spread, so that they do not come at once."""

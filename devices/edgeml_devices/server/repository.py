@@ -20,12 +20,13 @@ from edgeml.errors import MessageError, TrustError
 from edgeml_devices.server import audit
 from edgeml_devices.server import metadata as md
 from edgeml_devices.server.blobs import BlobStore
-from edgeml_devices.server.database import Database, Transaction
+from edgeml_devices.server.database import Database
 from edgeml_devices.server.online_keys import OnlineKeys
 from edgeml_devices.server.refusals import RefusalError
 from edgeml_devices.server.tables import audit as audit_log
 from edgeml_devices.server.tables import releases
 from edgeml_devices.server.tables import signed_metadata as table
+from edgeml_devices.server.transaction import Transaction
 
 SNAPSHOT_LIFETIME: Final = timedelta(days=7)
 TIMESTAMP_LIFETIME: Final = timedelta(days=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,12 +13,10 @@ from edgeml_devices.server import releases
 from edgeml_devices.server.blobs import BlobStore
 from edgeml_devices.server.database import Database
 from edgeml_devices.server.directory import Directory
+from edgeml_devices.server.refusal_log import RefusalLog
 from edgeml_devices.server.reports import ReportQueue
 from edgeml_devices.server.repository import Repository
 from edgeml_devices.server.settings import ServerSettings
-
-if TYPE_CHECKING:
-    from edgeml_devices.server.auth import RefusalLog
 
 
 @dataclass(frozen=True, slots=True)

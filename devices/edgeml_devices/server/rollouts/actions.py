@@ -11,7 +11,7 @@ from sqlalchemy import insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeml_devices.server import audit, selectors
-from edgeml_devices.server.database import Transaction, pieces
+from edgeml_devices.server.database import pieces
 from edgeml_devices.server.refusals import RefusalError
 from edgeml_devices.server.rollouts import gates, members, records, stopping
 from edgeml_devices.server.rollouts.policy import (
@@ -24,6 +24,7 @@ from edgeml_devices.server.rollouts.policy import (
 from edgeml_devices.server.rollouts.records import Rollout
 from edgeml_devices.server.rollouts.tables import rollout_devices, rollout_failures, rollout_waves, rollouts
 from edgeml_devices.server.tables import devices, groups, releases
+from edgeml_devices.server.transaction import Transaction
 
 _RETRIED: Final = ("incompatible", "penalty_box", "silent")
 """Reasons of devices that were skipped and may be tried again."""

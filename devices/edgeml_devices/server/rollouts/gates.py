@@ -14,7 +14,6 @@ from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeml.histogram import Histogram
-from edgeml_devices.server.database import Transaction
 from edgeml_devices.server.rollouts.engine import Counts, GateState, Reading
 from edgeml_devices.server.rollouts.policy import DeviceState, Gates, Policy
 from edgeml_devices.server.rollouts.records import Rollout
@@ -25,6 +24,7 @@ from edgeml_devices.server.rollouts.tables import (
     rollouts,
 )
 from edgeml_devices.server.tables import devices, health
+from edgeml_devices.server.transaction import Transaction
 
 NEW: Final = "new"
 OLD: Final = "old"

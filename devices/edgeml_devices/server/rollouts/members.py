@@ -11,13 +11,14 @@ from sqlalchemy import CursorResult, and_, exists, func, insert, or_, select, te
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeml_devices.server import audit, selectors
-from edgeml_devices.server.database import Transaction, pieces
+from edgeml_devices.server.database import pieces
 from edgeml_devices.server.rollouts import gates
 from edgeml_devices.server.rollouts.engine import BATCH, wave_sizes
 from edgeml_devices.server.rollouts.policy import DeviceState, Policy
 from edgeml_devices.server.rollouts.records import Rollout
 from edgeml_devices.server.rollouts.tables import rollout_devices, rollout_waves, rollouts
 from edgeml_devices.server.tables import assignments, devices
+from edgeml_devices.server.transaction import Transaction
 
 _NAMED = 50
 """Devices named in one row of the audit log; the count is whole."""

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, Select, and_, func, insert, or_, select, update
 
 from edgeml_devices.server import audit
-from edgeml_devices.server.database import Transaction, pieces
+from edgeml_devices.server.database import pieces
 from edgeml_devices.server.rollouts.engine import (
     BATCH,
     Assigned,
@@ -22,6 +22,7 @@ from edgeml_devices.server.rollouts.policy import UNDER_WAY, DeviceState
 from edgeml_devices.server.rollouts.records import Rollout
 from edgeml_devices.server.rollouts.tables import rollout_devices, rollout_failures
 from edgeml_devices.server.tables import assignments, devices, events, statuses
+from edgeml_devices.server.transaction import Transaction
 
 _mine, _now, _said = rollout_devices.c, assignments.c, statuses.c
 

@@ -9,7 +9,6 @@ from typing import Any
 from sqlalchemy import RowMapping, case, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeml_devices.server.database import Transaction
 from edgeml_devices.server.rollouts.engine import SELFTEST_REASONS, Counts, WaveView
 from edgeml_devices.server.rollouts.policy import (
     ACTIVE,
@@ -21,6 +20,7 @@ from edgeml_devices.server.rollouts.policy import (
 )
 from edgeml_devices.server.rollouts.tables import rollout_devices, rollout_waves, rollouts
 from edgeml_devices.server.tables import statuses
+from edgeml_devices.server.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)

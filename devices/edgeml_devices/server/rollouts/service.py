@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeml.errors import EdgemlError
 from edgeml.manifest import Manifest
 from edgeml_devices.server import audit
-from edgeml_devices.server.database import Database, Transaction
+from edgeml_devices.server.database import Database
 from edgeml_devices.server.rollouts import gates, members, records, starting, stopping, windows
 from edgeml_devices.server.rollouts.engine import Action, Counts, RolloutView, Verdict, judge
 from edgeml_devices.server.rollouts.fit import Fit
@@ -28,6 +28,7 @@ from edgeml_devices.server.rollouts.policy import RolloutState
 from edgeml_devices.server.rollouts.records import Rollout
 from edgeml_devices.server.rollouts.tables import rollout_waves
 from edgeml_devices.server.tables import releases
+from edgeml_devices.server.transaction import Transaction
 
 ManifestOf = Callable[[AsyncConnection, str, int], Awaitable[Manifest]]
 """Gives the manifest of a model's release."""

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeml_devices.server import audit, desired
-from edgeml_devices.server.database import Transaction, pieces
+from edgeml_devices.server.database import pieces
 from edgeml_devices.server.rollouts import windows
 from edgeml_devices.server.rollouts.claims import Other, Skip, Take, There, Waiting, claim
 from edgeml_devices.server.rollouts.engine import (
@@ -42,6 +42,7 @@ from edgeml_devices.server.rollouts.policy import UNDER_WAY, DeviceState, Policy
 from edgeml_devices.server.rollouts.records import Rollout
 from edgeml_devices.server.rollouts.tables import rollout_devices, rollouts
 from edgeml_devices.server.tables import assignments, devices, events, statuses
+from edgeml_devices.server.transaction import Transaction
 
 _mine, _now, _said = rollout_devices.c, assignments.c, statuses.c
 _UNDER_WAY: Final = [state.value for state in UNDER_WAY]

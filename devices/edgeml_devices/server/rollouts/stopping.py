@@ -8,12 +8,12 @@ from typing import Any, Final
 from sqlalchemy import Row, func, select, update
 
 from edgeml_devices.server import desired
-from edgeml_devices.server.database import Transaction
 from edgeml_devices.server.rollouts.engine import ABORT_PATIENCE_S, BATCH, DeviceView, Settled, has_switched
 from edgeml_devices.server.rollouts.outcomes import is_ours, settle_devices, under_way, view_of, write
 from edgeml_devices.server.rollouts.policy import UNDER_WAY, DeviceState
 from edgeml_devices.server.rollouts.records import Rollout
 from edgeml_devices.server.rollouts.tables import rollout_devices
+from edgeml_devices.server.transaction import Transaction
 
 _mine = rollout_devices.c
 _FORMER: Final = ("release", "attempt", "hold", "on_abort", "rollout", "open_until")
