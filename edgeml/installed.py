@@ -29,8 +29,6 @@ PREVIOUS: Final = "previous"
 """The link to the release that ran before; renamed before ``current`` is."""
 FACTORY: Final = "factory"
 INSTALLED: Final = "installed.json"
-COMMITTED: Final = "committed"
-"""A file in the folder of a release that was kept after its probation."""
 _SIZE_LIMIT_BYTES: Final = 1024 * 1024
 _RELEASE: Final = re.compile(r"0|[1-9][0-9]{0,17}")
 
@@ -198,7 +196,7 @@ def open_installed(folder: Path) -> Bundle:
             f"{folder}: {MANIFEST} is not the one that was installed; install the release again"
         )
     bundle = read_folder(
-        folder, lambda manifest: _only(manifest, installation.variants), aside={INSTALLED, COMMITTED}
+        folder, lambda manifest: _only(manifest, installation.variants), aside={INSTALLED}
     )
     if (bundle.manifest.name, bundle.manifest.release) != (installation.model, installation.release):
         raise BundleError(f"{folder}: {INSTALLED} is of another release; install the release again")

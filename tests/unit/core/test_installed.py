@@ -59,8 +59,10 @@ def test_a_part_of_a_bundle_is_a_bundle_of_the_variants_that_are_there(installed
     opened = open_installed(folder)
     assert [variant.name for variant in opened.manifest.variants] == ["onnxruntime-float32"]
     opened.verify()
-    (folder / "committed").touch()  # an installer's mark
     assert open_release(folder).manifest == opened.manifest
+    (folder / "committed").touch()
+    with pytest.raises(BundleError, match="committed"):
+        open_release(folder)
 
 
 def test_it_is_loaded_by_its_path_as_by_its_name(
