@@ -49,6 +49,11 @@ def open_console() -> Console:
     return console if console.is_terminal else Console(width=PIPED_COLUMNS, highlight=False)
 
 
+def printable(text: str) -> str:
+    """Replace control characters: what another machine says must not write to the terminal."""
+    return "".join(sign if sign.isprintable() else "�" for sign in text)
+
+
 def fitting(columns: Sequence[Column], width: int) -> tuple[Column, ...]:
     """Give the columns that fit: long names are cut first, then the least important columns leave."""
     kept = _shortened(columns, width, LONG_NAME)

@@ -54,7 +54,7 @@ def print_device(shown: dict[str, Any]) -> None:
     import click
     from rich.text import Text
 
-    from edgeml.terminal import Column, open_console, print_table
+    from edgeml.terminal import Column, open_console, print_table, printable
 
     console = open_console()
     who = (
@@ -75,7 +75,7 @@ def print_device(shown: dict[str, Any]) -> None:
         print_table(console, columns)
         for name, one in models.items():
             if one.get("detail"):
-                console.print(Text(f"{name}: {one['detail']}"), soft_wrap=True)
+                console.print(Text(f"{name}: {printable(one['detail'])}"), soft_wrap=True)
     for event in shown["events"]:
         at = datetime.fromtimestamp(event["at"], UTC).strftime("%Y-%m-%d %H:%M:%S")
         reason = f" {event['reason']}" if event.get("reason") else ""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeml.commands.json_output import json_option, print_json
+from edgeml.terminal import printable
 
 if TYPE_CHECKING:
     from edgeml_devices.install.provision import Join
@@ -76,7 +77,7 @@ def provision(
 
     wheels = () if wheels_folder is None else read_wheels(wheels_folder)
     with plugins.transport(url) as transport:
-        provisioner = Provisioner(transport, lambda text: click.echo(f"{url}  {text}", err=True))
+        provisioner = Provisioner(transport, lambda text: click.echo(f"{url}  {printable(text)}", err=True))
         board = provisioner.look(prefix, home)
         done = provisioner.provision(board, wheels, index_free=index_free, join=join)
     if as_json:
@@ -84,9 +85,10 @@ def provision(
 
         print_json({"url": url} | asdict(done))
         return
-    click.echo(f"{url}  edgeml {done.version} in {done.prefix}/bin")
+    click.echo(printable(f"{url}  edgeml {done.version} in {done.prefix}/bin"))
     if done.agent == "enrolled":
-        click.echo(f"Start the agent there: EDGEML_HOME={board.home} {done.prefix}/bin/edgeml agent run")
+        start = f"EDGEML_HOME={board.home} {done.prefix}/bin/edgeml agent run"
+        click.echo(f"Start the agent there: {printable(start)}")
 
 
 def _join(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from edgeml.figures import readable_size, shorten
-from edgeml.terminal import Column, open_console, print_table
+from edgeml.terminal import Column, open_console, print_table, printable
 from edgeml_devices.install.device import InstalledOnDevice
 from edgeml_devices.install.words import Outcome, Standing
 from edgeml_devices.messages import Result
@@ -78,7 +78,7 @@ def as_table(standings: Mapping[str, Standing]) -> Table:
             readable_size(one.sent_bytes) if one.whole_bytes else "",
             readable_size(one.whole_bytes) if one.whole_bytes else "",
             "" if rate is None else f"{readable_size(int(rate))}/s",
-            Text(shorten(one.doing, _LONGEST_DETAIL), "dim"),
+            Text(shorten(printable(one.doing), _LONGEST_DETAIL), "dim"),
         )
     return table
 
@@ -93,7 +93,7 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
             Column("result", [_RESULT_WORDS[one.result] for one in outcomes], is_word=True),
             Column("runs", [_number(one.running) for one in outcomes]),
             Column("before", [_number(one.previous) for one in outcomes], leaves=2),
-            Column("variant", [one.variant or "–" for one in outcomes], is_word=True, leaves=1),
+            Column("variant", [printable(one.variant or "–") for one in outcomes], is_word=True, leaves=1),
             Column("tested by", [one.verified for one in outcomes], is_word=True, leaves=3),
             Column("sent", [readable_size(one.sent_bytes) for one in outcomes], leaves=4),
             Column("time", [f"{one.duration_s:.1f} s" for one in outcomes], leaves=5),
@@ -110,7 +110,7 @@ def _print_details(console: Console, outcomes: Sequence[Outcome]) -> None:
         if one.result is Result.SUCCESSFUL and not one.detail:
             continue
         reason = "" if one.reason is None else f"{one.reason.value}: "
-        console.print(Text(f"{one.url}  {reason}{one.detail}"), soft_wrap=True)
+        console.print(Text(f"{one.url}  {reason}{printable(one.detail)}"), soft_wrap=True)
 
 
 def print_installed(found: Mapping[str, Sequence[InstalledOnDevice] | str]) -> None:
@@ -124,18 +124,21 @@ def print_installed(found: Mapping[str, Sequence[InstalledOnDevice] | str]) -> N
             console,
             [
                 Column("device", [url for url, _ in rows], is_name=True),
-                Column("model", [one.name for _, one in rows], is_name=True),
+                Column("model", [printable(one.name) for _, one in rows], is_name=True),
                 Column("runs", [_number(one.running) for _, one in rows]),
                 Column("before", [_number(one.previous) for _, one in rows]),
                 Column(
-                    "variant", [", ".join(one.variants) or "–" for _, one in rows], is_word=True, leaves=1
+                    "variant",
+                    [printable(", ".join(one.variants) or "–") for _, one in rows],
+                    is_word=True,
+                    leaves=1,
                 ),
                 Column("last deploy", [_last(one) for _, one in rows], is_word=True, leaves=2),
             ],
         )
     for url, models in found.items():
         if isinstance(models, str):
-            console.print(Text(f"{url}  {models}", "red"), soft_wrap=True)
+            console.print(Text(f"{url}  {printable(models)}", "red"), soft_wrap=True)
         elif not models:
             console.print(Text(f"{url}  no model is installed"), soft_wrap=True)
 
@@ -146,7 +149,7 @@ def _last(one: InstalledOnDevice) -> str:
     if one.release is None:
         return "–"
     reason = f" ({one.reason})" if one.reason else ""
-    return f"{one.release}: {one.state.value}{reason}"
+    return printable(f"{one.release}: {one.state.value}{reason}")
 
 
 def _number(release: int | None) -> str:

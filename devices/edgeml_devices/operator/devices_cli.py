@@ -12,9 +12,10 @@ import click
 from edgeml.commands.json_output import json_option, print_json
 from edgeml.errors import UsageError
 from edgeml.figures import readable_size
+from edgeml.terminal import printable
 from edgeml_devices.connection import Connection, server_options
 from edgeml_devices.lazy_group import LazyGroup
-from edgeml_devices.operator.shown import NOTHING, ago, moment, printable, show_labels
+from edgeml_devices.operator.shown import NOTHING, ago, moment, show_labels
 from edgeml_devices.typed_options import read_labels
 
 _DEVICE = click.argument("device", metavar="DEVICE")

@@ -10,9 +10,10 @@ import click
 
 from edgeml.commands.json_output import json_option, print_json
 from edgeml.figures import readable_size
+from edgeml.terminal import printable
 from edgeml_devices.connection import Connection, server_options
 from edgeml_devices.lazy_group import LazyGroup
-from edgeml_devices.operator.shown import ago, moment, printable
+from edgeml_devices.operator.shown import ago, moment
 
 _MODEL = click.argument("model")
 _RELEASE = click.argument("release", type=click.IntRange(0))

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgeml.figures import readable_size
-from edgeml.terminal import Column, open_console, print_table
-from edgeml_devices.operator.shown import NOTHING, ago, moment, printable
+from edgeml.terminal import Column, open_console, print_table, printable
+from edgeml_devices.operator.shown import NOTHING, ago, moment
 
 Document = Mapping[str, Any]
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from edgeml.terminal import open_console
+from edgeml.terminal import open_console, printable
 from edgeml_devices.operator.rollout_tables import (
     Document,
     describe_counts,
     describe_gate,
     summary,
 )
-from edgeml_devices.operator.shown import ago, printable
+from edgeml_devices.operator.shown import ago
 
 if TYPE_CHECKING:
     from rich.console import Group

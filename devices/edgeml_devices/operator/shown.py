@@ -1,10 +1,12 @@
-"""What several commands show alike: labels, points in time, and words from a device, made harmless."""
+"""What several commands show alike: labels and points in time."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
 from typing import Final
+
+from edgeml.terminal import printable
 
 NOTHING: Final = "–"
 _UNITS: Final = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
@@ -33,8 +35,3 @@ def moment(at: float | None) -> str:
 def show_labels(labels: Mapping[str, str]) -> str:
     """Render labels as a selector would have them."""
     return printable(",".join(f"{key}={value}" for key, value in sorted(labels.items())))
-
-
-def printable(text: str) -> str:
-    """Replace control characters: what a device sends must not write to the terminal."""
-    return "".join(sign if sign.isprintable() else "�" for sign in text)

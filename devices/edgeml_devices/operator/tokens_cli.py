@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from edgeml.commands.json_output import json_option, print_json
+from edgeml.terminal import printable
 from edgeml_devices.connection import Connection, server_options
 from edgeml_devices.lazy_group import LazyGroup
-from edgeml_devices.operator.shown import ago, printable, show_labels, span
+from edgeml_devices.operator.shown import ago, show_labels, span
 
 
 @click.group(cls=LazyGroup, lazy={"join": "edgeml_devices.repository.join_cli:join"})

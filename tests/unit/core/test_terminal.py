@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from edgeml.figures import milliseconds, readable_size, shorten, shorten_glued
-from edgeml.terminal import Column, fitting, print_table
+from edgeml.terminal import Column, fitting, print_table, printable
 
 COLUMNS = (
     Column("layer", ["MobileNetV2/expanded_conv_17/project/Conv2D1_prequant", "Relu"], is_name=True),
@@ -66,3 +66,7 @@ def test_only_names_that_are_glued_together_are_cut_in_a_text():
     cut = shorten_glued(f"{path}: not: {glued}, and more; look")
     assert cut.startswith(f"{path}: not: functional_1/co…")
     assert cut.endswith("conv2d_8/BiasAdd, and more; look")
+
+
+def test_another_machine_cannot_write_to_the_terminal():
+    assert printable("a\x1b[31mb\r\n") == "a�[31mb��"

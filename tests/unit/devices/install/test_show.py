@@ -64,3 +64,15 @@ def test_what_is_installed_is_a_table_and_what_cannot_be_reached_a_line(capsys: 
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["a", "kws", "2", "1", "litert-int8_static", "3:", "FAILED", "(parity)"]
     assert lines[2:] == ["b  no model is installed", "c  no route"]
+
+
+def test_what_a_device_says_cannot_write_to_the_terminal(capsys: pytest.CaptureFixture[str]):
+    said = "a\x1b[2Jb\r"
+    print_outcomes([Outcome("a", Result.FAILED_NO_STATE_CHANGE, Reason.BUSY, said, variant=said)])
+    print_installed({"a": (InstalledOnDevice(said, 2, 1, (said,), "aa", State.FAILED, 3, 2, 1, "", said),)})
+    print_installed({"a": said})
+    console = Console(file=io.StringIO(), width=100)
+    console.print(as_table({"a": Standing(State.FETCHING, said)}))
+    shown = capsys.readouterr().out + console.file.getvalue()
+    assert shown.count("a�[2Jb�") == 7
+    assert not {"\x1b", "\r"} & set(shown)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from edgeml_devices.operator.shown import ago, printable, show_labels
+from edgeml_devices.operator.shown import ago, show_labels
 from edgeml_devices.typed_options import read_labels, span_s
 
 from edgeml.errors import UsageError
@@ -55,7 +55,3 @@ def test_labels_are_read_and_shown():
 def test_what_is_no_label(text):
     with pytest.raises(UsageError, match="is no label"):
         read_labels([text])
-
-
-def test_a_device_cannot_write_to_the_terminal():
-    assert printable("a\x1b[31mb\r\n") == "a�[31mb��"
