@@ -10,12 +10,13 @@ from typing import Any
 import click
 
 from edgeml.commands.json_output import json_option, print_json
+from edgeml.terminal import printable
 from edgeml_devices.connection import Connection, server_options
 from edgeml_devices.lazy_group import LazyGroup
-from edgeml_devices.operator.shown import moment, printable
+from edgeml_devices.operator.shown import moment
 
 
-@click.group(cls=LazyGroup, lazy={"verify": "edgeml_devices.repository.audit_cli:verify"})
+@click.group(cls=LazyGroup, lazy={"verify": "edgeml_devices.repository.audit_verify_cli:verify"})
 def audit() -> None:
     """Read the log of who did what, and check that nobody changed it.
 

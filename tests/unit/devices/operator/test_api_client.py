@@ -280,8 +280,7 @@ def test_the_commands_import_neither_client_nor_cryptography():
             f"edgeml_devices.operator.{name}_cli"
             for name in ("audit", "devices", "groups", "releases", "tokens")
         ),
-        "edgeml_devices.repository.cli",
-        "edgeml_devices.repository.publish_cli",
+        *(f"edgeml_devices.repository.{name}_cli" for name in ("keys", "publish", "repo")),
     ]
     heavy = ["urllib3", "tuf", "cryptography", "securesystemslib", "numpy", "rich.console", "http.client"]
     code = f"import sys, {', '.join(modules)}; print([name for name in {heavy} if name in sys.modules])"
