@@ -16,6 +16,8 @@ from edgeml_devices.messages import Health, Reason
 
 SEEN_WITHIN_S: Final = 600.0
 """A process that reported a model so lately is expected to report the next release, too."""
+IN_USE_WITHIN_S: Final = 60.0
+"""A process that reported a release so lately may still use its files."""
 _EARLY_ERRORS: Final = 10
 """So many errors, at a rate above the limit, end a probation before its time."""
 _PROCESSES_LIMIT: Final = 1000
@@ -31,6 +33,8 @@ class Sum:
     errors: int = 0
     latency: Histogram = field(default_factory=Histogram)
     processes: set[str] = field(default_factory=set)
+    at_work: set[str] = field(default_factory=set)
+    """Of these more is to come: they did not say that they are done."""
     last_beat: float | None = None
     """By the monotonic clock."""
     load_failed: str | None = None
@@ -85,19 +89,22 @@ class Beats:
         if watched is not None:
             _add(watched, beat, base, now)
 
-    def seen(self, model: str, within_s: float = SEEN_WITHIN_S) -> bool:
-        """Say whether a process reported a model lately, whichever release."""
-        with self._lock:
-            since = self._monotonic() - within_s
-            return any(key[0] == model and one.at >= since for key, one in self._processes.items())
+    def seen(self, model: str) -> bool:
+        """Say whether a process reported a model lately, whichever release, and is not done with it."""
+        return any(self._at_work(model, SEEN_WITHIN_S))
 
-    def releases(self, model: str, within_s: float = 60.0) -> frozenset[int]:
+    def releases(self, model: str) -> frozenset[int]:
         """Give the releases that processes ran a moment ago: their files must stay."""
+        return frozenset(self._at_work(model, IN_USE_WITHIN_S))
+
+    def _at_work(self, model: str, within_s: float) -> list[int]:
         with self._lock:
             since = self._monotonic() - within_s
-            return frozenset(
-                key[2] for key, one in self._processes.items() if key[0] == model and one.at >= since
-            )
+            return [
+                release
+                for (name, _, release), one in self._processes.items()
+                if name == model and one.at >= since and one.beat.state != "closed"
+            ]
 
     def deferred_s(self, model: str) -> float:
         """Give how long a process wants no switch to begin."""
@@ -148,6 +155,7 @@ class Beats:
 
 def _add(total: Sum, beat: HealthBeat, base: HealthBeat | None, now: float) -> None:
     total.processes.add(beat.process)
+    (total.at_work.discard if beat.state == "closed" else total.at_work.add)(beat.process)
     total.last_beat = now
     total.variant = beat.variant
     if beat.detail:
@@ -188,7 +196,7 @@ class Probation:
         if total.errors >= _EARLY_ERRORS:
             self._require_error_rate(total)
         silent_s = None if total.last_beat is None else now - total.last_beat
-        if self.policy.heartbeat != "none" and silent_s is not None:
+        if self.policy.heartbeat != "none" and silent_s is not None and total.at_work:
             self._require_beat(silent_s)
 
     def require_passed(self, total: Sum, now: float) -> None:

@@ -98,6 +98,32 @@ def test_who_reported_lately_is_expected_to_go_on(beats: Beats, clock: Clock) ->
     assert not beats.seen("kws")
 
 
+def test_who_is_done_with_a_model_is_expected_no_more_and_needs_no_files(beats: Beats) -> None:
+    beats.take(beat(1))
+    beats.take(beat(2, release=2))
+    beats.take(beat(3, state="closed"))
+    assert beats.seen("kws")
+    assert beats.releases("kws") == {2}
+    beats.take(beat(4, release=2, state="closed"))
+    assert not beats.seen("kws")
+    assert beats.releases("kws") == frozenset()
+
+
+def test_a_script_that_ended_is_not_silent_but_one_that_was_killed_is(beats: Beats, clock: Clock) -> None:
+    watched, judge = beats.watch("kws", 2), Probation(HealthPolicy(heartbeat="required"), True, clock.now)
+    beats.take(beat(1, 5, release=2))
+    beats.take(beat(2, 9, release=2, state="closed"))
+    clock.now += 60
+    judge.require_passed(watched, clock.now)
+    assert watched.calls == 9
+    beats.take(beat(1, 1, release=2, process="killed"))
+    beats.take(beat(1, 1, release=2, process="script"))
+    beats.take(beat(2, 1, release=2, process="script", state="closed"))
+    clock.now += 31
+    with pytest.raises(StepFailedError, match="silent for 31 s"):
+        judge.require_sound(watched, clock.now)
+
+
 def test_a_switch_is_deferred_as_long_as_a_process_asks(beats: Beats, clock: Clock) -> None:
     beats.take(beat(defer_s=20.0))
     clock.now += 5
@@ -126,7 +152,7 @@ def judged(policy: HealthPolicy, found: Sum, *, expects: bool = False, now: floa
     return None
 
 
-FINE = Sum(calls=100, errors=1, latency=Histogram.of([5.0] * 99), last_beat=59.0)
+FINE = Sum(calls=100, errors=1, latency=Histogram.of([5.0] * 99), at_work={"p"}, last_beat=59.0)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +165,8 @@ FINE = Sum(calls=100, errors=1, latency=Histogram.of([5.0] * 99), last_beat=59.0
         ({"heartbeat": "required"}, Sum(), False, Reason.HEARTBEAT),
         ({"min_calls": 101}, FINE, True, Reason.HEARTBEAT),
         ({}, replace(FINE, last_beat=20.0), True, Reason.HEARTBEAT),
+        ({}, replace(FINE, last_beat=20.0, at_work=set()), True, None),
+        ({"heartbeat": "required"}, replace(FINE, last_beat=20.0, at_work=set()), False, None),
         ({"heartbeat": "none"}, replace(FINE, last_beat=20.0), True, None),
         ({}, replace(FINE, errors=6), True, Reason.ERROR_RATE),
         ({"max_error_rate": 0.06}, replace(FINE, errors=6), True, None),
