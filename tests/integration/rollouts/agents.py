@@ -32,6 +32,8 @@ class HttpDevice:
     client: httpx2.AsyncClient
     outcome: Outcome = always_works
     chance: random.Random = field(default_factory=random.Random)
+    takes_s: float = 0.0
+    """At most, for one release."""
     id: str = ""
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     running: int | None = 1
@@ -101,6 +103,7 @@ class HttpDevice:
             self._status = base | {"state": State.SELFTEST, "ready": True}
             await self.report()
             return
+        await asyncio.sleep(self.chance.uniform(0, self.takes_s))
         result = self.outcome(self.name, release, attempt)
         if result is Result.SUCCESSFUL:
             self.running = release

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeml_devices.messages import Result, State
-from edgeml_devices.server import desired
 from edgeml_devices.server.database import Database
+from edgeml_devices.server.fleet import desired
 from edgeml_devices.server.rollouts import actions
 from edgeml_devices.server.rollouts.policy import read_policy
 from edgeml_devices.server.rollouts.service import Ticker
