@@ -19,6 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 import urllib3
 from urllib3.exceptions import HTTPError, LocationParseError, MaxRetryError, SSLError
 from urllib3.util import Retry, Timeout, make_headers
+from urllib3.util.ssl_ import create_urllib3_context
 
 import edgeml
 from edgeml.errors import ServerError, UsageError
@@ -415,6 +416,10 @@ def open_pool(scheme: str, host: str, ca_file: Path | None) -> urllib3.PoolManag
     options: dict[str, Any] = {"cert_reqs": "CERT_REQUIRED", "maxsize": 4}
     if ca_file is not None:
         options["ca_certs"] = str(ca_file)
+    elif scheme == "https":
+        # one for all connections: the system's authorities are 2 MB
+        context = options["ssl_context"] = create_urllib3_context()
+        context.load_default_certs()
     proxy = getproxies().get(scheme)
     if not proxy or proxy_bypass(host):
         return urllib3.PoolManager(**options)

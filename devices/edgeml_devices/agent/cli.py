@@ -88,7 +88,10 @@ def run(verbose: bool) -> None:
       edgeml agent run --verbose
     """  # noqa: D301 - as above
     import logging
+    import sys
 
+    # 9 MB that stay: python-tuf would load it where it is, and checks ed25519 without it where it is not
+    sys.modules.setdefault("cryptography", None)  # type: ignore[arg-type]
     from edgeml_devices.agent.config import read_config
     from edgeml_devices.agent.identity import read_identity
     from edgeml_devices.agent.service import Service, run_service
