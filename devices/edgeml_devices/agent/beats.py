@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import select
+import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
 from edgeml.errors import MessageError
-from edgeml.health import HealthBeat, HealthPolicy, beat_from_bytes
+from edgeml.health import BEAT_LIMIT_BYTES, HealthBeat, HealthPolicy, beat_from_bytes
 from edgeml.histogram import Histogram
 from edgeml_devices.agent.failures import StepFailedError
 from edgeml_devices.messages import Health, Reason
@@ -151,6 +154,15 @@ class Beats:
         """Give the models that have an open window."""
         with self._lock:
             return frozenset(key[0] for key in self._windows)
+
+
+def receive(receiver: socket.socket, beats: Beats, wait_s: float) -> None:
+    """Wait for a datagram, and hand it over if one comes."""
+    ready, _, _ = select.select([receiver], [], [], wait_s)
+    if ready:
+        with suppress(OSError):
+            # a byte more than may be: what is cut off is refused
+            beats.take(receiver.recv(BEAT_LIMIT_BYTES + 1))
 
 
 def _add(total: Sum, beat: HealthBeat, base: HealthBeat | None, now: float) -> None:

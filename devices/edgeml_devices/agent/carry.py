@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import select
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 from edgeml import health
 from edgeml.bundle import open_bundle
 from edgeml.errors import UsageError
+from edgeml_devices.agent.beats import receive
 from edgeml_devices.agent.config import AgentConfig
 from edgeml_devices.agent.deployment import Deployment, Tools, Wish
 from edgeml_devices.agent.desired import Carried, Desired, carried_in
@@ -24,8 +23,6 @@ from edgeml_devices.agent.service import make_tools, next_attempt
 from edgeml_devices.agent.sources import FolderSource
 from edgeml_devices.agent.trust import Trust
 from edgeml_devices.messages import Assignment
-
-_DATAGRAM_BYTES: Final = 64 * 1024
 
 
 def signed_release(trust: Trust, folder: Path) -> tuple[Origin, Carried]:
@@ -102,9 +99,7 @@ def _listening(home: Home, tools: Tools) -> Iterator[Tools]:
 
     def listen() -> None:
         while not ended.is_set():
-            ready, _, _ = select.select([receiver], [], [], 0.2)
-            if ready:
-                tools.beats.take(receiver.recv(_DATAGRAM_BYTES))
+            receive(receiver, tools.beats, 0.2)
 
     with health.listen(home.path) as receiver:
         thread = threading.Thread(target=listen, daemon=True)

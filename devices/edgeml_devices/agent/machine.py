@@ -122,13 +122,11 @@ def after_failure(deployment: Deployment, error: StepFailedError) -> Step | None
 def _within_limits(deployment: Deployment, step: Step) -> Step:
     """Turn a step beyond the limit into the attempt's end."""
     steps = deployment.record.steps
-    if step.state in _UNCOUNTED or steps < MAX_STEPS or step.changes.get("steps"):
-        return step
-    state = deployment.record.state
-    if step.state is State.ROLLING_BACK:
+    is_end = step.state in _UNCOUNTED or step.state is State.ROLLING_BACK
+    if is_end or steps < MAX_STEPS or step.changes.get("steps"):
         return step
     error = StepFailedError(Reason.TOO_MANY_STEPS, f"{steps} steps without an end")
-    return after_failure(deployment, error) if state not in {State.IDLE, State.QUARANTINED} else step  # type: ignore[return-value]
+    return after_failure(deployment, error) or step
 
 
 # --- after a start

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import select
 import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,7 +18,7 @@ from edgeml.health import HealthPolicy
 from edgeml.installed import InstalledModel
 from edgeml.selftest import SelftestResult, run_selftest
 from edgeml.targets import host
-from edgeml_devices.agent.beats import Beats
+from edgeml_devices.agent.beats import Beats, receive
 from edgeml_devices.agent.blobs import BlobStore
 from edgeml_devices.agent.client import ServerClient, ServerSource
 from edgeml_devices.agent.config import AgentConfig
@@ -53,7 +51,6 @@ _REPORT_EVERY_S: Final = 3600.0
 _COALESCE_S: Final = 0.1
 _LOOK_EVERY_S: Final = 1.0
 _STOP_S: Final = 5.0
-_DATAGRAM_BYTES: Final = 64 * 1024
 
 
 def make_tools(
@@ -261,10 +258,7 @@ class Service:
     def _listen(self, receiver: socket.socket) -> None:
         began: dict[str, float] = {}
         while not self._stop.is_set():
-            ready, _, _ = select.select([receiver], [], [], _LOOK_EVERY_S)
-            if ready:
-                with suppress(OSError):
-                    self._tools.beats.take(receiver.recv(_DATAGRAM_BYTES))
+            receive(receiver, self._tools.beats, _LOOK_EVERY_S)
             now = time.monotonic()
             for name in self._tools.beats.models():
                 since = began.setdefault(name, now)
