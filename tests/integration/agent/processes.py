@@ -27,6 +27,7 @@ class Device:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "edgeml", "agent", *arguments],
             env=self.environment(),
+            cwd=self.home.parent,
             capture_output=True,
             text=True,
             timeout=120,
@@ -54,6 +55,7 @@ class Device:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "edgeml", "agent", "run", "--verbose"],
                 env=self.environment(),
+                cwd=self.home.parent,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
