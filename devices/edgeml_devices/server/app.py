@@ -19,36 +19,36 @@ from starlette.types import Receive, Scope, Send
 
 import edgeml
 from edgeml.errors import EdgemlError, GateError, MessageError, TrustError, UsageError
-from edgeml_devices.server import (
-    agent_routes,
-    audit_routes,
-    blob_routes,
-    device_routes,
-    group_routes,
-    polls,
-    release_routes,
-    repository_routes,
-    server_routes,
-    token_routes,
-)
 from edgeml_devices.server.auth import caller_address
 from edgeml_devices.server.blobs import BlobStore
 from edgeml_devices.server.database import Database
-from edgeml_devices.server.directory import Directory
-from edgeml_devices.server.documents import add_schemas
+from edgeml_devices.server.fleet.directory import Directory
+from edgeml_devices.server.fleet.reports import ReportQueue
 from edgeml_devices.server.guard import check_scope, guarded
 from edgeml_devices.server.migrate import migrate
-from edgeml_devices.server.online_keys import OnlineKeys
 from edgeml_devices.server.pages import routes as page_routes
 from edgeml_devices.server.pruning import prune
 from edgeml_devices.server.refusal_log import RefusalLog
 from edgeml_devices.server.refusals import RefusalError, error_answer
-from edgeml_devices.server.reports import ReportQueue
-from edgeml_devices.server.repository import Repository
 from edgeml_devices.server.rollouts import routes as rollout_routes
 from edgeml_devices.server.rollouts.service import run_ticks
+from edgeml_devices.server.routes import (
+    agent,
+    audit,
+    blob,
+    device,
+    group,
+    polls,
+    release,
+    repository,
+    server,
+    token,
+)
+from edgeml_devices.server.routes.documents import add_schemas
 from edgeml_devices.server.services import Services
 from edgeml_devices.server.settings import ServerSettings
+from edgeml_devices.server.signed.online_keys import OnlineKeys
+from edgeml_devices.server.signed.repository import Repository
 
 _LOG = logging.getLogger(__name__)
 _FLUSH_S: Final = 5.0
@@ -222,16 +222,16 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
 
 
 _ROUTERS: Final = (
-    agent_routes.router,
-    device_routes.router,
-    group_routes.router,
-    release_routes.router,
+    agent.router,
+    device.router,
+    group.router,
+    release.router,
     rollout_routes.router,
-    repository_routes.router,
-    blob_routes.router,
-    token_routes.router,
-    audit_routes.router,
-    server_routes.router,
+    repository.router,
+    blob.router,
+    token.router,
+    audit.router,
+    server.router,
     page_routes.router,
 )
 _ABUSE: Final = (408, 413)

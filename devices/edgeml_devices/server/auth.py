@@ -14,7 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import insert, select
 
 from edgeml_devices.server import audit
-from edgeml_devices.server.labels import check_name
+from edgeml_devices.server.fleet.labels import check_name
 from edgeml_devices.server.refusals import RefusalError
 from edgeml_devices.server.services import Services, get_services
 from edgeml_devices.server.tables import tokens

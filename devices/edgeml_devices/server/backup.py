@@ -32,10 +32,10 @@ from edgeml_devices.server import audit, tables
 from edgeml_devices.server.blobs import HASH, BlobStore
 from edgeml_devices.server.database import Database, pieces
 from edgeml_devices.server.migrate import migrate_within
-from edgeml_devices.server.online_keys import OnlineKeys
-from edgeml_devices.server.repository import Repository
 from edgeml_devices.server.rollouts import tables as _rollouts  # noqa: F401 - on METADATA, too
 from edgeml_devices.server.settings import ServerSettings
+from edgeml_devices.server.signed.online_keys import OnlineKeys
+from edgeml_devices.server.signed.repository import Repository
 from edgeml_devices.server.tables import METADATA
 from edgeml_devices.server.transaction import Transaction
 

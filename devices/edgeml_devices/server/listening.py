@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from edgeml_devices.server.database import CHANNEL, Database
-from edgeml_devices.server.directory import Directory
+from edgeml_devices.server.fleet.directory import Directory
 
 _LOG = logging.getLogger(__name__)
 _CHECK_S: Final = 5.0

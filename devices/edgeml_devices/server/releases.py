@@ -20,7 +20,7 @@ from edgeml_devices.server.refusals import RefusalError, not_found
 from edgeml_devices.server.tables import releases as table
 
 if TYPE_CHECKING:
-    from edgeml_devices.server.repository import Repository
+    from edgeml_devices.server.signed.repository import Repository
 
 
 async def find(connection: AsyncConnection, model: str, release: int) -> RowMapping:

@@ -12,11 +12,11 @@ from edgeml.manifest import Manifest
 from edgeml_devices.server import releases
 from edgeml_devices.server.blobs import BlobStore
 from edgeml_devices.server.database import Database
-from edgeml_devices.server.directory import Directory
+from edgeml_devices.server.fleet.directory import Directory
+from edgeml_devices.server.fleet.reports import ReportQueue
 from edgeml_devices.server.refusal_log import RefusalLog
-from edgeml_devices.server.reports import ReportQueue
-from edgeml_devices.server.repository import Repository
 from edgeml_devices.server.settings import ServerSettings
+from edgeml_devices.server.signed.repository import Repository
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from edgeml_devices import audit_chain
-from edgeml_devices.server import audit, desired, tables
+from edgeml_devices.server import audit, tables
 from edgeml_devices.server.database import Database
+from edgeml_devices.server.fleet import desired
 from edgeml_devices.server.migrate import migrate
 from edgeml_devices.server.rollouts import tables as rollout_tables
 from sqlalchemy import Connection, delete, insert, select, update

@@ -7,9 +7,9 @@ import time
 
 import httpx2
 import pytest
-from edgeml_devices.server import desired
 from edgeml_devices.server.app import create_app
 from edgeml_devices.server.database import Database
+from edgeml_devices.server.fleet import desired
 from edgeml_devices.server.settings import ServerSettings
 from sqlalchemy import text
 

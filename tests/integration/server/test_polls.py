@@ -6,8 +6,9 @@ import asyncio
 import time
 
 import pytest
-from edgeml_devices.server import desired, tables
+from edgeml_devices.server import tables
 from edgeml_devices.server.app import create_app
+from edgeml_devices.server.fleet import desired
 from edgeml_devices.server.settings import Limits, ServerSettings
 from sqlalchemy import insert
 

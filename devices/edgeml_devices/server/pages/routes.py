@@ -88,8 +88,6 @@ async def show_device(services: ServicesOf, actor: Viewer, device: str, before: 
     now = time.time()
     async with services.database.reading() as connection:
         view = await device_view(connection, device, before, now)
-    if view is None:
-        raise not_found("device", device)
     return page("device.html", here="devices", now=now, actor=actor, view=view, before=before)
 
 

@@ -10,8 +10,10 @@ from typing import Any, Final, Protocol
 from sqlalchemy import insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeml_devices.server import audit, selectors
+from edgeml_devices.server import audit
 from edgeml_devices.server.database import pieces
+from edgeml_devices.server.fleet import selectors
+from edgeml_devices.server.fleet.finding import find_device
 from edgeml_devices.server.refusals import RefusalError
 from edgeml_devices.server.rollouts import gates, members, records, stopping
 from edgeml_devices.server.rollouts.policy import (
@@ -211,16 +213,13 @@ async def retry(tx: Transaction, actor: Who, rollout_id: str, device_ids: Collec
 
 async def pardon(tx: Transaction, actor: Who, device: str) -> str:
     """Let a device out of the penalty box, and forget its failures; give its id."""
-    statement = select(devices.c.id).where(or_(devices.c.id == device, devices.c.name == device))
-    device_id = (await tx.connection.execute(statement)).scalar()
-    if device_id is None:
-        raise RefusalError(404, f"no device {device!r}; edgeml devices list")
+    device_id: str = (await find_device(tx.connection, device))["id"]
     await tx.connection.execute(update(devices).where(devices.c.id == device_id).values(penalty_until=None))
     await tx.connection.execute(
         update(rollout_failures).where(rollout_failures.c.device_id == device_id).values(pardoned=True)
     )
     await audit.record(tx, actor, "device.pardon", device_id)
-    return str(device_id)
+    return device_id
 
 
 async def _locked(tx: Transaction, rollout_id: str, states: Sequence[RolloutState], done: str) -> Rollout:

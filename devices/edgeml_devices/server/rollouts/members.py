@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import CursorResult, and_, exists, func, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeml_devices.server import audit, selectors
+from edgeml_devices.server import audit
 from edgeml_devices.server.database import pieces
+from edgeml_devices.server.fleet import selectors
 from edgeml_devices.server.rollouts import gates
 from edgeml_devices.server.rollouts.engine import BATCH, wave_sizes
 from edgeml_devices.server.rollouts.policy import DeviceState, Policy

@@ -23,8 +23,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeml_devices.server import audit, desired
+from edgeml_devices.server import audit
 from edgeml_devices.server.database import pieces
+from edgeml_devices.server.fleet import desired
 from edgeml_devices.server.rollouts import windows
 from edgeml_devices.server.rollouts.claims import Other, Skip, Take, There, Waiting, claim
 from edgeml_devices.server.rollouts.engine import (

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import Row, func, select, update
 
-from edgeml_devices.server import desired
+from edgeml_devices.server.fleet import desired
 from edgeml_devices.server.rollouts.engine import ABORT_PATIENCE_S, BATCH, DeviceView, Settled, has_switched
 from edgeml_devices.server.rollouts.outcomes import is_ours, settle_devices, under_way, view_of, write
 from edgeml_devices.server.rollouts.policy import UNDER_WAY, DeviceState

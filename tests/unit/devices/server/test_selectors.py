@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from edgeml_devices.server import selectors
+from edgeml_devices.server.fleet import selectors
 from edgeml_devices.server.tables import devices
 from hypothesis import given
 from hypothesis import strategies as st

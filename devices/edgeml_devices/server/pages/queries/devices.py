@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, and_, exists, func, select
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeml.errors import UsageError
+from edgeml_devices.server.fleet.finding import find_device
+from edgeml_devices.server.fleet.selectors import parse
 from edgeml_devices.server.pages.queries.presence import is_present, presence
-from edgeml_devices.server.selectors import parse
 from edgeml_devices.server.tables import assignments, devices, events, statuses
 
 PAGE: Final = 50
@@ -151,18 +152,19 @@ class DeviceView:
 
 async def device_view(
     connection: AsyncConnection, id_or_name: str, before: int | None, now: float
-) -> DeviceView | None:
-    """Read a device, with a page of its history, newest first; ``None``: there is none."""
+) -> DeviceView:
+    """Read a device, with a page of its history, newest first.
+
+    Raises:
+        RefusalError: 404.
+    """
     hidden = {"token_sha256", "join_token_id"}
     columns = [
         *(column for column in devices.c if column.name not in hidden),
         presence(now).label("presence"),
     ]
-    by_id, by_name = devices.c.id == id_or_name, devices.c.name == id_or_name
-    statement = select(*columns).where(or_(by_id, by_name))
-    row = (await connection.execute(statement.order_by(by_id.desc()).limit(1))).first()
-    if row is None:
-        return None
+    device = await find_device(connection, id_or_name)
+    row = (await connection.execute(select(*columns).where(devices.c.id == device["id"]))).one()
     history = select(events).where(events.c.device_id == row.id)
     if before is not None:
         history = history.where(events.c.id < before)

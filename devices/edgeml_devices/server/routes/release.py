@@ -10,8 +10,8 @@ from sqlalchemy import select
 
 from edgeml import manifest_json
 from edgeml_devices.server import releases
-from edgeml_devices.server.answers import Name, ReleaseAnswer, ReleaseBody, ReleaseDetail, ReleaseList
 from edgeml_devices.server.auth import Operator, Viewer
+from edgeml_devices.server.routes.answers import Name, ReleaseAnswer, ReleaseBody, ReleaseDetail, ReleaseList
 from edgeml_devices.server.services import ServicesOf
 from edgeml_devices.server.tables import releases as table
 

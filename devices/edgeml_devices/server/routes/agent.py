@@ -8,9 +8,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from edgeml_devices.messages import Accepted, Enrolled, EnrolRequest, Report
-from edgeml_devices.server import auth, enrolment, reports
-from edgeml_devices.server.documents import answer_document, answer_of, body_of, read_document
+from edgeml_devices.server import auth
+from edgeml_devices.server.fleet import enrolment, reports
 from edgeml_devices.server.refusals import RefusalError
+from edgeml_devices.server.routes.documents import answer_document, answer_of, body_of, read_document
 from edgeml_devices.server.services import ServicesOf
 
 router = APIRouter(prefix="/v1", tags=["agent"])

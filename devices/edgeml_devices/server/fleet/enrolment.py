@@ -15,8 +15,8 @@ from edgeml.errors import UsageError
 from edgeml_devices.messages import Enrolled, EnrolRequest
 from edgeml_devices.server import audit, auth
 from edgeml_devices.server.database import Database
-from edgeml_devices.server.documents import to_json
-from edgeml_devices.server.labels import check_labels, check_name
+from edgeml_devices.server.fleet.columns import to_json
+from edgeml_devices.server.fleet.labels import check_labels, check_name
 from edgeml_devices.server.refusals import RefusalError
 from edgeml_devices.server.tables import devices, join_tokens
 from edgeml_devices.server.transaction import Transaction

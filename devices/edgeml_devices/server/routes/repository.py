@@ -12,9 +12,9 @@ from pydantic import BaseModel
 
 from edgeml.errors import TrustError
 from edgeml_devices.server import audit
-from edgeml_devices.server.answers import Name, RepositoryAnswer, RoleAnswer, RolesAnswer
 from edgeml_devices.server.auth import Admin, Operator, Viewer, refused
 from edgeml_devices.server.refusals import RefusalError, not_found
+from edgeml_devices.server.routes.answers import Name, RepositoryAnswer, RoleAnswer, RolesAnswer
 from edgeml_devices.server.services import ServicesOf
 
 router = APIRouter(prefix="/v1/repository", tags=["repository"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final, TypeVar
 
 from fastapi import Request
@@ -71,8 +70,3 @@ def _storable(data: Any) -> Any:
             return {_storable(name): _storable(value) for name, value in data.items()}
         case _:
             return data
-
-
-def to_json(document: Any) -> Any:
-    """Give a document, or a part of one, as what a JSON column takes."""
-    return json.loads(json.dumps(typed_json.write(document)))

@@ -11,8 +11,13 @@ from sqlalchemy import RowMapping, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeml_devices.messages import Result
-from edgeml_devices.server import audit, desired, enrolment, releases, selectors
-from edgeml_devices.server.answers import (
+from edgeml_devices.server import audit, releases
+from edgeml_devices.server.auth import Operator, Viewer
+from edgeml_devices.server.fleet import desired, enrolment, selectors
+from edgeml_devices.server.fleet.finding import find_device
+from edgeml_devices.server.fleet.labels import check_labels
+from edgeml_devices.server.refusals import RefusalError
+from edgeml_devices.server.routes.answers import (
     AssignmentAnswer,
     AssignmentBody,
     DeviceAnswer,
@@ -24,9 +29,6 @@ from edgeml_devices.server.answers import (
     Name,
     StatusAnswer,
 )
-from edgeml_devices.server.auth import Operator, Viewer
-from edgeml_devices.server.labels import check_labels
-from edgeml_devices.server.refusals import RefusalError, not_found
 from edgeml_devices.server.services import ServicesOf
 from edgeml_devices.server.tables import assignments, devices, events, statuses
 from edgeml_devices.server.transaction import Transaction
@@ -76,7 +78,7 @@ async def list_events(
 ) -> EventList:
     """List what a device reported, the newest first; `after`: go on behind this id."""
     async with services.database.reading() as connection:
-        row = await find(connection, device)
+        row = await find_device(connection, device)
         statement = select(events).where(events.c.device_id == row["id"])
         if model is not None:
             statement = statement.where(events.c.model == model)
@@ -98,7 +100,7 @@ async def change_device(
     """Rename a device, or set and remove labels."""
     check_labels(change.labels)
     async with services.database.writing() as tx:
-        row = await find(tx.connection, device, lock=True)
+        row = await find_device(tx.connection, device, lock=True)
         if change.labels:
             merged = {**row["labels"], **change.labels}
             labels = {key: value for key, value in merged.items() if value is not None}
@@ -116,7 +118,7 @@ async def change_device(
 async def retire_device(services: ServicesOf, operator: Operator, device: Name) -> DeviceAnswer:
     """Retire a device: its token is refused from now on, its history stays. There is no way back."""
     async with services.database.writing() as tx:
-        row = await find(tx.connection, device, lock=True)
+        row = await find_device(tx.connection, device, lock=True)
         if row["retired_at"] is None:
             await tx.connection.execute(
                 update(devices).where(devices.c.id == row["id"]).values(retired_at=time.time())
@@ -132,7 +134,7 @@ async def assign_model(
 ) -> DeviceAnswer:
     """Have one device run a release, by hand. The same release after it failed: another attempt."""
     async with services.database.writing() as tx:
-        row = await find(tx.connection, device, lock=True)
+        row = await find_device(tx.connection, device, lock=True)
         if row["retired_at"] is not None:
             raise RefusalError(409, f"{row['name']} is retired")
         if body.release is not None:
@@ -151,26 +153,10 @@ async def assign_model(
 async def unassign_model(services: ServicesOf, operator: Operator, device: Name, model: Name) -> DeviceAnswer:
     """Take an assignment back: the device keeps what it runs, and ends what it has not begun to switch to."""
     async with services.database.writing() as tx:
-        row = await find(tx.connection, device, lock=True)
+        row = await find_device(tx.connection, device, lock=True)
         await desired.unassign(tx, [row["id"]], model)
         await audit.record(tx, operator, "device.unassign", f"{row['id']}/{model}")
         return await _answer(tx.connection, row["id"])
-
-
-async def find(connection: AsyncConnection, device: str, *, lock: bool = False) -> RowMapping:
-    """Give a device's row by its id or name.
-
-    Raises:
-        RefusalError: 404.
-    """
-    for column in (devices.c.id, devices.c.name):
-        statement = select(devices).where(column == device)
-        if lock:
-            statement = statement.with_for_update()
-        row = (await connection.execute(statement)).mappings().first()
-        if row is not None:
-            return row
-    raise not_found("device", device)
 
 
 async def _next_attempt(tx: Transaction, device_id: str, model: str, release: int | None) -> int:
@@ -189,7 +175,7 @@ async def _next_attempt(tx: Transaction, device_id: str, model: str, release: in
 
 
 async def _answer(connection: AsyncConnection, device: str) -> DeviceAnswer:
-    return (await _answers(connection, [await find(connection, device)]))[0]
+    return (await _answers(connection, [await find_device(connection, device)]))[0]
 
 
 async def _answers(connection: AsyncConnection, rows: Sequence[RowMapping]) -> list[DeviceAnswer]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from edgeml.errors import UsageError
-from edgeml_devices.server.selectors import KEY, VALUE
+from edgeml_devices.server.fleet.selectors import KEY, VALUE
 
 MOST: Final = 64
 """Labels of one device."""

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query
 from sqlalchemy import select
 
 from edgeml_devices.server import audit
-from edgeml_devices.server.answers import AuditHead, AuditList, AuditRow
 from edgeml_devices.server.auth import Viewer
+from edgeml_devices.server.routes.answers import AuditHead, AuditList, AuditRow
 from edgeml_devices.server.services import ServicesOf
 from edgeml_devices.server.tables import audit as table
 

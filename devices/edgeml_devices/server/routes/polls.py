@@ -14,7 +14,7 @@ from starlette.types import Scope, Send
 
 from edgeml_devices.messages import DesiredState
 from edgeml_devices.server import auth
-from edgeml_devices.server.directory import Known
+from edgeml_devices.server.fleet.directory import Known
 from edgeml_devices.server.refusals import RefusalError
 from edgeml_devices.server.services import Services
 

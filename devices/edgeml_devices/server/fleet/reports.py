@@ -18,7 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from edgeml.errors import MessageError
 from edgeml_devices.messages import Accepted, ModelStatus, Reason, Report
 from edgeml_devices.server.database import Database, pieces
-from edgeml_devices.server.documents import to_json
+from edgeml_devices.server.fleet.columns import to_json
 from edgeml_devices.server.tables import devices, events, health, statuses
 from edgeml_devices.server.transaction import Transaction
 

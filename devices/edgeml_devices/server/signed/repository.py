@@ -18,11 +18,11 @@ from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timest
 
 from edgeml.errors import MessageError, TrustError
 from edgeml_devices.server import audit
-from edgeml_devices.server import metadata as md
 from edgeml_devices.server.blobs import BlobStore
 from edgeml_devices.server.database import Database
-from edgeml_devices.server.online_keys import OnlineKeys
 from edgeml_devices.server.refusals import RefusalError
+from edgeml_devices.server.signed import metadata as md
+from edgeml_devices.server.signed.online_keys import OnlineKeys
 from edgeml_devices.server.tables import audit as audit_log
 from edgeml_devices.server.tables import releases
 from edgeml_devices.server.tables import signed_metadata as table

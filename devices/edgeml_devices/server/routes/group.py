@@ -9,11 +9,12 @@ from fastapi import APIRouter
 from sqlalchemy import RowMapping, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeml_devices.server import audit, selectors
-from edgeml_devices.server.answers import GroupAnswer, GroupBody, GroupList, Name
+from edgeml_devices.server import audit
 from edgeml_devices.server.auth import Operator, Viewer
-from edgeml_devices.server.labels import check_name
+from edgeml_devices.server.fleet import selectors
+from edgeml_devices.server.fleet.labels import check_name
 from edgeml_devices.server.refusals import not_found
+from edgeml_devices.server.routes.answers import GroupAnswer, GroupBody, GroupList, Name
 from edgeml_devices.server.services import ServicesOf
 from edgeml_devices.server.tables import devices, groups
 

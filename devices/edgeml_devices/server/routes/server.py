@@ -9,8 +9,8 @@ from fastapi import APIRouter
 from sqlalchemy import func, select
 
 import edgeml
-from edgeml_devices.server.answers import Expiring, ServerAnswer
 from edgeml_devices.server.auth import Viewer
+from edgeml_devices.server.routes.answers import Expiring, ServerAnswer
 from edgeml_devices.server.services import ServicesOf
 from edgeml_devices.server.tables import devices, releases
 

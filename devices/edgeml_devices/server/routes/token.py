@@ -10,7 +10,10 @@ from fastapi import APIRouter
 from sqlalchemy import insert, or_, select, update
 
 from edgeml_devices.server import audit, auth
-from edgeml_devices.server.answers import (
+from edgeml_devices.server.auth import Admin
+from edgeml_devices.server.fleet.labels import check_labels
+from edgeml_devices.server.refusals import RefusalError, not_found
+from edgeml_devices.server.routes.answers import (
     JoinTokenAnswer,
     JoinTokenBody,
     JoinTokenList,
@@ -21,9 +24,6 @@ from edgeml_devices.server.answers import (
     TokenBody,
     TokenList,
 )
-from edgeml_devices.server.auth import Admin
-from edgeml_devices.server.labels import check_labels
-from edgeml_devices.server.refusals import RefusalError, not_found
 from edgeml_devices.server.services import ServicesOf
 from edgeml_devices.server.tables import join_tokens, tokens
 

@@ -1,0 +1,1 @@
+"""The calls of the HTTP interface: each module one part of it, and what its bodies look like."""
