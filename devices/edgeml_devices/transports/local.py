@@ -12,6 +12,7 @@ from edgeml.atomic import replacing_file
 from edgeml.errors import TransportError, UsageError
 from edgeml.processes import ended_within, kill_session
 from edgeml.transport import CommandResult
+from edgeml_devices.transports.posix_shell import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +42,7 @@ class LocalTransport:
                     list(argv), stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
                 )
             except (OSError, ValueError) as error:
-                raise TransportError(f"local: {_shown(argv)} could not be started: {error}") from error
+                raise TransportError(f"local: {shown(argv)} could not be started: {error}") from error
             try:
                 ended = ended_within(process, timeout_s)
             except BaseException:
@@ -50,7 +51,7 @@ class LocalTransport:
             if not ended:
                 kill_session(process)
                 raise TransportError(
-                    f"local: {_shown(argv)} did not end within {timeout_s:g} s and was killed; "
+                    f"local: {shown(argv)} did not end within {timeout_s:g} s and was killed; "
                     "give it more time or find out what it waits for"
                 )
             out.seek(0)
@@ -89,7 +90,3 @@ def _copy(source: Path, target: Path) -> None:
             shutil.copyfile(source, scratch)
     except OSError as error:
         raise TransportError(f"local: {source} could not be copied to {target}: {error.strerror}") from error
-
-
-def _shown(argv: Sequence[str]) -> str:
-    return repr(" ".join(argv))
