@@ -7,8 +7,10 @@ from tests.integration.conftest import (
     app,
     database_url,
     postgres,
+    postgres_template,
     server_settings,
     services,
+    sqlite_template,
 )
 from tests.integration.pages.conftest import (
     _rollouts_stand_still,
@@ -25,8 +27,10 @@ __all__ = [
     "database_url",
     "fleet",
     "postgres",
+    "postgres_template",
     "server_settings",
     "services",
+    "sqlite_template",
     "stranger",
     "viewer",
     "viewer_token",
