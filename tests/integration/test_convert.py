@@ -96,7 +96,7 @@ def test_the_device_loads_the_chosen_variant_and_repeats_the_golden_samples(conv
 def test_a_device_whose_engine_is_older_is_told_what_it_needs(converted, monkeypatch):
     _, folder = converted
     monkeypatch.setattr(
-        "edgeml.loading.engine",
+        "edgeml.choice.engine",
         lambda name: Engine(name, "ai-edge-litert", ">=2.0", "2.0.1", "pip install it"),
     )
     wanted = open_bundle(folder / "kws-1.edgeml").manifest.variants[0].runtime_version
