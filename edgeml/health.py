@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -28,6 +29,10 @@ BEAT_LIMIT_BYTES: Final = 16 * 1024
 """All buckets of a histogram with counts of ten digits are 6 KiB."""
 DETAIL_LIMIT: Final = 1000
 """Characters of a beat's detail; more is cut."""
+MOST_CALLS: Final = 2**40
+"""Of one release in one process: a million a second for twelve days."""
+_COUNTER: Final = 2**53
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NOT_NEGATIVE: Final = (
     "probation_s",
     "heartbeat_timeout_s",
@@ -154,10 +159,14 @@ def beat_from_bytes(data: bytes) -> HealthBeat:
         raise MessageError(f"health beat: {len(data)} bytes, at most {BEAT_LIMIT_BYTES} are read")
     beat = typed_json.read(HealthBeat, typed_json.parse(data, "health beat"), "health beat")
     counted = Histogram.from_json(beat.latency_counts).total
-    counts_hold = 0 <= beat.errors <= beat.calls and counted <= beat.calls
-    if not counts_hold or beat.release < 0 or beat.seq < 0 or not 0 <= beat.defer_s < math.inf:
+    counts_hold = 0 <= beat.errors <= beat.calls <= MOST_CALLS and counted <= beat.calls
+    counters_hold = all(0 <= number < _COUNTER for number in (beat.release, beat.seq))
+    if not counts_hold or not counters_hold or not 0 <= beat.defer_s < math.inf:
         raise MessageError(f"health beat of {beat.model!r:.60}: counts that cannot be")
-    return beat
+    if not all(_NAME.fullmatch(name) for name in (beat.model, beat.variant)):
+        raise MessageError(f"health beat of {beat.model!r:.60}: no name of a model and a variant")
+    # a path that is not UTF-8 comes as halves of surrogate pairs, which no report could carry
+    return replace(beat, detail=beat.detail.encode("utf-8", "replace").decode()[:DETAIL_LIMIT])
 
 
 def listen(home: Path) -> socket.socket:

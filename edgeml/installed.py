@@ -195,9 +195,7 @@ def open_installed(folder: Path) -> Bundle:
         raise BundleError(
             f"{folder}: {MANIFEST} is not the one that was installed; install the release again"
         )
-    bundle = read_folder(
-        folder, lambda manifest: _only(manifest, installation.variants), aside={INSTALLED}
-    )
+    bundle = read_folder(folder, lambda manifest: _only(manifest, installation.variants), aside={INSTALLED})
     if (bundle.manifest.name, bundle.manifest.release) != (installation.model, installation.release):
         raise BundleError(f"{folder}: {INSTALLED} is of another release; install the release again")
     return bundle

@@ -149,7 +149,8 @@ class ServerClient:
     # --- one request
 
     def _post(self, kind: type[T], path: str, document: object) -> T:
-        body = json.dumps(typed_json.write(document), ensure_ascii=False).encode()
+        text = json.dumps(typed_json.write(document), ensure_ascii=False)
+        body = text.encode("utf-8", "replace")  # an error's text may hold a path that is not UTF-8
         with self._open("POST", path, {"Content-Type": "application/json"}, body) as response:
             return self._answer(kind, response, path)
 

@@ -105,3 +105,14 @@ async def test_a_request_that_cannot_be_is_refused_by_its_field(client) -> None:
         answer = await client.post("/v1/enrol", json=_request(join) | fields)
         assert answer.status_code == 400, fields
         assert place in answer.json()["error"]["message"]
+
+
+async def test_facts_that_are_nested_too_deep_are_refused_and_break_no_list(client) -> None:
+    deep: object = 1
+    for _ in range(300):
+        deep = [deep]
+    facts = FACTS | {"target": {"name": deep}}
+    answer = await client.post("/v1/enrol", json=_request(await join_token(client), facts=facts))
+    assert answer.status_code == 400
+    assert "nested more than 32 deep" in answer.json()["error"]["message"]
+    assert (await client.get("/v1/devices")).json()["devices"] == []

@@ -56,8 +56,8 @@ def test_a_beat_comes_back_as_it_was_sent() -> None:
 
 
 def test_the_largest_beat_fits_what_is_read() -> None:
-    counts = {str(place): 2**33 for place in range(LOWEST, HIGHEST + 1)}
-    beat = replace(BEAT, model="m" * 128, calls=2**60, latency_counts=counts, detail="é" * 100_000)
+    counts = {str(place): 2**31 for place in range(LOWEST, HIGHEST + 1)}
+    beat = replace(BEAT, model="m" * 128, calls=2**40, latency_counts=counts, detail="é" * 100_000)
     assert beat_from_bytes(beat_to_bytes(beat)).latency_counts == counts
 
 
@@ -81,6 +81,27 @@ def test_the_largest_beat_fits_what_is_read() -> None:
 def test_a_datagram_that_is_no_beat_is_refused(data: bytes) -> None:
     with pytest.raises(MessageError):
         beat_from_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"model": "m" * 129},
+        {"model": "../m"},
+        {"variant": "v" * 129},
+        {"release": 2**53},
+        {"calls": 2**41},
+    ],
+)
+def test_a_beat_that_no_report_could_carry_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(MessageError):
+        beat_from_bytes(beat_to_bytes(replace(BEAT, **wrong)))  # type: ignore[arg-type]
+
+
+def test_a_path_that_is_no_utf8_does_not_travel_as_it_is() -> None:
+    beat = beat_from_bytes(beat_to_bytes(replace(BEAT, detail="no file caf\udce9")))
+
+    assert beat.detail == "no file caf?"
 
 
 def test_a_beat_of_a_later_version_is_read() -> None:

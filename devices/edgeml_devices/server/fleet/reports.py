@@ -7,7 +7,6 @@ comes late changes nothing of it.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,6 +15,8 @@ from sqlalchemy import Table, and_, bindparam, delete, func, or_, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from edgeml.errors import MessageError
+from edgeml.health import MOST_CALLS
+from edgeml.histogram import Histogram
 from edgeml_devices.messages import Accepted, ModelStatus, Reason, Report
 from edgeml_devices.server.database import Database, pieces
 from edgeml_devices.server.fleet.columns import to_json
@@ -31,6 +32,10 @@ _DETAIL: Final = 4000
 _OLDEST_S: Final = 30 * 86400.0
 """How long ago a window of health may have ended."""
 _INT: Final = 2**63 - 1
+_MOST_ATTEMPTS: Final = 1_000_000
+"""The next attempt, too, must fit into the database's integer."""
+_LONGEST_AGO_S: Final = 1e11
+"""Beyond it a time is no date that can be shown."""
 REFUSED_ON_DEVICE: Final = frozenset(
     {
         Reason.HASH,
@@ -149,6 +154,10 @@ def check(report: Report) -> None:
         _check_number(f"{place}.duration_s", window.duration_s)
         for name in ("seq", "release", "processes", "calls", "errors"):
             _check_count(f"{place}.{name}", getattr(window, name))
+        if not window.errors <= window.calls <= MOST_CALLS:
+            raise MessageError(f"the body: {place}: {window.errors} errors in {window.calls} calls cannot be")
+        if Histogram.from_json(window.latency_counts).total > window.calls:
+            raise MessageError(f"the body: {place}.latency_counts: more than calls")
 
 
 def _check_text(place: str, text: str, longest: int) -> None:
@@ -158,12 +167,12 @@ def _check_text(place: str, text: str, longest: int) -> None:
 
 def _check_count(place: str, value: int | None) -> None:
     narrow = place.endswith((".attempt", ".processes"))
-    if value is not None and not 0 <= value <= (2**31 - 1 if narrow else _INT):
+    if value is not None and not 0 <= value <= (_MOST_ATTEMPTS if narrow else _INT):
         raise MessageError(f"the body: {place}: {value} is no count")
 
 
 def _check_number(place: str, value: float) -> None:
-    if not math.isfinite(value):
+    if not abs(value) <= _LONGEST_AGO_S:
         raise MessageError(f"the body: {place}: {value} is no number of seconds")
 
 

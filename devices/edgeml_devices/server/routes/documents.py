@@ -9,9 +9,12 @@ from fastapi.responses import JSONResponse
 from pydantic import TypeAdapter
 
 from edgeml import typed_json
+from edgeml.errors import MessageError
 from edgeml_devices import messages
 
 T = TypeVar("T")
+DEEPEST: Final = 32
+"""Levels of a document: what is stored must also come out again, which recursion limits."""
 _KINDS: Final = (
     messages.Accepted,
     messages.DesiredState,
@@ -29,9 +32,19 @@ async def read_document(request: Request, kind: type[T]) -> T:
     """
     body = await request.body()
     data = typed_json.parse(body, "the body")
+    if _is_deeper(data, DEEPEST):
+        raise MessageError(f"the body: nested more than {DEEPEST} deep")
     if b"\\u" in body:
         data = _storable(data)
     return typed_json.read(kind, data, "the body")
+
+
+def _is_deeper(data: Any, levels: int) -> bool:
+    """Say whether data are nested deeper than so many levels, without going deeper than that."""
+    if not isinstance(data, dict | list):
+        return False
+    inner = data.values() if isinstance(data, dict) else data
+    return levels == 0 or any(_is_deeper(value, levels - 1) for value in inner)
 
 
 def answer_document(document: Any, status: int = 200) -> JSONResponse:
