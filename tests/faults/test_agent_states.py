@@ -95,6 +95,15 @@ def refusing(home: Home, *releases: int) -> AgentConfig:
     return AgentConfig(restart={MODEL: ("/bin/sh", "-c", script)})
 
 
+def spoiling(home: Home) -> AgentConfig:
+    """Give a configuration whose restart command refuses release 2, and writes over release 1 on the disk."""
+    models = f"{home.path}/models/{MODEL}"
+    spoil = f"for file in {models}/releases/1/variants/*/*; do chmod u+w $file; echo spoilt > $file; done"
+    spoil += f"; rm {home.path}/blobs/sha256/*"
+    script = f'case "$(readlink {models}/current)" in releases/2) {spoil}; exit 1;; esac'
+    return AgentConfig(restart={MODEL: ("/bin/sh", "-c", script)})
+
+
 def patterns(releases: tuple[int, ...]) -> str:
     return "|".join(f"releases/{release}" for release in releases)
 
@@ -120,9 +129,9 @@ def test_killed_once_where_the_application_refuses_the_release(
 
 @pytest.mark.parametrize("at", ["entry", "exit"])
 @pytest.mark.parametrize("state", [State.ROLLING_BACK, State.QUARANTINED])
-def test_killed_once_where_nothing_starts_any_more(world: World, home: Home, state: State, at: str) -> None:
+def test_killed_once_where_nothing_sound_is_left(world: World, home: Home, state: State, at: str) -> None:
     def make() -> Deployment:
-        return world.deployment(home, 2, config=refusing(home, 1, 2))
+        return world.deployment(home, 2, config=spoiling(home))
 
     kill = kill_in(state, at)
     assert run_child(make, kill) == (ENDED if state is State.QUARANTINED and at == "exit" else KILLED)
@@ -136,8 +145,19 @@ def test_killed_once_where_nothing_starts_any_more(world: World, home: Home, sta
     assert record.reason == Reason.RESTART_FAILED
 
 
+def test_a_sound_release_stays_though_no_restart_succeeds(world: World, home: Home) -> None:
+    refuses_all = AgentConfig(restart={MODEL: ("/bin/false",)})
+    assert run_child(lambda: world.deployment(home, 2, config=refuses_all)) == ENDED
+    assert running(home) == 1
+    assert world.why_unsafe(home) is None
+    record = read_record(home.model(MODEL))
+    assert record is not None
+    assert (record.result, record.reason) == (Result.FAILED_ROLLBACK_COMPLETE, Reason.RESTART_FAILED)
+    assert "after the rollback: /bin/false ended with exit code 1" in record.detail
+
+
 def test_a_quarantined_device_takes_another_release(world: World, home: Home) -> None:
-    run_child(lambda: world.deployment(home, 2, config=refusing(home, 1, 2)))
+    run_child(lambda: world.deployment(home, 2, config=spoiling(home)))
     assert running(home) is None
     assert run_child(lambda: world.deployment(home, 1, attempt=2)) == ENDED
     assert running(home) == 1

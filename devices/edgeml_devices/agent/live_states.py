@@ -139,10 +139,15 @@ def rolling_back(deployment: Deployment) -> Step:
             switch_back(deployment.model, back)
     except OSError as error:
         raise disk_failure(error, "cannot switch back") from error
-    deployment.restart_application()
+    changes = {"result": Result.FAILED_ROLLBACK_COMPLETE, "failed": failed_now(deployment)}
+    try:
+        deployment.restart_application()
+    except StepFailedError as error:
+        # the release that ran is back and sound: a command that fails is no reason to take it away
+        changes["detail"] = f"{deployment.record.detail}; after the rollback: {error.detail}"
     if back is not None:
         _require_golden(deployment, back)
-    return Step(State.FAILED, {"result": Result.FAILED_ROLLBACK_COMPLETE, "failed": failed_now(deployment)})
+    return Step(State.FAILED, changes)
 
 
 def _way_back(deployment: Deployment) -> int | None:
