@@ -116,7 +116,7 @@ async def test_a_later_version_may_say_more(client) -> None:
 
 async def test_health_is_dated_by_the_servers_clock(client, services) -> None:
     device = await enrol(client)
-    windows = [_health(0, at=1e9 - 100), _health(1, at=1e9 + 1000), _health(2, at=-1e12)]
+    windows = [_health(0, at=1e9 - 100), _health(1, at=1e9 + 1000), _health(2, at=-6e10)]
     await device.send(device.report(health=windows))
     async with services.database.reading() as connection:
         rows = (await connection.execute(select(tables.health).order_by(tables.health.c.seq))).all()

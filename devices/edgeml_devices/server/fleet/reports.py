@@ -34,8 +34,8 @@ _OLDEST_S: Final = 30 * 86400.0
 _INT: Final = 2**63 - 1
 _MOST_ATTEMPTS: Final = 1_000_000
 """The next attempt, too, must fit into the database's integer."""
-_LONGEST_AGO_S: Final = 1e11
-"""Beyond it a time is no date that can be shown."""
+_FURTHEST_S: Final = 6e10
+"""From 1970, either way: beyond it a time is no date that can be shown."""
 REFUSED_ON_DEVICE: Final = frozenset(
     {
         Reason.HASH,
@@ -172,7 +172,7 @@ def _check_count(place: str, value: int | None) -> None:
 
 
 def _check_number(place: str, value: float) -> None:
-    if not abs(value) <= _LONGEST_AGO_S:
+    if not abs(value) <= _FURTHEST_S:
         raise MessageError(f"the body: {place}: {value} is no number of seconds")
 
 
