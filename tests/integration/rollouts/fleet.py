@@ -58,8 +58,20 @@ class Fleet:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.now = 1_000_000.0
-        self.ticker = Ticker(database, manifest_of, lambda: self.now)
+        self.set_forward_s = 0.0
+        self.restart()
         self._health = 0
+
+    def restart(self) -> None:
+        """Begin anew with what the database holds, as a server process does."""
+        self.ticker = Ticker(
+            self.database, manifest_of, lambda: self.now, lambda: self.now - self.set_forward_s
+        )
+
+    def set_clock_forward(self, seconds: float) -> None:
+        """Have the clock jump, though no time went by."""
+        self.now += seconds
+        self.set_forward_s += seconds
 
     async def add(
         self, number: int, *, labels: Mapping[str, str] | None = None, facts: Any = PI, runs: int | None = 1

@@ -252,3 +252,47 @@ async def test_next_after_the_last_wave_finishes_and_leaves_assignments_as_a_wis
     assert await fleet.state(rollout) == "FINISHED"
     assert sorted(await fleet.assigned()) == assigned
     assert (await fleet.states(rollout)) == {"SKIPPED": ids}
+
+
+async def test_while_the_server_was_away_no_device_was_silent(fleet: Fleet) -> None:
+    await fleet.add(20)
+    rollout = await fleet.start(waves=[{"percent": 50}, {"percent": 100}], silent_after_s=100)
+    await fleet.tick()
+    first = await fleet.in_wave(rollout, 1)
+    await fleet.commit(*first[:2])
+    await fleet.tick()
+    fleet.now += 7200
+    fleet.restart()
+    await fleet.tick()
+    assert await fleet.states(rollout) == {
+        "ASSIGNED": first[2:],
+        "SUCCEEDED": first[:2],
+        "WAITING": await fleet.in_wave(rollout, 2),
+    }
+    assert (await fleet.rollout(rollout)).wave == 1
+    await fleet.tick(100)
+    assert (await fleet.states(rollout))["SKIPPED"] == first[2:], "the server was there, and heard nothing"
+
+
+async def test_a_clock_that_is_set_forward_makes_no_device_silent(fleet: Fleet) -> None:
+    ids = await fleet.add(4)
+    rollout = await fleet.start(silent_after_s=100)
+    await fleet.tick(1000)
+    fleet.set_clock_forward(86400)
+    await fleet.tick()
+    assert await fleet.states(rollout) == {"ASSIGNED": ids}
+    await fleet.tick(100)
+    assert await fleet.states(rollout) == {"SKIPPED": ids}
+
+
+async def test_a_rollout_that_was_resumed_gives_its_devices_time_to_be_heard(fleet: Fleet) -> None:
+    ids = await fleet.add(4)
+    rollout = await fleet.start(silent_after_s=100)
+    await fleet.tick()
+    await fleet.act("pause", rollout, "")
+    fleet.now += 99
+    await fleet.act("resume", rollout)
+    await fleet.tick(50)
+    assert await fleet.states(rollout) == {"ASSIGNED": ids}
+    await fleet.tick(50)
+    assert await fleet.states(rollout) == {"SKIPPED": ids}

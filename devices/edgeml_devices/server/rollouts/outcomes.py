@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, false, func, insert, or_, select, update
 
 from edgeml_devices.server import audit
 from edgeml_devices.server.database import pieces
@@ -27,10 +27,18 @@ from edgeml_devices.server.transaction import Transaction
 _mine, _now, _said = rollout_devices.c, assignments.c, statuses.c
 
 
-async def settle_devices(tx: Transaction, rollout: Rollout, now: float) -> bool:
-    """Write down the outcomes that are there; say whether there may be more of them."""
-    rows = list(await tx.connection.execute(_to_settle(rollout, now)))
-    views = [view_of(rollout, row, now) for row in rows]
+async def settle_devices(tx: Transaction, rollout: Rollout, now: float, listening_since: float) -> bool:
+    """Write down the outcomes that are there; say whether there may be more of them.
+
+    Args:
+        tx: the transaction.
+        rollout: locked.
+        now: Unix seconds.
+        listening_since: from when on this process would have heard of devices, Unix seconds.
+    """
+    silent_before = _silent_before(rollout, now, listening_since)
+    rows = list(await tx.connection.execute(_to_settle(rollout, silent_before)))
+    views = [view_of(rollout, row, silent_before) for row in rows]
     told = await _told(tx, rollout, [one for one in views if one.assigned != _ours(one)])
     settled = []
     for view in views:
@@ -85,8 +93,14 @@ def under_way(rollout: Rollout) -> Select[Any]:
     )
 
 
-def view_of(rollout: Rollout, row: Row[Any], now: float) -> DeviceView:
-    """Read a row of :func:`under_way` for the engine."""
+def view_of(rollout: Rollout, row: Row[Any], silent_before: float | None = None) -> DeviceView:
+    """Read a row of :func:`under_way` for the engine.
+
+    Args:
+        rollout: of the device.
+        row: what the query gave.
+        silent_before: a device last heard of then or earlier is silent, Unix seconds; ``None``: none is.
+    """
     assigned = Assigned(row.rollout_id, row.release, row.assigned_attempt) if row.has_assignment else None
     status = None
     if row.said is not None:
@@ -101,7 +115,7 @@ def view_of(rollout: Rollout, row: Row[Any], now: float) -> DeviceView:
         rollout.policy.release,
         row.attempt,
         row.retired_at is not None,
-        now - heard_at >= rollout.policy.silent_after_s,
+        silent_before is not None and heard_at <= silent_before,
         assigned,
         status,
     )
@@ -117,17 +131,24 @@ def is_ours(rollout: Rollout) -> ColumnElement[bool]:
     )
 
 
-def _to_settle(rollout: Rollout, now: float) -> Select[Any]:
+def _silent_before(rollout: Rollout, now: float, listening_since: float) -> float | None:
+    """Give what :func:`view_of` takes: no device was silent while nobody listened, or the rollout stood."""
+    long_ago = now - rollout.policy.silent_after_s
+    return long_ago if max(listening_since, rollout.changed_at) <= long_ago else None
+
+
+def _to_settle(rollout: Rollout, silent_before: float | None) -> Select[Any]:
     """Choose those that may have an outcome, and those that committed and may have fallen back."""
     ended = and_(
         _said.target == rollout.policy.release, _said.attempt == _mine.attempt, _said.result.is_not(None)
     )
-    long_ago = now - rollout.policy.silent_after_s
-    silent = and_(
-        _mine.state == DeviceState.ASSIGNED.value,
-        _mine.assigned_at <= long_ago,
-        func.coalesce(devices.c.last_seen, 0.0) <= long_ago,
-    )
+    silent: ColumnElement[bool] = false()
+    if silent_before is not None:
+        silent = and_(
+            _mine.state == DeviceState.ASSIGNED.value,
+            _mine.assigned_at <= silent_before,
+            func.coalesce(devices.c.last_seen, 0.0) <= silent_before,
+        )
     ours = func.coalesce(is_ours(rollout), False)
     going = and_(
         _mine.state.in_([state.value for state in UNDER_WAY]),

@@ -36,6 +36,8 @@ _LOG = logging.getLogger(__name__)
 TICK_S: Final = 1.0
 JOIN_EVERY_S: Final = 5.0
 """How often a process looks for devices that entered a group."""
+_JUMP_S: Final = 5.0
+"""A clock that gains so much between two ticks was set, or the machine slept."""
 _AT_ONCE: Final = 40
 """Ticks of one rollout in a row, while there is more to do."""
 
@@ -56,11 +58,18 @@ class Ticker:
     """Ticks the rollouts of one database. What it remembers only saves work: nothing is lost with it."""
 
     def __init__(
-        self, database: Database, manifest_of: ManifestOf, clock: Callable[[], float] = time.time
+        self,
+        database: Database,
+        manifest_of: ManifestOf,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._manifest_of = manifest_of
         self._clock = clock
+        self._monotonic = monotonic
+        self._listening_from = monotonic()
+        self._ahead_s = clock() - self._listening_from
         self._fits: dict[tuple[str, int], Fit] = {}
         self._joined_at: dict[str, float] = {}
 
@@ -80,27 +89,38 @@ class Ticker:
     async def tick(self, rollout_id: str) -> bool:
         """Do what is next in one rollout; say whether there is more to do at once."""
         now = self._clock()
+        listening_since = self._listening_since(now)
         async with self._database.writing() as tx:
             rollout = await records.try_lock(tx, rollout_id)
             if rollout is None:
                 return False
             match rollout.state:
                 case RolloutState.ABORTING:
-                    return await _abort(tx, rollout, now)
+                    return await _abort(tx, rollout, now, listening_since)
                 case RolloutState.PAUSED:
-                    more = await settle_devices(tx, rollout, now)
+                    more = await settle_devices(tx, rollout, now, listening_since)
                     if not windows.is_open(rollout.policy, now):
                         more |= await starting.hold_back(tx, rollout, now)
                     return more
                 case _:
-                    return await self._run(tx, rollout, now)
+                    return await self._run(tx, rollout, now, listening_since)
 
-    async def _run(self, tx: Transaction, rollout: Rollout, now: float) -> bool:
+    def _listening_since(self, now: float) -> float:
+        """Give since when devices are heard of, by the clock as it goes now; a jump forward begins anew."""
+        at = self._monotonic()
+        if now - at - self._ahead_s > _JUMP_S:
+            self._listening_from = at
+        self._ahead_s = now - at
+        return now - (at - self._listening_from)
+
+    async def _run(self, tx: Transaction, rollout: Rollout, now: float, listening_since: float) -> bool:
         if now - self._joined_at.get(rollout.id, 0.0) >= JOIN_EVERY_S:
             if await members.take_in(tx, rollout, now):
                 return True
             self._joined_at[rollout.id] = now
-        if await settle_devices(tx, rollout, now) or await gates.gather(tx, rollout, now):
+        if await settle_devices(tx, rollout, now, listening_since):
+            return True
+        if await gates.gather(tx, rollout, now):
             return True
         view = await _view(tx.connection, rollout)
         verdict = judge(view, now)
@@ -162,8 +182,8 @@ async def _act(tx: Transaction, rollout: Rollout, verdict: Verdict, now: float) 
     await audit.record(tx, "server", name, rollout.id, {"reason": verdict.reason})
 
 
-async def _abort(tx: Transaction, rollout: Rollout, now: float) -> bool:
-    is_done, more = await stopping.abort_step(tx, rollout, now)
+async def _abort(tx: Transaction, rollout: Rollout, now: float, listening_since: float) -> bool:
+    is_done, more = await stopping.abort_step(tx, rollout, now, listening_since)
     if is_done:
         await records.set_state(tx, rollout, RolloutState.ABORTED, rollout.reason, now)
         await audit.record(tx, "server", "rollout.aborted", rollout.id)

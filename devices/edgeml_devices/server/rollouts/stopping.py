@@ -20,7 +20,9 @@ _FORMER: Final = ("release", "attempt", "hold", "on_abort", "rollout", "open_unt
 _UNDER_WAY: Final = [state.value for state in UNDER_WAY]
 
 
-async def abort_step(tx: Transaction, rollout: Rollout, now: float) -> tuple[bool, bool]:
+async def abort_step(
+    tx: Transaction, rollout: Rollout, now: float, listening_since: float
+) -> tuple[bool, bool]:
     """Do a piece of an abort; say whether it is done, and whether there is more to do at once.
 
     Devices that wait are cancelled. Those before SWITCHING get back what was assigned before. Those behind
@@ -28,7 +30,7 @@ async def abort_step(tx: Transaction, rollout: Rollout, now: float) -> tuple[boo
     but not for ever.
     """
     await _cancel_waiting(tx, rollout, now)
-    if await settle_devices(tx, rollout, now):
+    if await settle_devices(tx, rollout, now, listening_since):
         return False, True
     dropped = await _drop(tx, rollout, now)
     left = await _left(tx, rollout)
@@ -69,7 +71,7 @@ async def _drop(tx: Transaction, rollout: Rollout, now: float) -> int:
     going_back = [
         row
         for row in rows
-        if rollout.policy.on_abort == "rollback" or not has_switched(view_of(rollout, row, now))
+        if rollout.policy.on_abort == "rollback" or not has_switched(view_of(rollout, row))
     ][:BATCH]
     await _give_back(tx, rollout, going_back, now)
     return len(going_back)
@@ -79,7 +81,7 @@ async def _give_back(tx: Transaction, rollout: Rollout, rows: list[Row[Any]], no
     groups: dict[tuple[Any, ...] | None, list[str]] = {}
     settled = []
     for row in rows:
-        target = _instead(rollout, row, view_of(rollout, row, now))
+        target = _instead(rollout, row, view_of(rollout, row))
         groups.setdefault(target, []).append(row.device_id)
         settled.append(Settled(row.device_id, DeviceState.CANCELLED, "aborted", _told(target)))
     for target, ids in groups.items():
