@@ -198,7 +198,14 @@ class Fleet:
             )
 
     async def measure(
-        self, device: str, release: int, *, calls: int, latency_ms: float = 10.0, errors: int = 0
+        self,
+        device: str,
+        release: int,
+        *,
+        calls: int,
+        latency_ms: float = 10.0,
+        errors: int = 0,
+        latency_counts: object = None,
     ) -> None:
         self._health += 1
         counts = Histogram()
@@ -218,7 +225,7 @@ class Fleet:
                     processes=1,
                     calls=calls,
                     errors=errors,
-                    latency_counts=counts.to_json(),
+                    latency_counts=counts.to_json() if latency_counts is None else latency_counts,
                 )
             )
 

@@ -132,3 +132,25 @@ async def test_failed_self_tests_are_a_gate_of_their_own(fleet: Fleet) -> None:
     await fleet.tick()
     found = await fleet.rollout(rollout)
     assert found.reason == "wave 1: selftest_failed_share is 0.4, at most 0.1 (2 of 5 devices)"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"calls": 5, "latency_counts": {"abc": 1}},
+        {"calls": 5, "latency_counts": [1]},
+        {"calls": 5, "latency_counts": {"1": 2**63 - 1, "2": 2**63 - 1}},
+        {"calls": 2**63 - 1, "latency_counts": {}},
+        {"calls": 5, "errors": 2**62, "latency_counts": {}},
+        {"calls": -5, "latency_counts": {}},
+    ],
+)
+async def test_a_health_row_that_cannot_be_counts_in_no_gate(fleet: Fleet, bad: dict) -> None:
+    rollout, new, old = await begin(fleet, gates={"latency_p95_ratio": 1.2, "error_rate_difference": 0.01})
+    for _ in range(2):
+        await fleet.measure(new[0], 2, **bad)
+    await fleet.measure(new[0], 2, calls=500)
+    await fleet.measure(old[0], 1, calls=500)
+    await fleet.tick(2)
+    found = await fleet.rollout(rollout)
+    assert (found.wave, found.state) == (2, "RUNNING")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 from edgeml_devices.messages import Result, State
+from edgeml_devices.server.rollouts.tables import rollouts
+from sqlalchemy import update
 
 from tests.integration.rollouts.fleet import Fleet
 
@@ -296,3 +298,30 @@ async def test_a_rollout_that_was_resumed_gives_its_devices_time_to_be_heard(fle
     assert await fleet.states(rollout) == {"ASSIGNED": ids}
     await fleet.tick(50)
     assert await fleet.states(rollout) == {"SKIPPED": ids}
+
+
+@pytest.mark.parametrize("attempt", [1_000_000, 2**31 - 1])
+async def test_a_device_that_speaks_of_no_possible_attempt_is_left_out_alone(
+    fleet: Fleet, attempt: int
+) -> None:
+    ids = await fleet.add(4)
+    await fleet.say(ids[0], State.IDLE, running=1, target=2, attempt=attempt)
+    rollout = await fleet.start()
+    await fleet.tick()
+    assert await fleet.states(rollout) == {"SKIPPED": ids[:1], "ASSIGNED": ids[1:]}
+    assert (await fleet.rows(rollout))[ids[0]].reason == "attempts"
+
+
+async def test_a_rollout_that_cannot_be_ticked_stops_no_other(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    (broken_one, other_one) = await fleet.add(2)
+    broken = await fleet.start(selector=f"id={broken_one}", priority=5)
+    other = await fleet.start(selector=f"id={other_one}")
+    async with fleet.database.writing() as tx:
+        await tx.connection.execute(
+            update(rollouts).where(rollouts.c.id == broken).values(policy={"model": "kws"})
+        )
+    await fleet.tick()
+    assert await fleet.states(other) == {"ASSIGNED": [other_one]}
+    assert f"rollout {broken} could not be ticked" in caplog.text

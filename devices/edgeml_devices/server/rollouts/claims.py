@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from edgeml_devices.server.rollouts.policy import UNDER_WAY, DeviceState, RolloutState
 
+MOST_ATTEMPTS: Final = 1_000_000
+"""A device that speaks of so many has miscounted, and reports of more are refused."""
 Rank = tuple[int, float, str]
 """Priority, creation, id: the higher wins."""
 
@@ -68,7 +70,7 @@ class Take:
     attempt: int
 
 
-def claim(  # noqa: PLR0911 - one for each rule
+def claim(  # noqa: C901, PLR0911 - one for each rule
     device: Waiting, *, rollout_id: str, rank: Rank, release: int, started_at: float, now: float
 ) -> Take | Skip | None:
     """Decide on one device; ``None``: it has to wait for a rollout that goes first."""
@@ -90,4 +92,6 @@ def claim(  # noqa: PLR0911 - one for each rule
                 return None
     if device.unfit:
         return Skip("incompatible", device.unfit)
+    if device.tried >= MOST_ATTEMPTS:
+        return Skip("attempts", f"speaks of attempt {device.tried}; no further one can be made")
     return Take(device.tried + 1)

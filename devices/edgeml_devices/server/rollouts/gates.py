@@ -6,6 +6,7 @@ few histograms, however large the fleet is. What is missing never passes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -13,6 +14,8 @@ from typing import Any, Final
 from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeml.errors import MessageError
+from edgeml.health import MOST_CALLS
 from edgeml.histogram import Histogram
 from edgeml_devices.server.rollouts.engine import Counts, GateState, Reading
 from edgeml_devices.server.rollouts.policy import DeviceState, Gates, Policy
@@ -26,6 +29,7 @@ from edgeml_devices.server.rollouts.tables import (
 from edgeml_devices.server.tables import devices, health
 from edgeml_devices.server.transaction import Transaction
 
+_LOG = logging.getLogger(__name__)
 NEW: Final = "new"
 OLD: Final = "old"
 BEFORE: Final = "before"
@@ -161,13 +165,27 @@ async def gather(tx: Transaction, rollout: Rollout, now: float) -> bool:
     for row in rows:
         if row.counts:
             side = NEW if row.release == rollout.policy.release else OLD
-            tally = tallies.setdefault((side, row.target or UNKNOWN), Tally())
-            tally.add(row.calls, row.errors, row.latency_counts)
+            try:
+                counts = _checked_counts(row)
+            except MessageError as error:
+                _LOG.warning("rollout %s: health row %d does not count: %s", rollout.id, row.id, error)
+                continue
+            tallies.setdefault((side, row.target or UNKNOWN), Tally()).add(row.calls, row.errors, counts)
     await _add(tx, rollout.id, tallies)
     await tx.connection.execute(
         update(rollouts).where(rollouts.c.id == rollout.id).values(health_id=rows[-1].id)
     )
     return len(rows) == _ROWS
+
+
+def _checked_counts(row: Row[Any]) -> dict[str, int]:
+    """Give a row's latencies; one that cannot be must not stop the rollout, nor swell its tallies."""
+    if not 0 <= row.errors <= row.calls <= MOST_CALLS or not isinstance(row.latency_counts, dict):
+        raise MessageError(f"{row.errors} errors in {row.calls} calls cannot be")
+    latency = Histogram.from_json(row.latency_counts)
+    if latency.total > row.calls:
+        raise MessageError(f"{latency.total} latencies of {row.calls} calls")
+    return latency.to_json()
 
 
 async def begin_period(tx: Transaction, rollout_id: str, *, keep_control: bool) -> None:
