@@ -196,3 +196,58 @@ async def test_what_was_denied_never_starts(fleet: Fleet) -> None:
             await fleet.act(verb, rollout)
     await fleet.tick()
     assert await fleet.assigned() == {}
+
+
+@pytest.mark.parametrize("withdrawn", [True, False])
+async def test_an_abort_gives_back_nothing_that_another_abort_took_away(
+    fleet: Fleet, *, withdrawn: bool
+) -> None:
+    (runs_one,) = await fleet.add(1)
+    (runs_none,) = await fleet.add(1, runs=None)
+    first = await fleet.start(release=2)
+    await fleet.tick()
+    second = await fleet.start(release=3, priority=5)
+    await fleet.tick()
+    await fleet.act("abort", first, "bad")
+    await fleet.tick()
+    if withdrawn:
+        await fleet.withdraw(2)
+    await fleet.act("abort", second, "")
+    await fleet.tick()
+    assert await fleet.state(second) == "ABORTED"
+    assigned = await fleet.assigned()
+    assert (assigned[runs_one].release, assigned[runs_one].rollout_id) == (1, None)
+    assert runs_none not in assigned
+
+
+async def test_an_abort_gives_back_no_release_that_was_withdrawn_since(fleet: Fleet) -> None:
+    runs_one, runs_it = await fleet.add(2)
+    for one in (runs_one, runs_it):
+        await fleet.assign_by_hand(one, 2)
+    await fleet.commit(runs_it)
+    fleet.now += 1
+    rollout = await fleet.start(release=3)
+    await fleet.tick()
+    await fleet.withdraw(2)
+    await fleet.act("abort", rollout, "")
+    await fleet.tick()
+    assigned = await fleet.assigned()
+    assert {one: row.release for one, row in assigned.items()} == {runs_one: 1}
+
+
+async def test_an_abort_leaves_a_device_on_what_it_runs_though_the_rollout_that_brought_it_was_aborted(
+    fleet: Fleet,
+) -> None:
+    done, _ = await fleet.add(2)
+    first = await fleet.start(release=2)
+    await fleet.tick()
+    await fleet.commit(done)
+    await fleet.tick()
+    await fleet.act("abort", first, "")
+    await fleet.tick()
+    second = await fleet.start(release=3, selector=f"id={done}")
+    await fleet.tick()
+    await fleet.act("abort", second, "")
+    await fleet.tick()
+    row = (await fleet.assigned())[done]
+    assert (row.release, row.attempt, row.rollout_id) == (2, 1, None)

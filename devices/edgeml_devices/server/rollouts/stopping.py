@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Row, func, select, update
 
+from edgeml_devices.server.database import pieces
 from edgeml_devices.server.fleet import desired
 from edgeml_devices.server.rollouts.engine import ABORT_PATIENCE_S, BATCH, DeviceView, Settled, has_switched
 from edgeml_devices.server.rollouts.outcomes import is_ours, settle_devices, under_way, view_of, write
-from edgeml_devices.server.rollouts.policy import UNDER_WAY, DeviceState
+from edgeml_devices.server.rollouts.policy import UNDER_WAY, DeviceState, RolloutState
 from edgeml_devices.server.rollouts.records import Rollout
-from edgeml_devices.server.rollouts.tables import rollout_devices
+from edgeml_devices.server.rollouts.tables import rollout_devices, rollouts
+from edgeml_devices.server.tables import releases
 from edgeml_devices.server.transaction import Transaction
 
 _mine = rollout_devices.c
 _FORMER: Final = ("release", "attempt", "hold", "on_abort", "rollout", "open_until")
 _UNDER_WAY: Final = [state.value for state in UNDER_WAY]
+_STOPPED: Final = [RolloutState.DENIED.value, RolloutState.ABORTING.value, RolloutState.ABORTED.value]
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """What no device gets back."""
+
+    rollouts: Collection[str]
+    """Ids of those that were stopped."""
+    releases: Collection[int]
+    """Of the model, those withdrawn."""
 
 
 async def abort_step(
@@ -78,10 +92,11 @@ async def _drop(tx: Transaction, rollout: Rollout, now: float) -> int:
 
 
 async def _give_back(tx: Transaction, rollout: Rollout, rows: list[Row[Any]], now: float) -> None:
+    refused = await _refused(tx, rollout, rows)
     groups: dict[tuple[Any, ...] | None, list[str]] = {}
     settled = []
     for row in rows:
-        target = _instead(rollout, row, view_of(rollout, row))
+        target = _instead(rollout, row, view_of(rollout, row), refused)
         groups.setdefault(target, []).append(row.device_id)
         settled.append(Settled(row.device_id, DeviceState.CANCELLED, "aborted", _told(target)))
     for target, ids in groups.items():
@@ -104,10 +119,24 @@ async def _give_back(tx: Transaction, rollout: Rollout, rows: list[Row[Any]], no
     await write(tx, rollout, settled, now)
 
 
-def _instead(rollout: Rollout, row: Row[Any], view: DeviceView) -> tuple[Any, ...] | None:
+async def _refused(tx: Transaction, rollout: Rollout, rows: list[Row[Any]]) -> _Refused:
+    model = rollout.policy.model
+    withdrawn = select(releases.c.release).where(
+        releases.c.model == model, releases.c.withdrawn_at.is_not(None)
+    )
+    formers = {row.former["rollout"] for row in rows if row.former is not None}
+    stopped: set[str] = set()
+    for ids in pieces(sorted(formers - {None})):
+        statement = select(rollouts.c.id).where(rollouts.c.id.in_(ids), rollouts.c.state.in_(_STOPPED))
+        stopped.update((await tx.connection.execute(statement)).scalars())
+    return _Refused(stopped, set((await tx.connection.execute(withdrawn)).scalars()))
+
+
+def _instead(rollout: Rollout, row: Row[Any], view: DeviceView, refused: _Refused) -> tuple[Any, ...] | None:
     """Give what the assignment that comes instead has, in the order of ``_FORMER``.
 
-    ``None``: nothing is said about the model, as before.
+    What a rollout that was stopped had assigned, or a release that was withdrawn, does not come back: the
+    device keeps what it runs. ``None``: nothing is said about the model.
     """
     former: Mapping[str, Any] | None = row.former
     if has_switched(view) and rollout.policy.on_abort == "rollback":
@@ -115,12 +144,18 @@ def _instead(rollout: Rollout, row: Row[Any], view: DeviceView) -> tuple[Any, ..
         return row.ran, attempt, False, "rollback", None, None
     if former is None:
         return None
+    if former["rollout"] in refused.rollouts or former["release"] in refused.releases:
+        running = row.ran if view.status is None else view.status.running
+        if running is None or running in refused.releases:
+            return None
+        attempt = former["attempt"] if former["release"] == running else 1
+        return running, attempt, False, "finish", None, None
     return tuple(former[name] for name in _FORMER)
 
 
 def _told(target: tuple[Any, ...] | None) -> str:
     if target is None:
-        return "nothing is assigned, as before"
+        return "nothing is assigned"
     return "to be removed" if target[0] is None else f"assigned release {target[0]} instead"
 
 
