@@ -147,10 +147,13 @@ async def test_a_retried_device_goes_back_to_what_it_had_before_the_rollout(flee
     assert (await fleet.assigned())[device].release == 1
 
 
-async def test_a_withdrawn_release_ends_its_rollouts(fleet: Fleet) -> None:
+@pytest.mark.parametrize("paused", [True, False])
+async def test_a_withdrawn_release_ends_its_rollouts(fleet: Fleet, *, paused: bool) -> None:
     await fleet.add(2)
     rollout = await fleet.start()
     await fleet.tick()
+    if paused:
+        await fleet.act("pause", rollout, "")
     await fleet.withdraw(2)
     await fleet.tick()
     await fleet.tick()

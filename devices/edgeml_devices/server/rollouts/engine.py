@@ -246,7 +246,7 @@ def judge(view: RolloutView, now: float) -> Verdict:
     """Decide on a running rollout: errors first, then the current wave's way to the next."""
     policy, current = view.policy, view.waves[-1]
     if view.withdrawn:
-        return Verdict(Action.ABORT, f"{policy.model}/{policy.release} was withdrawn")
+        return withdrawal(policy)
     on_error = Action.ABORT if policy.on_error == "abort" else Action.PAUSE
     for wave in view.waves:
         breach = _error_breach(policy, wave)
@@ -261,6 +261,11 @@ def judge(view: RolloutView, now: float) -> Verdict:
     if current.counts.counting == 0:
         return _passed(view)
     return _judge_success(view, now)
+
+
+def withdrawal(policy: Policy) -> Verdict:
+    """Give the verdict on a rollout whose release was withdrawn."""
+    return Verdict(Action.ABORT, f"{policy.model}/{policy.release} was withdrawn")
 
 
 def wave_policy(policy: Policy, number: int) -> Wave:

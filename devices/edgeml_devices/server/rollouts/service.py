@@ -21,7 +21,7 @@ from edgeml.manifest import Manifest
 from edgeml_devices.server import audit
 from edgeml_devices.server.database import Database
 from edgeml_devices.server.rollouts import gates, members, records, starting, stopping, windows
-from edgeml_devices.server.rollouts.engine import Action, Counts, RolloutView, Verdict, judge
+from edgeml_devices.server.rollouts.engine import Action, Counts, RolloutView, Verdict, judge, withdrawal
 from edgeml_devices.server.rollouts.fit import Fit
 from edgeml_devices.server.rollouts.outcomes import settle_devices
 from edgeml_devices.server.rollouts.policy import RolloutState
@@ -98,10 +98,7 @@ class Ticker:
                 case RolloutState.ABORTING:
                     return await _abort(tx, rollout, now, listening_since)
                 case RolloutState.PAUSED:
-                    more = await settle_devices(tx, rollout, now, listening_since)
-                    if not windows.is_open(rollout.policy, now):
-                        more |= await starting.hold_back(tx, rollout, now)
-                    return more
+                    return await _stand(tx, rollout, now, listening_since)
                 case _:
                     return await self._run(tx, rollout, now, listening_since)
 
@@ -144,17 +141,31 @@ class Ticker:
         return self._fits[key]
 
 
+async def _stand(tx: Transaction, rollout: Rollout, now: float, listening_since: float) -> bool:
+    """Start nothing; a release that was withdrawn ends a paused rollout, too."""
+    more = await settle_devices(tx, rollout, now, listening_since)
+    if await _is_withdrawn(tx.connection, rollout):
+        await _act(tx, rollout, withdrawal(rollout.policy), now)
+        return True
+    if not windows.is_open(rollout.policy, now):
+        more |= await starting.hold_back(tx, rollout, now)
+    return more
+
+
 async def _view(connection: AsyncConnection, rollout: Rollout) -> RolloutView:
     counts = await records.count(connection, rollout.id)
     waves = await records.waves(connection, rollout, counts)
     readings = await gates.current(connection, rollout, counts.get(rollout.wave, Counts()))
+    return RolloutView(rollout.policy, waves, readings, await _is_withdrawn(connection, rollout))
+
+
+async def _is_withdrawn(connection: AsyncConnection, rollout: Rollout) -> bool:
     withdrawn = (
         select(releases.c.withdrawn_at)
         .where(releases.c.model == rollout.policy.model, releases.c.release == rollout.policy.release)
         .limit(1)
     )
-    is_withdrawn = (await connection.execute(withdrawn)).scalar() is not None
-    return RolloutView(rollout.policy, waves, readings, is_withdrawn)
+    return (await connection.execute(withdrawn)).scalar() is not None
 
 
 async def _mark(tx: Transaction, rollout: Rollout, view: RolloutView, verdict: Verdict) -> None:
