@@ -38,3 +38,27 @@ async def test_tickers_that_meet_assign_each_device_once_and_begin_each_wave_onc
         assert set(named.values()) == {1}, action
         assert len(named) == 60
     assert {row.attempt for row in (await fleet.rows(rollout)).values()} == {1}
+
+
+async def test_tickers_that_meet_keep_the_budget_of_a_site_over_their_rollouts(
+    fleet: Fleet, database_url: str
+) -> None:
+    ids = await fleet.add(24, labels={"site": "a"})
+    shares = [ids[place::4] for place in range(4)]
+    budget = {"group_by": "site", "max_unavailable": 3}
+    rollouts = [await fleet.start(selector=f"id in ({','.join(some)})", budget=budget) for some in shares]
+    databases = [await Database.open(database_url) for _ in rollouts]
+    tickers = [Ticker(one, manifest_of, lambda: fleet.now) for one in databases]
+    for _ in range(60):
+        fleet.now += 1
+        await asyncio.gather(
+            *(ticker.tick(rollout) for ticker, rollout in zip(tickers, rollouts, strict=True))
+        )
+        under_way = [one for each in rollouts for one in (await fleet.states(each)).get("ASSIGNED", [])]
+        assert len(under_way) <= 3
+        await fleet.commit(*under_way)
+        if {await fleet.state(each) for each in rollouts} == {"FINISHED"}:
+            break
+    for database in databases:
+        await database.close()
+    assert [await fleet.state(one) for one in rollouts] == ["FINISHED"] * 4

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import RowMapping, case, func, select, update
+from sqlalchemy import RowMapping, case, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeml_devices.server.rollouts.engine import SELFTEST_REASONS, Counts, WaveView
@@ -21,6 +21,9 @@ from edgeml_devices.server.rollouts.policy import (
 from edgeml_devices.server.rollouts.tables import rollout_devices, rollout_waves, rollouts
 from edgeml_devices.server.tables import statuses
 from edgeml_devices.server.transaction import Transaction
+
+_BUDGETS: Final = 0x65646765_62756467
+"""PostgreSQL's advisory lock of the disruption budgets ("edgebudg")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,15 @@ async def try_lock(tx: Transaction, rollout_id: str) -> Rollout | None:
     statement = select(rollouts).where(rollouts.c.id == rollout_id, rollouts.c.state.in_(ACTIVE))
     row = (await tx.connection.execute(statement.with_for_update(skip_locked=True))).mappings().first()
     return None if row is None else read(row)
+
+
+async def lock_budgets(tx: Transaction) -> None:
+    """Count and take places one after the other: a budget holds over all rollouts and processes.
+
+    SQLite has one writer at a time anyway.
+    """
+    if tx.connection.dialect.name == "postgresql":
+        await tx.connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _BUDGETS})
 
 
 async def active_ids(connection: AsyncConnection) -> list[str]:

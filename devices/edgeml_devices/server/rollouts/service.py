@@ -111,6 +111,9 @@ class Ticker:
         return now - (at - self._listening_from)
 
     async def _run(self, tx: Transaction, rollout: Rollout, now: float, listening_since: float) -> bool:
+        if rollout.policy.budget is not None:
+            # before any device is locked, so that no two transactions wait for each other
+            await records.lock_budgets(tx)
         if now - self._joined_at.get(rollout.id, 0.0) >= JOIN_EVERY_S:
             if await members.take_in(tx, rollout, now):
                 return True
