@@ -312,14 +312,15 @@ def _judge_success(view: RolloutView, now: float) -> Verdict:
         return Verdict(
             Action.KEEP, f"wave {wave.number}: {counts.succeeded} of {needed} devices have committed"
         )
-    reached_at = now if wave.reached_at is None else wave.reached_at
+    # a mark ahead of the clock is of a clock that was set back
+    reached_at = now if wave.reached_at is None else min(now, wave.reached_at)
     soak_s = policy.soak_s if rules.soak_s is None else rules.soak_s
     if now - reached_at < soak_s:
         left_s = soak_s - (now - reached_at)
         return Verdict(Action.KEEP, f"wave {wave.number} soaks for {left_s:.0f} s more", reached_at)
     missing = [reading for reading in view.readings if reading.state is GateState.MISSING]
     if missing:
-        since = now if wave.data_missing_since is None else wave.data_missing_since
+        since = now if wave.data_missing_since is None else min(now, wave.data_missing_since)
         why = f"wave {wave.number} waits: " + "; ".join(describe(reading) for reading in missing)
         late = now - since >= policy.gates.timeout_s
         return Verdict(Action.PAUSE if late else Action.KEEP, why, reached_at, since)

@@ -193,6 +193,19 @@ def test_the_soak_time_begins_again_when_the_threshold_is_lost() -> None:
     assert again.action is Action.ADVANCE
 
 
+def test_a_clock_that_is_set_back_does_not_lengthen_a_soak() -> None:
+    policy = replace(POLICY, soak_s=60)
+    back = judge(view(Counts(succeeded=10), policy=policy, reached_at=NOW + 86400), NOW)
+    assert (back.action, back.reached_at) == (Action.KEEP, NOW)
+    assert "60 s more" in back.reason
+
+
+def test_a_clock_that_is_set_back_does_not_lengthen_the_wait_for_data() -> None:
+    missing = Reading("latency_p95_ratio", GateState.MISSING, 1.2)
+    wave = WaveView(1, Counts(succeeded=10), NOW, NOW + 86400)
+    assert judge(RolloutView(POLICY, (wave,), (missing,)), NOW).data_missing_since == NOW
+
+
 COUNTS = st.builds(Counts, *([st.integers(0, 40)] * 5))
 
 
