@@ -18,6 +18,9 @@ DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAY_S: Final = 86_400.0
 _CLOCK: Final = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 MOST_WAVES: Final = 100
+_MOST: Final = 2**31 - 1
+_MOST_RELEASES: Final = 2**63 - 1
+"""What the database holds."""
 
 
 class RolloutState(StrEnum):
@@ -205,6 +208,7 @@ def _reject_unknown(kind: Any, data: object, where: str) -> None:
 
 
 def _faults(policy: Policy) -> typing.Iterator[str]:
+    yield from _unstorable(write_policy(policy), "")
     if not policy.model or policy.release < 1:
         yield "model and release must be given; releases count from 1"
     if (policy.group is None) == (policy.selector is None):
@@ -212,6 +216,23 @@ def _faults(policy: Policy) -> typing.Iterator[str]:
     yield from _wave_faults(policy)
     yield from _number_faults(policy)
     yield from _window_faults(policy)
+
+
+def _unstorable(value: Any, path: str) -> typing.Iterator[str]:
+    """Walk through the rules: numbers and texts that no database takes."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _unstorable(inner, f"{path}.{name}" if path else name)
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            yield from _unstorable(inner, f"{path}[{place}]")
+    elif isinstance(value, str):
+        if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+            yield f"{path} holds characters that are no text: {value[:60]!a}"
+    elif isinstance(value, int):
+        most = _MOST_RELEASES if path == "release" else _MOST
+        if abs(value) > most:
+            yield f"{path} must be at most {most}"
 
 
 def _number_faults(policy: Policy) -> typing.Iterator[str]:

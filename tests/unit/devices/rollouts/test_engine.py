@@ -296,6 +296,15 @@ def test_an_unknown_key_is_refused_by_name() -> None:
         ({"soak_s": "inf"}, "between 0 and a year"),
         ({"success_threshold": "nan"}, "between 0 and 1"),
         ({"release": "2"}, "must be a whole number"),
+        ({"release": 2**63}, "release must be at most 9223372036854775807"),
+        ({"priority": 2**31}, "priority must be at most 2147483647"),
+        ({"priority": -(2**31)}, "priority must be at most 2147483647"),
+        ({"max_failed": 10**30}, "max_failed must be at most"),
+        ({"waves": [{"count": 2**31}]}, r"waves\[0\].count must be at most"),
+        ({"model": "k\0"}, "model holds characters that are no text"),
+        ({"group": "a\ud800"}, "group holds characters that are no text"),
+        ({"waves": [{"selector": "a=\udfff"}]}, r"waves\[0\].selector holds characters"),
+        ({"budget": {"group_by": "\0", "max_unavailable": 1}}, "budget.group_by holds characters"),
     ],
 )
 def test_rules_that_cannot_be_are_refused_with_their_key(change: dict, said: str) -> None:
