@@ -16,6 +16,8 @@ from edgeml_devices.agent.machine import MAX_STEPS
 from edgeml_devices.agent.record import read_record
 from edgeml_devices.messages import Reason, Result, State
 
+from edgeml.health import HealthPolicy
+from edgeml.selftest import SelftestResult
 from tests.faults.killed_machine import (
     ENDED,
     KILLED,
@@ -23,6 +25,7 @@ from tests.faults.killed_machine import (
     Kill,
     World,
     copy_home,
+    quick_selftest,
     run_child,
     running,
     states_told,
@@ -154,6 +157,32 @@ def test_a_sound_release_stays_though_no_restart_succeeds(world: World, home: Ho
     assert record is not None
     assert (record.result, record.reason) == (Result.FAILED_ROLLBACK_COMPLETE, Reason.RESTART_FAILED)
     assert "after the rollback: /bin/false ended with exit code 1" in record.detail
+
+
+@pytest.mark.parametrize("reason", [Reason.SELFTEST_TIMEOUT, Reason.SELFTEST_CRASH, Reason.PARITY])
+def test_a_sound_release_stays_whatever_its_test_says_after_a_rollback(
+    world: World, home: Home, reason: Reason
+) -> None:
+    """The test of release 1 is one that a machine short of memory or time gives."""
+
+    def selftest(folder: Path, variant: str, policy: HealthPolicy) -> SelftestResult:
+        if folder.name == "1":
+            return SelftestResult(variant, False, reason.value, "no luck")
+        return quick_selftest(folder, variant, policy)
+
+    def make() -> Deployment:
+        return world.deployment(home, 2, selftest=selftest, config=refusing(home, 2))
+
+    assert run_child(make) == ENDED
+    assert run_child(make) == ENDED  # another start looks again
+    assert running(home) == 1
+    assert world.why_unsafe(home) is None
+    record = read_record(home.model(MODEL))
+    assert record is not None
+    assert "no luck" in record.detail
+    ended = reason is not Reason.PARITY
+    assert record.result is (Result.FAILED_ROLLBACK_COMPLETE if ended else Result.FAILED_UNABLE_TO_ROLLBACK)
+    assert record.reason == Reason.RESTART_FAILED
 
 
 def test_a_quarantined_device_takes_another_release(world: World, home: Home) -> None:

@@ -11,7 +11,7 @@ from edgeml.health import HealthPolicy, health_policy
 from edgeml.installed import open_installed, read_installation
 from edgeml_devices.agent.beats import Probation
 from edgeml_devices.agent.deployment import LOG, Deployment, Step
-from edgeml_devices.agent.failures import StepFailedError, disk_failure
+from edgeml_devices.agent.failures import DETAIL_LIMIT, StepFailedError, disk_failure
 from edgeml_devices.agent.keep import free_staging, keep_what_is_needed
 from edgeml_devices.agent.releases import (
     factory_release,
@@ -29,6 +29,8 @@ from edgeml_devices.messages import Reason, Result, State
 _LOOK_EVERY_S: Final = 0.5
 _RESULTS_TRIED_AGAIN: Final = frozenset({Reason.SUPERSEDED, Reason.ABORTED, Reason.UNREADABLE_STATE})
 """Ends that say nothing of the release: the same attempt may be wanted again."""
+_TEST_DID_NOT_END: Final = frozenset({Reason.SELFTEST_CRASH, Reason.SELFTEST_TIMEOUT})
+"""A machine that is short of memory or time does that to a sound release, too."""
 
 
 def switching(deployment: Deployment) -> Step:
@@ -139,15 +141,27 @@ def rolling_back(deployment: Deployment) -> Step:
             switch_back(deployment.model, back)
     except OSError as error:
         raise disk_failure(error, "cannot switch back") from error
-    changes = {"result": Result.FAILED_ROLLBACK_COMPLETE, "failed": failed_now(deployment)}
+    told = [deployment.record.detail]
+    # the release that ran is back and sound: what follows tells of other troubles, and takes it away for none
     try:
         deployment.restart_application()
     except StepFailedError as error:
-        # the release that ran is back and sound: a command that fails is no reason to take it away
-        changes["detail"] = f"{deployment.record.detail}; after the rollback: {error.detail}"
-    if back is not None:
-        _require_golden(deployment, back)
-    return Step(State.FAILED, changes)
+        told.append(f"after the rollback: {error.detail}")
+    try:
+        if back is not None:
+            _require_golden(deployment, back)
+    except StepFailedError as error:
+        if error.reason not in _TEST_DID_NOT_END:
+            raise
+        told.append(f"the test of release {back} after the rollback: {error.detail}")
+    return Step(
+        State.FAILED,
+        {
+            "result": Result.FAILED_ROLLBACK_COMPLETE,
+            "failed": failed_now(deployment),
+            "detail": "; ".join(told)[:DETAIL_LIMIT],
+        },
+    )
 
 
 def _way_back(deployment: Deployment) -> int | None:
@@ -208,12 +222,21 @@ def failed(deployment: Deployment) -> Step:
 
 
 def quarantined(deployment: Deployment) -> Step | None:
-    """Run the factory bundle, or nothing; leave for another attempt or release."""
+    """Run what ran before if it is sound, else the factory bundle, or nothing; leave for another attempt."""
     factory_or_nothing = leads_to_factory(deployment.model) or not deployment.model.current.is_symlink()
-    if not factory_or_nothing:
+    if not factory_or_nothing and not _runs_what_ran_before(deployment):
         try:
             _run_factory_or_nothing(deployment)
             deployment.restart_application()
         except (OSError, StepFailedError) as error:
             LOG.warning("%s: %s", deployment.model.name, error)
     return idle(deployment)
+
+
+def _runs_what_ran_before(deployment: Deployment) -> bool:
+    """Say whether `current` leads to the release from before the attempt, and every file of it is whole."""
+    record, model = deployment.record, deployment.model
+    running = model.running()
+    if running is None or running != record.previous or running < deployment.tools.floor(model.name):
+        return False
+    return why_damaged(model.release_folder(running), record.manifests.get(str(running))) is None
