@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -115,6 +116,29 @@ class Outbox:
         with self._lock:
             return self._events.events[:SENT_AT_ONCE], self._windows.health[:SENT_AT_ONCE]
 
+    def next_batch(self, most: int, limit_bytes: int) -> tuple[tuple[Event, ...], tuple[Health, ...]]:
+        """Give what goes into the next report, events before windows: at least one if any waits."""
+        with self._lock:
+            waiting = (*self._events.events[:most], *self._windows.health[:most])[:most]
+        ends = accumulate(map(size_bytes, waiting))
+        taken = [one for one, end in zip(waiting, ends, strict=True) if end <= limit_bytes] or waiting[:1]
+        return (
+            tuple(one for one in taken if isinstance(one, Event)),
+            tuple(one for one in taken if isinstance(one, Health)),
+        )
+
+    def drop(self, item: Event | Health) -> None:
+        """Forget what the server will never take."""
+        with self._lock:
+            if isinstance(item, Event):
+                events = tuple(one for one in self._events.events if one.seq != item.seq)
+                self._events = replace(self._events, events=events)
+                self._write_events()
+            else:
+                health = tuple(one for one in self._windows.health if one.seq != item.seq)
+                self._windows = replace(self._windows, health=health)
+                self._write_windows()
+
     def accepted(self, answer: Accepted) -> None:
         """Forget what the server has stored."""
         with self._lock:
@@ -136,6 +160,11 @@ class Outbox:
     def _write_windows(self) -> None:
         self._has_windows = True
         _write(self._folder / "health.json", self._windows)
+
+
+def size_bytes(value: object) -> int:
+    """Give how many bytes a message has on its way."""
+    return len(json.dumps(typed_json.write(value), ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def _bounded(events: tuple[Event, ...]) -> tuple[Event, ...]:

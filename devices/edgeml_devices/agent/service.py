@@ -32,13 +32,13 @@ from edgeml_devices.agent.home import Home
 from edgeml_devices.agent.identity import Identity
 from edgeml_devices.agent.lock import sole_agent
 from edgeml_devices.agent.origins import Origin, SignedOrigin
-from edgeml_devices.agent.outbox import Outbox
+from edgeml_devices.agent.outbox import SENT_AT_ONCE, Outbox, size_bytes
 from edgeml_devices.agent.record import StateRecord
 from edgeml_devices.agent.sources import FolderSource
 from edgeml_devices.agent.status import status_of
 from edgeml_devices.agent.trust import Trust
 from edgeml_devices.agent.worker import RESTING, Worker
-from edgeml_devices.messages import Facts, Report, State
+from edgeml_devices.messages import Event, Facts, Health, Report, State
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -48,6 +48,12 @@ PROBATION_WINDOW_S: Final = 10.0
 QUIET_WINDOW_S: Final = 300.0
 _REPORT_EVERY_S: Final = 3600.0
 """With nothing to say: facts such as the free disk change by themselves."""
+_REPORT_LIMIT_BYTES: Final = 256 * 1024
+"""The server takes 1 MiB; one that is cut off on a slow link is sent again whole."""
+_REPORT_MODELS: Final = 200
+"""As many as the server takes."""
+_SHORT_DETAIL: Final = 200
+_REFUSED: Final = frozenset({400, 413})
 _COALESCE_S: Final = 0.1
 _LOOK_EVERY_S: Final = 1.0
 _STOP_S: Final = 5.0
@@ -118,6 +124,7 @@ class Service:
         self._inbox = Inbox(home, self._carried_origin)
         self._workers: dict[str, Worker] = {}
         self._workers_lock = threading.Lock()
+        self._at_once = SENT_AT_ONCE
 
     def stop(self) -> None:
         """Let ``run`` return."""
@@ -211,7 +218,8 @@ class Service:
                 self._changed.set()
 
     def _report(self) -> None:
-        failures, facts = 0, None
+        failures = 0
+        facts: Facts | None = None
         while not self._stop.is_set():
             self._changed.wait(_REPORT_EVERY_S)
             self._stop.wait(_COALESCE_S)
@@ -230,28 +238,60 @@ class Service:
                 self._changed.set()
                 self._stop.wait(_LOOK_EVERY_S)
 
-    def _send(self, told: Facts | None) -> Facts:
-        """Send all that waits; give the facts that the server knows now."""
+    def _send(self, told: Facts | None) -> Facts | None:
+        """Send what waits and fits; give the facts that the server knows now."""
+        outbox = self._tools.outbox
         facts = gather(self._home.path, dict(self._tools.machine()[1]))
-        events, windows = self._tools.outbox.waiting()
+        report = self._status(facts if told is None or _differ(facts, told) else None)
+        room_bytes = _REPORT_LIMIT_BYTES - size_bytes(report)
+        events, windows = outbox.next_batch(self._at_once, room_bytes)
+        report = replace(report, events=events, health=windows)
+        try:
+            answer = self._client.report(report)
+        except UnreachableError as error:
+            if error.status not in _REFUSED or not (events or windows):
+                raise
+            self._send_less(report, error)
+            return told
+        outbox.accepted(answer)
+        self._at_once = min(2 * self._at_once, SENT_AT_ONCE)
+        if any(outbox.waiting()):
+            self._changed.set()
+        return told if report.facts is None else facts
+
+    def _status(self, facts: Facts | None) -> Report:
+        """Give a report of how all models are now, short enough to be taken."""
+        wanted = self._desired.models()
         with self._workers_lock:
             deployments = [one.deployment for one in self._workers.values() if one.recovered.is_set()]
+        deployments.sort(key=lambda one: one.model.name not in wanted)
+        models = {one.model.name: status_of(one) for one in deployments[:_REPORT_MODELS]}
         report = Report(
             device_id=self._identity.device_id,
             epoch=self._tools.outbox.epoch,
             seq=self._tools.outbox.next_report(),
             at=self._clock(),
-            models={one.model.name: status_of(one) for one in deployments},
-            events=events,
-            health=windows,
-            facts=facts if told is None or _differ(facts, told) else None,
+            models=models,
+            facts=facts,
             generation=self._desired.generation,
         )
-        answer = self._client.report(report)
-        self._tools.outbox.accepted(answer)
-        if any(self._tools.outbox.waiting()):
-            self._changed.set()
-        return facts if report.facts is not None or told is None else told
+        if size_bytes(report) <= _REPORT_LIMIT_BYTES:
+            return report
+        short = {name: replace(one, detail=one.detail[:_SHORT_DETAIL]) for name, one in models.items()}
+        return replace(report, models=short)
+
+    def _send_less(self, report: Report, error: UnreachableError) -> None:
+        """Close in on what the server refuses, and drop that alone: what comes after it must get through."""
+        items: tuple[Event | Health, ...] = (*report.events, *report.health)
+        self._changed.set()
+        if len(items) > 1:
+            self._at_once = len(items) // 2
+            return
+        # where it refuses a report without items as well, it is not the item's fault
+        alone = replace(report, seq=self._tools.outbox.next_report(), events=(), health=())
+        self._client.report(alone)
+        LOG.error("the server refuses what this device tells, dropped: %s: %s", error, items[0])
+        self._tools.outbox.drop(items[0])
 
     # --- beats
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -38,6 +38,10 @@ class Fleet:
     blob_bytes: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
     stopping: bool = False
+    refuses: Callable[[Report], bool] = field(default=lambda _: False)
+    """Which reports are answered with 400."""
+    report_bytes: list[int] = field(default_factory=list)
+    """Of each report's body, refused ones included."""
     lost_answers: int = 0
     """So many answers to enrolments are lost on the way."""
 
@@ -133,6 +137,11 @@ class _Handler(BaseHTTPRequestHandler):
         report = typed_json.read(Report, body, "report")
         fleet = self.server.fleet
         with fleet.changed:
+            fleet.report_bytes.append(int(self.headers["Content-Length"]))
+            if fleet.refuses(report):
+                fleet.changed.notify_all()
+                self._error(400, "the body: cannot be")
+                return
             fleet.reports.append(report)
             for event in report.events:
                 fleet.events.setdefault((report.epoch, event.seq), event)
