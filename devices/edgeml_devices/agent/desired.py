@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 import threading
 import time
@@ -23,6 +24,9 @@ from edgeml_devices.agent.origins import Origin
 from edgeml_devices.messages import Assignment, DesiredState
 
 LOG: Final = logging.getLogger("edgeml.agent")
+_POLL_S: Final = DesiredState(0).poll_s
+_SHORTEST_POLL_S: Final = 1.0
+_LONGEST_POLL_S: Final = 3600.0
 
 
 class Desired:
@@ -43,7 +47,9 @@ class Desired:
 
     @property
     def poll_s(self) -> float:
-        return 55.0 if self._state is None else self._state.poll_s
+        """Give how long to wait in the next poll, whatever the server said: 1 s to an hour."""
+        said = _POLL_S if self._state is None else self._state.poll_s
+        return min(max(said, _SHORTEST_POLL_S), _LONGEST_POLL_S) if math.isfinite(said) else _POLL_S
 
     def take(self, state: DesiredState) -> None:
         """Keep what the server said, before anything acts on it."""
@@ -73,9 +79,9 @@ class Desired:
                 return None
             closes_at = None
             if assignment.open_for_s is not None:
-                # after a restart nobody knows for how long it is open
+                # after a restart nobody knows for how long it is open, and no number says it either
                 closes_at = float("-inf")
-                if self._received_at is not None:
+                if self._received_at is not None and math.isfinite(assignment.open_for_s):
                     closes_at = self._received_at + assignment.open_for_s
             return Wish(assignment, self._origin, closes_at)
 
