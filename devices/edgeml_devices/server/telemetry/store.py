@@ -1,0 +1,172 @@
+"""What every store of telemetry can do. SQLite and PostgreSQL give the same answers, bit by bit."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from edgeml.telemetry.exponential import ExponentialHistogram
+from edgeml.telemetry.report import ModelWindow, Report, Sample, Summary
+
+
+class Verdict(StrEnum):
+    """What became of a report."""
+
+    STORED = "stored"
+    DUPLICATE = "duplicate"
+    """It was stored before."""
+    FORK = "fork"
+    """Another device, or an older copy of this one, sent this number already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A report on its way into the store."""
+
+    device_id: str
+    epoch: str
+    report: Report
+    at: float
+    """The window's end by the server's clock, repaired where the device's was wrong."""
+    received_at: float
+    target: str
+    """Kind of machine: ``facts.target.name`` of the device, or ``unknown``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What became of an incoming report, and where its stream stands after it."""
+
+    verdict: Verdict
+    acked_through: int
+    gaps: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which rows a question is about. ``None``: all."""
+
+    since: float
+    """Windows that end after this moment …"""
+    until: float
+    """… and not after this one."""
+    devices: frozenset[str] | None = None
+    model: str | None = None
+    release: int | None = None
+    variant: str | None = None
+    target: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WindowRow:
+    """One model in one window of one device."""
+
+    at: float
+    seconds: float
+    """How long the window was."""
+    device_id: str
+    target: str
+    window: ModelWindow
+
+
+@dataclass(frozen=True, slots=True)
+class HourRow:
+    """One release of one model on one device in one hour."""
+
+    hour: int
+    """Unix time of its beginning, divided by 3600."""
+    device_id: str
+    target: str
+    model: str
+    release: int
+    variant: str
+    calls: int
+    errors: int
+    latency: ExponentialHistogram
+    """Stage ``total``, at ``ROLLUP_SCALE``."""
+
+
+@dataclass(frozen=True, slots=True)
+class SystemRow:
+    """The machine itself in one window."""
+
+    at: float
+    seconds: float
+    device_id: str
+    target: str
+    system: dict[str, Summary]
+    energy_joules: float | None
+    calls: int
+    """Of all models in the window."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRow:
+    """An inference that was kept."""
+
+    device_id: str
+    model: str
+    release: int
+    variant: str
+    sample: Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What came of one device on one day (UTC)."""
+
+    device_id: str
+    day: str
+    """``2026-01-31``"""
+    received: int
+    """Windows of a minute that are stored, merged ones counted as what they were."""
+    merged: int
+    evicted: int
+    damaged: int
+    overwritten: int
+    """Inferences."""
+    missing: int
+    """Windows whose numbers were passed over and never came, other than those evicted or damaged."""
+    seconds: float
+    """Time that stored windows cover."""
+    boots: int
+    epochs: int
+    gaps: tuple[tuple[int, int], ...] = field(default=())
+
+
+class TelemetryStore(Protocol):
+    """Where telemetry is kept. Safe for any number of tasks of one event loop."""
+
+    async def append(self, incoming: Sequence[Incoming]) -> list[Stored]:
+        """Store reports in one durable commit, each once, and say in order what became of each."""
+        ...
+
+    def windows(self, selection: Selection) -> AsyncIterator[Sequence[WindowRow]]:
+        """Give rows in pieces, each piece in order of (at, device)."""
+        ...
+
+    async def hours(self, selection: Selection) -> Sequence[HourRow]:
+        """Give hourly sums of the hours that lie in a selection, late reports included."""
+        ...
+
+    def system(self, selection: Selection) -> AsyncIterator[Sequence[SystemRow]]:
+        """Give what the machines were like."""
+        ...
+
+    async def samples(self, selection: Selection, limit: int) -> Sequence[SampleRow]:
+        """Give the newest samples."""
+        ...
+
+    async def coverage(self, since: float, until: float, device_id: str | None = None) -> Sequence[Coverage]:
+        """Give what came, by device and day."""
+        ...
+
+    async def prune(self, keep_from: float, keep_hours_from: float) -> None:
+        """Forget windows before one moment, and hourly sums before another."""
+        ...
+
+    async def close(self) -> None:
+        """Close all files and connections."""
+        ...

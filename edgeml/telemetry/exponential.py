@@ -1,0 +1,119 @@
+"""Exponential histograms: exact counts in buckets whose bounds are powers of one base, merged without loss.
+
+Bucket ``i`` of scale ``s`` holds values above ``2**(i/2**s)`` up to ``2**((i+1)/2**s)`` (OpenTelemetry's
+data model, "ExponentialHistogram"). Everything that is counted or summed is an integer, so that merging in
+any order, in any database, gives the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Final
+
+SCALE: Final = 5
+"""Of what devices record: buckets 2.2 % wide, a quantile is off by 1.1 % at most."""
+ROLLUP_SCALE: Final = 3
+"""Of hours: buckets 9.1 % wide."""
+_LOWEST: Final = 1e-9
+_HIGHEST: Final = 1e9
+"""Values outside count in the last bucket on their side, so that no histogram grows without bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExponentialHistogram:
+    """Counts of values from 0 on, seconds where nothing else is said."""
+
+    offset: int = 0
+    """Index of the first bucket in ``counts``."""
+    counts: tuple[int, ...] = ()
+    """By bucket, without gaps; the first and last are above 0."""
+    zero: int = 0
+    """Count of values that are 0."""
+    sum_nano: int = 0
+    """Sum of all values, in 1e-9 of their unit."""
+    min: float = math.inf
+    max: float = -math.inf
+    scale: int = SCALE
+
+    @property
+    def total(self) -> int:
+        """How many values were counted."""
+        return self.zero + sum(self.counts)
+
+
+EMPTY: Final = ExponentialHistogram()
+
+
+def bucket(value: float, scale: int = SCALE) -> int:
+    """Give the index of the bucket that holds a value above 0."""
+    return math.ceil(math.log2(min(max(value, _LOWEST), _HIGHEST)) * (1 << scale)) - 1
+
+
+def histogram_of(values: Iterable[float], scale: int = SCALE) -> ExponentialHistogram:
+    """Count values; what is below 0 or no number counts as 0."""
+    found: dict[int, int] = {}
+    zero = sum_nano = 0
+    least, most = math.inf, -math.inf
+    for given in values:
+        value = min(given, _HIGHEST) if given > 0 else 0.0
+        if value:
+            place = bucket(value, scale)
+            found[place] = found.get(place, 0) + 1
+        else:
+            zero += 1
+        sum_nano += round(value * 1e9)
+        least, most = min(least, value), max(most, value)
+    return _dense(found, zero, sum_nano, least, most, scale)
+
+
+def merge(histograms: Iterable[ExponentialHistogram], scale: int | None = None) -> ExponentialHistogram:
+    """Add histograms up, exactly, at the coarsest scale among them and ``scale``."""
+    several = list(histograms)
+    if not several:
+        return EMPTY if scale is None else ExponentialHistogram(scale=scale)
+    coarsest = min([one.scale for one in several] + ([] if scale is None else [scale]))
+    found: dict[int, int] = {}
+    for one in several:
+        shift = one.scale - coarsest
+        for place, count in enumerate(one.counts, one.offset):
+            found[place >> shift] = found.get(place >> shift, 0) + count
+    return _dense(
+        found,
+        sum(one.zero for one in several),
+        sum(one.sum_nano for one in several),
+        min(one.min for one in several),
+        max(one.max for one in several),
+        coarsest,
+    )
+
+
+def quantile(histogram: ExponentialHistogram, q: float) -> float | None:
+    """Give the value below which the share ``q`` (0 to 1) lies, ``None`` if nothing was counted.
+
+    It is the middle of its bucket on the logarithmic scale, kept between the least and the greatest value.
+    """
+    total = histogram.total
+    if total == 0:
+        return None
+    wanted = max(1, math.ceil(q * total))
+    seen = histogram.zero
+    if seen >= wanted:
+        return 0.0
+    places = enumerate(accumulate(histogram.counts, initial=seen), histogram.offset - 1)
+    place = next(place for place, seen in places if seen >= wanted)
+    middle = 2 ** ((place + 0.5) / (1 << histogram.scale))
+    return float(min(max(middle, histogram.min), histogram.max))
+
+
+def _dense(
+    found: Mapping[int, int], zero: int, sum_nano: int, least: float, most: float, scale: int
+) -> ExponentialHistogram:
+    places = [place for place, count in found.items() if count]
+    if not places:
+        return ExponentialHistogram(0, (), zero, sum_nano, least, most, scale)
+    first, last = min(places), max(places)
+    counts = tuple(found.get(place, 0) for place in range(first, last + 1))
+    return ExponentialHistogram(first, counts, zero, sum_nano, least, most, scale)
