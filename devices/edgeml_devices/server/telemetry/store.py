@@ -78,6 +78,7 @@ class HourRow:
     hour: int
     """Unix time of its beginning, divided by 3600."""
     device_id: str
+    """Empty where devices were added up."""
     target: str
     model: str
     release: int
@@ -147,8 +148,14 @@ class TelemetryStore(Protocol):
         """Give rows in pieces, each piece in order of (at, device)."""
         ...
 
-    async def hours(self, selection: Selection) -> Sequence[HourRow]:
-        """Give hourly sums of the hours that lie in a selection, late reports included."""
+    async def hours(self, selection: Selection, *, by_device: bool) -> Sequence[HourRow]:
+        """Give hourly sums of the hours that a selection touches, late reports included.
+
+        Args:
+            selection: ``since`` and ``until`` are widened to whole hours.
+            by_device: else devices are added up and ``device_id`` is empty: where the selection names no
+                devices, this reads sums that are kept, a few hundred rows for a week of any fleet.
+        """
         ...
 
     def system(self, selection: Selection) -> AsyncIterator[Sequence[SystemRow]]:
