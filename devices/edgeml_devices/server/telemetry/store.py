@@ -137,6 +137,22 @@ class Coverage:
     gaps: tuple[tuple[int, int], ...] = field(default=())
 
 
+@dataclass(frozen=True, slots=True)
+class TotalRow:
+    """One release of one model on one kind of machine, since the store was made: it only grows."""
+
+    target: str
+    model: str
+    release: int
+    variant: str
+    calls: int
+    errors: int
+    latency: ExponentialHistogram
+    """Stage ``total``, at ``ROLLUP_SCALE``."""
+    last_at: float
+    """End of its newest window."""
+
+
 class TelemetryStore(Protocol):
     """Where telemetry is kept. Safe for any number of tasks of one event loop."""
 
@@ -156,6 +172,10 @@ class TelemetryStore(Protocol):
             by_device: else devices are added up and ``device_id`` is empty: where the selection names no
                 devices, this reads sums that are kept, a few hundred rows for a week of any fleet.
         """
+        ...
+
+    async def totals(self) -> Sequence[TotalRow]:
+        """Give sums over all time, kept in the transaction of each append, and never pruned."""
         ...
 
     def system(self, selection: Selection) -> AsyncIterator[Sequence[SystemRow]]:
