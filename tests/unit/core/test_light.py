@@ -7,7 +7,7 @@ import sys
 
 LIGHT = (
     "atomic bundle choice engines health histogram installed manifest manifest_json processes runtime "
-    "selftest settings targets tensors typed_json"
+    "selftest settings targets tensors typed_json telemetry.reference"
 ).split()
 
 
