@@ -16,11 +16,12 @@ from edgeml.errors import ServerError
 from edgeml_devices.api_client import ApiClient
 from edgeml_devices.audit_chain import FIELDS, START, row_sha256
 from edgeml_devices.repository.remote import fetch_metadata
-from edgeml_devices.repository.state import read_state
+from edgeml_devices.repository.state import make_private, read_state
 
 HEAD_FIELD: Final = "edgeml_audit"
 """In the timestamp: id and hash of the last row when it was signed."""
 _SEEN: Final = "audit.json"
+_SEEN_HERE: Final = "seen here before"
 _PAGE: Final = 1000
 
 
@@ -44,8 +45,14 @@ class AuditCheck:
     faults: list[str]
 
 
-def check_audit(client: ApiClient, trust: Path) -> AuditCheck:
+def check_audit(client: ApiClient, trust: Path, *, after_restore: bool = False) -> AuditCheck:
     """Read the whole log and check it; a sound head is remembered in ``trust``.
+
+    Args:
+        client: of a viewer.
+        trust: what this machine saw before.
+        after_restore: the server was restored from a back-up, and a person looked: the head that was seen
+            here before is not asked for.
 
     Raises:
         TrustError: the repository's metadata is not to be believed.
@@ -57,13 +64,13 @@ def check_audit(client: ApiClient, trust: Path) -> AuditCheck:
         faults.append(f"the timestamp is not signed by the server's key: {state.problems['timestamp']}")
     heads = {
         "signed": _head(state.timestamp.signed.unrecognized_fields.get(HEAD_FIELD)),
-        "seen here before": _seen(trust / _SEEN),
+        _SEEN_HERE: None if after_restore else _seen(trust / _SEEN),
     }
     rows = client.pages("/v1/audit", "audit", {"limit": _PAGE})
     last, broken = _follow(rows, {name: head for name, head in heads.items() if head is not None})
     faults += broken
     if not faults:
-        trust.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(trust)
         with replacing_file(trust / _SEEN) as scratch:
             scratch.write_text(json.dumps({"id": last.id, "sha256": last.sha256}))
     signed = heads["signed"]
@@ -96,6 +103,11 @@ def _follow(rows: Iterable[Mapping[str, Any]], heads: Mapping[str, Head]) -> tup
     except (KeyError, TypeError, ValueError) as error:
         raise ServerError(f"the server's audit log cannot be read: {error}") from error
     faults += [f"row {head.id}, {name}, is gone: the log ends at {last.id}" for name, head in waiting.items()]
+    if any(_SEEN_HERE in fault for fault in faults):
+        faults.append(
+            "if the server was restored from a back-up since, look at what follows it (edgeml audit list "
+            "--action server.restore), then: edgeml audit verify --after-restore"
+        )
     return last, faults
 
 

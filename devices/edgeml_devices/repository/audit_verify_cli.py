@@ -12,11 +12,22 @@ from edgeml_devices.repository.key_options import keys_option, open_keys
 
 
 @click.command()
+@click.option(
+    "--after-restore",
+    is_flag=True,
+    help="The server was restored from a back-up: do not ask for what this machine saw before.",
+)
 @keys_option
 @server_options
 @json_option
 @click.pass_context
-def verify(ctx: click.Context, keys_folder: Path | None, connection: Connection, as_json: bool) -> None:
+def verify(
+    ctx: click.Context,
+    after_restore: bool,
+    keys_folder: Path | None,
+    connection: Connection,
+    as_json: bool,
+) -> None:
     """Check that nobody changed the audit log.
 
     Computes the hash chain from the rows and compares it with the head that the server signed last, and
@@ -31,7 +42,7 @@ def verify(ctx: click.Context, keys_folder: Path | None, connection: Connection,
 
     folder = open_keys(keys_folder)
     with connection.open() as client:
-        found = check_audit(client, folder.trust)
+        found = check_audit(client, folder.trust, after_restore=after_restore)
     if as_json:
         print_json(
             {

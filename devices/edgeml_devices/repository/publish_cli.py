@@ -63,7 +63,7 @@ def publish(
     with connection.open() as client:
         state = read_remote(client, folder)
         warn_first_contact(state, folder, client)
-        with _watch() as watch:
+        with watch_upload() as watch:
             done = publishing.publish(
                 candidate, client, folder, Passphrases(), watch, lambda: datetime.now(UTC), output
             )
@@ -125,8 +125,8 @@ class _Silent:
 
 
 @contextmanager
-def _watch() -> Iterator[Watch]:
-    """Show a bar on a terminal."""
+def watch_upload() -> Iterator[Watch]:
+    """Show a bar on a terminal while files are sent."""
     from rich.console import Console
 
     console = Console(stderr=True)

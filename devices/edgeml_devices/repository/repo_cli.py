@@ -282,6 +282,48 @@ def push(places: tuple[Path, ...], keys_folder: Path | None, connection: Connect
         finish([read_change(file) for file in files], state, client, folder, None, as_json=as_json)
 
 
+@repo.command()
+@click.argument("bundles", metavar="BUNDLE...", nargs=-1, type=_FILE)
+@keys_option
+@server_options
+@json_option
+def restore(
+    bundles: tuple[Path, ...], keys_folder: Path | None, connection: Connection, as_json: bool
+) -> None:
+    """Give a server that was restored from a back-up what was signed after it.
+
+    Pushes all that this machine saw signed and the server lacks; no key is needed. Of releases that were
+    published after the back-up, give the bundles: their files are uploaded again.
+
+    \b
+    Examples:
+      edgeml repo restore
+      edgeml repo restore kws-7.edgeml kws-8.edgeml
+    """  # noqa: D301 - as above
+    from edgeml_devices.repository.publish import open_candidate
+    from edgeml_devices.repository.publish_cli import watch_upload
+    from edgeml_devices.repository.restoring import restore_repository
+
+    folder = open_keys(keys_folder)
+    candidates = [open_candidate(path) for path in bundles]
+    with connection.open() as client, watch_upload() as watch:
+        done = restore_repository(client, folder, candidates, watch)
+    if as_json:
+        roles = [
+            {"role": one.role, "version": one.version, "before": one.server_version} for one in done.roles
+        ]
+        print_json({"roles": roles, "releases": done.releases, "uploaded_bytes": done.uploaded_bytes})
+        return
+    for one in done.roles:
+        click.echo(
+            f"{one.role}: version {one.version} is back; the server had {one.server_version or 'none'}"
+        )
+    for name in done.releases:
+        click.echo(f"{name}: listed, with its files")
+    if not done.roles and not done.releases:
+        click.echo("the server lacks nothing that this machine has seen")
+
+
 def _offline_files(state: RepositoryState, folder: KeyFolder) -> list[str]:
     from edgeml_devices.repository import metadata as md
     from edgeml_devices.repository.keys import key_name

@@ -49,6 +49,17 @@ class RepositoryState:
     """The root was not known on this machine: the first one seen is trusted from now on."""
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Metadata that was verified on this machine and that the server has not, or not any more."""
+
+    role: str
+    version: int
+    server_version: int
+    """0: none."""
+    content: bytes
+
+
 def read_state(fetch: Fetch, trust: Path) -> RepositoryState:
     """Read and verify the repository, and remember it.
 
@@ -62,6 +73,50 @@ def read_state(fetch: Fetch, trust: Path) -> RepositoryState:
     memory = _Memory(trust)
     with memory.lock():
         return _read(fetch, memory)
+
+
+def held_back(fetch: Fetch, trust: Path) -> tuple[Held, ...]:
+    """Give what this machine saw and the server lacks since a back-up was restored, in the order to push it.
+
+    Raises:
+        TrustError: the server's repository is another one, or several roots are missing.
+    """
+    memory = _Memory(trust)
+    with memory.lock():
+        pinned = memory.read(Root.type)
+        if pinned is None:
+            raise TrustError(f"{trust} has seen no repository: there is nothing to give back from here")
+        snapshot = _followed_snapshot(fetch)
+        found = [*_held_root(fetch, pinned)]
+        for role in sorted(memory.roles(), key=lambda one: one != Targets.type):
+            content = memory.read(role)
+            listed = snapshot.meta.get(f"{role}.json")
+            if content is None:
+                continue
+            version = _parsed(content, Targets, role).signed.version
+            if listed is None or listed.version < version:
+                found.append(Held(role, version, 0 if listed is None else listed.version, content))
+    return tuple(found)
+
+
+def _followed_snapshot(fetch: Fetch) -> Snapshot:
+    timestamp = _parsed(_required(fetch, "timestamp.json"), Timestamp, "timestamp")
+    name = f"{timestamp.signed.snapshot_meta.version}.snapshot.json"
+    return _parsed(_required(fetch, name), Snapshot, "snapshot").signed
+
+
+def _held_root(fetch: Fetch, pinned: bytes) -> Iterator[Held]:
+    """Give the root that this machine trusts, if the server's ends one before it."""
+    root = _parsed(pinned, Root, "root")
+    version = root.signed.version
+    there = fetch(f"{version}.root.json")
+    if there is not None:
+        if _parsed(there, Root, "root").signed != root.signed:
+            raise TrustError("the server has another root than this machine trusts: another repository")
+        return
+    if fetch(f"{version - 1}.root.json") is None:
+        raise TrustError(f"the server lacks several roots before version {version}; restore a newer back-up")
+    yield Held(Root.type, version, version - 1, pinned)
 
 
 def pin_root(content: bytes, trust: Path) -> None:
@@ -114,6 +169,12 @@ def _read(fetch: Fetch, memory: _Memory) -> RepositoryState:
     return RepositoryState(root, targets, present, snapshot, timestamp, problems, pinned is None)
 
 
+def make_private(trust: Path) -> None:
+    """Make the folder of what was seen here, and the one of keys around it, for the owner's eyes only."""
+    trust.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    trust.mkdir(mode=0o700, exist_ok=True)
+
+
 def parse_metadata(content: bytes, where: str) -> Metadata[Any]:
     """Read signed metadata of any kind; nothing of it is verified.
 
@@ -138,10 +199,14 @@ class _Memory:
         path = self._folder / f"{role}.json"
         return path.read_bytes() if path.is_file() else None
 
+    def roles(self) -> list[str]:
+        """Give targets and all families that were seen here."""
+        return [path.stem for path in self._folder.glob("*.json") if path.stem not in {Root.type, "audit"}]
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Wait for other processes: one that was asked earlier must not be compared with what came later."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(self._folder)
         with (self._folder / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -190,7 +255,8 @@ class _TargetsReader:
         if metadata.signed.version < before.version:
             raise TrustError(
                 f"the server has {role} version {metadata.signed.version}, this machine saw "
-                f"{before.version}: an old back-up, or somebody hides releases; find out before you sign"
+                f"{before.version}: somebody hides releases, or the server was restored from a back-up; in "
+                "that case give it what this machine holds: edgeml repo restore"
             )
         if metadata.signed.version == before.version and metadata.signed != before:
             raise TrustError(f"the server's {role} version {before.version} is not the one this machine saw")

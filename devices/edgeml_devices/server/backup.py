@@ -55,6 +55,8 @@ class Restored:
     blobs: int
     roles: tuple[str, ...]
     """Offline roles: whatever was signed after the back-up has to be pushed again."""
+    join_tokens: int
+    """Revoked here: they may have been used up or revoked after the back-up."""
 
 
 async def back_up(settings: ServerSettings, file: Path) -> int:
@@ -176,11 +178,17 @@ async def _restore(settings: ServerSettings, archive: tarfile.TarFile) -> Restor
                     blobs += 1
             await migrate_within(tx)
             roles = await _go_ahead(settings, database, tx)
-            detail = {"created_at": header["created_at"], "rows": rows, "blobs": blobs}
+            revoked = await _revoke_join_tokens(tx)
+            detail = {
+                "created_at": header["created_at"],
+                "rows": rows,
+                "blobs": blobs,
+                "revoked_join_tokens": revoked,
+            }
             await audit.record(tx, "server", "server.restore", "server", detail)
     finally:
         await database.close()
-    return Restored(header["created_at"], rows, blobs, roles)
+    return Restored(header["created_at"], rows, blobs, roles, revoked)
 
 
 async def _require_empty(tx: Transaction) -> None:
@@ -228,6 +236,14 @@ async def _go_ahead(settings: ServerSettings, database: Database, tx: Transactio
     if roles:
         await repository.publish_again(tx, AHEAD)
     return tuple(sorted(roles.keys() - {"snapshot", "timestamp"}))
+
+
+async def _revoke_join_tokens(tx: Transaction) -> int:
+    """Revoke all that could still be used: of what happened to them after the back-up nothing is known."""
+    now = time.time()
+    join = tables.join_tokens
+    is_open = join.c.revoked_at.is_(None), join.c.uses_left > 0, join.c.expires_at > now
+    return (await tx.connection.execute(update(join).where(*is_open).values(revoked_at=now))).rowcount
 
 
 def _reflected(connection: Connection) -> MetaData:

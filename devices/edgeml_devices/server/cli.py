@@ -232,16 +232,23 @@ def restore(data: Path | None, database: str, file: Path, as_json: bool) -> None
             "rows": done.rows,
             "blobs": done.blobs,
             "roles": list(done.roles),
+            "revoked_join_tokens": done.join_tokens,
         }
         print_json({"folder": str(settings.data)} | shape)
         return
     made = datetime.fromtimestamp(done.created_at, UTC)
     click.echo(f"{settings.data}: {done.rows} rows and {done.blobs} blobs, as of {made:%Y-%m-%d %H:%M} UTC")
+    click.echo("Nothing is known of what happened after that. Start the server, then:")
     if done.roles:
         click.echo(
-            f"What was signed after that is missing. Push it again, or sign again with a higher version: "
-            f"{', '.join(done.roles)}"
+            "  edgeml repo restore     where releases were published: gives back what was signed since"
         )
+    click.echo("  edgeml tokens list      revoke again what was revoked since")
+    click.echo(
+        "  edgeml devices list     retire again what was retired since; devices enrolled since enrol anew"
+    )
+    if done.join_tokens:
+        click.echo(f"{done.join_tokens} open join tokens were revoked: they may have been used up since")
 
 
 def _settings(data: Path | None, database: str) -> ServerSettings:

@@ -15,7 +15,7 @@ from tuf.api.metadata import Metadata
 
 from edgeml.errors import MessageError, UsageError
 from tests.integration.server import signed_repository as sr
-from tests.integration.server.devices import enrol
+from tests.integration.server.devices import enrol, join_token
 
 pytestmark = pytest.mark.anyio
 
@@ -145,3 +145,15 @@ async def test_only_its_owner_may_read_a_backup_and_it_is_whole_or_not_there(
     assert "keys/timestamp.1.pem" in names
     with pytest.raises(OSError, match="nowhere"):
         await back_up(services.settings, tmp_path / "nowhere" / "backup.tar")
+
+
+async def test_join_tokens_of_the_back_up_are_revoked(client, services, other, tmp_path) -> None:
+    """One that was used up after the back-up would enrol once more."""
+    token = await join_token(client)
+    await back_up(services.settings, tmp_path / "backup.tar")
+    done = await restore(other, tmp_path / "backup.tar")
+    assert done.join_tokens == 1
+    app = create_app(other)
+    async with app.router.lifespan_context(app), _client(app, "") as restored:
+        body = {"join_token": token, "device_token": "x" * 43}
+        assert (await restored.post("/v1/enrol", json=body)).status_code == 401

@@ -124,6 +124,24 @@ async def test_the_same_release_after_it_failed_is_another_attempt(client) -> No
     assert await assign() == 2
 
 
+async def test_a_release_that_failed_is_tried_again_though_another_ran_in_between(client) -> None:
+    """The device keeps which attempt failed, and would pass the same one over without a word."""
+    repository = await sr.init(client)
+    for release in (1, 2):
+        await sr.publish(client, repository, "kws", release)
+    device = await enrol(client, "a")
+    path = "/v1/devices/a/models/kws"
+    await client.put(path, json={"release": 2})
+    ended = {"state": "FAILED", "attempt": 1, "result": "FAILED_ROLLBACK_COMPLETE"}
+    event = {"seq": 0, "at": 1.0, "model": "kws", "release": 2} | ended
+    await device.send(device.report(models={"kws": {"target": 2} | ended}, events=[event]))
+    await client.put(path, json={"release": 1})
+    back = {"state": "COMMITTED", "target": 1, "running": 1, "attempt": 1, "result": "SUCCESSFUL"}
+    await device.send(device.report(models={"kws": back}))
+    answer = await client.put(path, json={"release": 2})
+    assert answer.json()["models"]["kws"]["assigned"]["attempt"] == 2
+
+
 async def test_events_come_the_newest_first_in_pages(client) -> None:
     device = await enrol(client, "a")
     events = [

@@ -86,6 +86,21 @@ async def test_a_withdrawn_release_is_not_assigned_any_more(client) -> None:
     assert (await client.put(path, json={"release": 1})).status_code == 409
 
 
+async def test_a_withdrawn_release_is_taken_back_from_devices_that_do_not_run_it(client) -> None:
+    repository = await sr.init(client)
+    await sr.publish(client, repository, "kws", 1)
+    waiting, running = await enrol(client, "waiting"), await enrol(client, "running")
+    for device in (waiting, running):
+        await client.put(f"/v1/devices/{device.id}/models/kws", json={"release": 1})
+    status = {"state": "COMMITTED", "running": 1, "target": 1, "result": "SUCCESSFUL"}
+    await running.send(running.report(models={"kws": status}))
+    await client.post("/v1/releases/kws/1/withdraw")
+    assert "models" not in (await waiting.poll()).json()
+    assert (await running.poll()).json()["models"] == {"kws": {"release": 1}}
+    (row,) = (await client.get("/v1/audit", params={"action": "release.withdraw"})).json()["audit"]
+    assert row["detail"] == {"unassigned": 1}
+
+
 async def test_a_release_below_the_floor_is_neither_listed_nor_assigned(client) -> None:
     repository = await sr.init(client)
     await sr.publish(client, repository, "kws", 1)

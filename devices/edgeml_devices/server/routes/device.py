@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from sqlalchemy import RowMapping, select, update
+from sqlalchemy import RowMapping, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeml_devices.messages import Result
@@ -160,12 +160,19 @@ async def unassign_model(services: ServicesOf, operator: Operator, device: Name,
 
 
 async def _next_attempt(tx: Transaction, device_id: str, model: str, release: int | None) -> int:
-    """Give the attempt at a release: another one if the last failed."""
+    """Give the attempt at a release: another one if the last failed, whatever was assigned in between."""
     mine = assignments.c.device_id == device_id, assignments.c.model == model
     assigned = (await tx.connection.execute(select(assignments).where(*mine))).first()
     told = statuses.c.device_id == device_id, statuses.c.model == model
     status = (await tx.connection.execute(select(statuses).where(*told))).first()
-    tried = [1]
+    history = select(func.max(events.c.attempt)).where(
+        events.c.device_id == device_id,
+        events.c.model == model,
+        events.c.release == release,
+        events.c.result != Result.SUCCESSFUL,
+    )
+    last_failed = (await tx.connection.execute(history)).scalar()
+    tried = [1 if last_failed is None else last_failed + 1]
     if assigned is not None and assigned.release == release:
         tried.append(assigned.attempt)
     if status is not None and status.target == release:
