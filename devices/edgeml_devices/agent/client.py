@@ -81,6 +81,10 @@ class ServerClient:
         path = f"/v1/agent/state?wait={wait_s:g}"
         with self._open("GET", path, headers, read_s=wait_s + _READ_S) as response:
             if response.status == _NOT_MODIFIED:
+                if generation is None:
+                    raise UnreachableError(
+                        f"{self.server_url}: HTTP 304 to a poll that names no state; is a cache in between?"
+                    )
                 self.reached_at = time.monotonic()
                 return None
             return self._answer(DesiredState, response, path)

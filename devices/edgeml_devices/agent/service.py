@@ -57,6 +57,9 @@ _REFUSED: Final = frozenset({400, 413})
 _COALESCE_S: Final = 0.1
 _LOOK_EVERY_S: Final = 1.0
 _STOP_S: Final = 5.0
+_HURRIED_S: Final = 1.0
+"""A server that holds a poll answers later, or has news."""
+_FIRST_PAUSE_S: Final = 0.1
 
 
 def make_tools(
@@ -193,10 +196,11 @@ class Service:
     # --- the server
 
     def _poll(self) -> None:
-        failures = 0
+        failures = hurried = 0
         while not self._stop.is_set():
             generation = self._desired.generation
             wait_s = 0.0 if generation is None else self._config.poll_s or self._desired.poll_s
+            began = time.monotonic()
             try:
                 state = self._client.poll(generation, wait_s)
                 failures = 0
@@ -216,6 +220,8 @@ class Service:
                 for worker in list(self._workers.values()):
                     worker.nudge.wake()
                 self._changed.set()
+            hurried = hurried + 1 if time.monotonic() - began < min(_HURRIED_S, wait_s / 2) else 0
+            self._stop.wait(pause_s(hurried, is_news=state is not None and state.generation != generation))
 
     def _report(self) -> None:
         failures = 0
@@ -313,6 +319,18 @@ class Service:
         if worker is not None and worker.deployment.record.state is State.PROBATION:
             return PROBATION_WINDOW_S
         return QUIET_WINDOW_S
+
+
+def pause_s(hurried: int, *, is_news: bool) -> float:
+    """Give how long to leave a server alone that answered so many polls in a row at once.
+
+    A broken one, or a proxy, that does not hold a poll must not make the agent spin; news come quickly all
+    the same.
+    """
+    if not hurried:
+        return 0.0
+    wait_s = backoff_s(hurried, first_s=_FIRST_PAUSE_S)
+    return min(wait_s, _HURRIED_S) if is_news else wait_s
 
 
 def next_attempt(record: StateRecord, release: int) -> int:
