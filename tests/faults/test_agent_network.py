@@ -12,7 +12,7 @@ from edgeml_devices.agent import machine
 from edgeml_devices.agent.blobs import BlobStore
 from edgeml_devices.agent.client import ServerClient, ServerSource
 from edgeml_devices.agent.deployment import Deployment, Wish
-from edgeml_devices.agent.failures import StepFailedError
+from edgeml_devices.agent.failures import StepFailedError, UnreachableError
 from edgeml_devices.agent.fetch import Fetcher, Limits
 from edgeml_devices.agent.home import Home
 from edgeml_devices.agent.origins import SignedOrigin
@@ -113,6 +113,22 @@ def test_another_answer_in_between_costs_nothing_of_what_came(
     fetcher(store).fetch(source(proxy), blob[0])
     assert store.path(blob[0].sha256).read_bytes() == blob[1]
     assert proxy.passed_bytes - 400 * proxy.connections <= 1.01 * len(blob[1])
+
+
+@pytest.mark.parametrize("length", ["abc", "-1", "9" * 5000])
+def test_a_length_that_is_no_number_is_a_failure_of_the_network(
+    proxy: FaultProxy, blob: tuple[FileEntry, bytes], tmp_path: Path, length: str
+) -> None:
+    proxy.always = Fault(answer=f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n".encode())
+    with pytest.raises(StepFailedError) as error:
+        fetcher(BlobStore(tmp_path), Limits(2, first_wait_s=0.01)).fetch(source(proxy), blob[0])
+    assert error.value.reason is Reason.NETWORK
+
+
+def test_nothing_new_to_a_poll_that_knows_nothing_is_no_answer(proxy: FaultProxy) -> None:
+    proxy.always = Fault(answer=b"HTTP/1.1 304 Not Modified\r\nConnection: close\r\n\r\n")
+    with pytest.raises(UnreachableError, match="304"):
+        ServerClient(proxy.url, "token").poll(None, 0.0)
 
 
 def test_wrong_bytes_are_not_kept(proxy: FaultProxy, blob: tuple[FileEntry, bytes], tmp_path: Path) -> None:

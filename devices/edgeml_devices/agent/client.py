@@ -37,7 +37,8 @@ _CREATED: Final = 201
 _PARTIAL: Final = 206
 _NOT_MODIFIED: Final = 304
 _NOT_FOUND: Final = 404
-_RANGE: Final = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
+_SIZE: Final = re.compile(r"[0-9]{1,19}")
+_RANGE: Final = re.compile(r"bytes (\d{1,19})-\d+/(?:\d+|\*)")
 
 
 class ServerClient:
@@ -146,7 +147,10 @@ class ServerClient:
         if response.status == _PARTIAL and (ranges is None or int(ranges[1]) != begins):
             raise UnreachableError(f"{self.server_url}{path}: another range than asked for came")
         wrong_etag = etag and said and said.removeprefix("W/").strip('"') != etag
-        wrong_size = size_bytes is not None and length is not None and int(length) < size_bytes - begins
+        is_size = length is None or _SIZE.fullmatch(length) is not None
+        wrong_size = not is_size or (
+            size_bytes is not None and length is not None and int(length) < size_bytes - begins
+        )
         if wrong_etag or wrong_size or response.headers.get("Content-Encoding", "identity") != "identity":
             raise UnreachableError(f"{self.server_url}{path}: another file than asked for came")
 
