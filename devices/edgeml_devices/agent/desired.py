@@ -24,6 +24,8 @@ from edgeml_devices.agent.origins import Origin
 from edgeml_devices.messages import Assignment, DesiredState
 
 LOG: Final = logging.getLogger("edgeml.agent")
+MODELS_LIMIT: Final = 200
+"""Each is a thread, and a report tells of no more."""
 _POLL_S: Final = DesiredState(0).poll_s
 _SHORTEST_POLL_S: Final = 1.0
 _LONGEST_POLL_S: Final = 3600.0
@@ -33,7 +35,7 @@ class Desired:
     """The server's desired state. Safe to use from several threads."""
 
     def __init__(self, home: Home, origin: Origin | None) -> None:
-        self._path = home.desired
+        self._home, self._path = home, home.desired
         self._origin = origin
         self._lock = threading.Lock()
         self._state = _read(self._path)
@@ -56,6 +58,15 @@ class Desired:
         named = [name for name in state.models if is_bundle_name(name)]
         if len(named) < len(state.models):
             LOG.warning("the desired state names what cannot be a model; left aside")
+        if len(named) > MODELS_LIMIT:
+            here = {model.name for model in self._home.models()}
+            named = sorted(named, key=lambda name: (name not in here, name))[:MODELS_LIMIT]
+            LOG.error(
+                "the server wants %d models of this device, which takes %d; left aside: all after %s",
+                len(state.models),
+                MODELS_LIMIT,
+                named[-1],
+            )
         kept = DesiredState(
             state.generation, {name: state.models[name] for name in named}, state.poll_s, state.schema
         )

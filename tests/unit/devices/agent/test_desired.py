@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 
 import pytest
-from edgeml_devices.agent.desired import Desired
+from edgeml_devices.agent.desired import MODELS_LIMIT, Desired
 from edgeml_devices.agent.home import Home
 from edgeml_devices.agent.origins import SignedOrigin
 from edgeml_devices.agent.sources import FolderSource
@@ -55,3 +56,17 @@ def test_a_window_is_open_for_a_number_of_seconds(
     wish = desired.wish("kws")
     assert wish is not None
     assert wish.is_open(desired._received_at or 0.0) is is_open
+
+
+def test_no_more_models_are_taken_than_a_device_can_work_on(
+    desired: Desired, home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is here already comes first: its orders must still arrive."""
+    home.model("z-runs-here").folder.mkdir(parents=True)
+    models = {f"model-{number:04}": Assignment(1) for number in range(3000)}
+    with caplog.at_level(logging.ERROR):
+        desired.take(DesiredState(1, models | {"z-runs-here": Assignment(2)}))
+    assert len(desired.models()) == MODELS_LIMIT
+    assert desired.wish("z-runs-here") is not None
+    assert Desired(home, None).models() == desired.models()
+    assert "wants 3001 models of this device, which takes 200" in caplog.text
