@@ -6,6 +6,7 @@ import select
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ _EARLY_ERRORS: Final = 10
 """So many errors, at a rate above the limit, end a probation before its time."""
 _PROCESSES_LIMIT: Final = 1000
 """Any process of the device may send; the oldest is forgotten beyond this."""
+_WINDOWS_LIMIT: Final = 16
+"""Releases and variants of one model that are summed up at once; no device runs as many."""
 
 
 @dataclass(slots=True)
@@ -55,22 +58,30 @@ class _Process:
 class Beats:
     """Takes beats, which count up for each process and release. Safe to use from several threads."""
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        monotonic: Callable[[], float] = time.monotonic,
+        is_installed: Callable[[str], bool] = lambda _: True,
+    ) -> None:
         self._monotonic = monotonic
+        self._is_installed = is_installed
         self._lock = threading.Lock()
         self._processes: dict[tuple[str, str, int], _Process] = {}
-        self._windows: dict[tuple[str, int, str], Sum] = {}
+        self._releases: Counter[tuple[str, str]] = Counter()
+        """How many releases are known of a process."""
+        self._windows: dict[str, dict[tuple[int, str], Sum]] = {}
         self._watched: dict[tuple[str, int], Sum] = {}
         self._defers: dict[str, float] = {}
 
     def take(self, datagram: bytes) -> None:
-        """Count a datagram; one that is no beat is dropped."""
+        """Count a datagram; one that is no beat, or of a model that is not here, is dropped."""
         try:
             beat = beat_from_bytes(datagram)
         except MessageError:
             return
-        with self._lock:
-            self._count(beat, self._monotonic())
+        if self._is_installed(beat.model):
+            with self._lock:
+                self._count(beat, self._monotonic())
 
     def _count(self, beat: HealthBeat, now: float) -> None:
         key = (beat.model, beat.process, beat.release)
@@ -78,19 +89,29 @@ class Beats:
         if before is not None and beat.seq <= before.beat.seq:
             self._processes[key] = before
             return
-        known = before is not None or beat.seq <= 1 or any(one[:2] == key[:2] for one in self._processes)
+        known = before is not None or beat.seq <= 1 or key[:2] in self._releases
         self._processes[key] = _Process(beat, now)
+        self._releases[key[:2]] += before is None
         if len(self._processes) > _PROCESSES_LIMIT:
-            del self._processes[next(iter(self._processes))]
+            self._forget_oldest()
         if beat.defer_s > 0:
             self._defers[beat.model] = max(self._defers.get(beat.model, 0.0), now + beat.defer_s)
         # an agent that was restarted does not know since when an old process counts
         base = before.beat if before is not None else None if known else beat
-        window = self._windows.setdefault((beat.model, beat.release, beat.variant), Sum(beat.variant))
-        _add(window, beat, base, now)
+        windows = self._windows.setdefault(beat.model, {})
+        place = (beat.release, beat.variant)
+        if place in windows or len(windows) < _WINDOWS_LIMIT:
+            _add(windows.setdefault(place, Sum(beat.variant)), beat, base, now)
         watched = self._watched.get((beat.model, beat.release))
         if watched is not None:
             _add(watched, beat, base, now)
+
+    def _forget_oldest(self) -> None:
+        oldest = next(iter(self._processes))
+        del self._processes[oldest]
+        self._releases[oldest[:2]] -= 1
+        if not self._releases[oldest[:2]]:
+            del self._releases[oldest[:2]]
 
     def seen(self, model: str) -> bool:
         """Say whether a process reported a model lately, whichever release, and is not done with it."""
@@ -131,8 +152,7 @@ class Beats:
     def cut(self, model: str, duration_s: float, at: float) -> list[Health]:
         """End a model's windows and give those in which something was said."""
         with self._lock:
-            keys = [key for key in self._windows if key[0] == model]
-            ended = [(key, self._windows.pop(key)) for key in keys]
+            ended = self._windows.pop(model, {})
         return [
             Health(
                 seq=0,
@@ -147,13 +167,13 @@ class Beats:
                 latency_counts=one.latency.to_json(),
                 detail=one.detail,
             )
-            for (_, release, variant), one in ended
+            for (release, variant), one in ended.items()
         ]
 
     def models(self) -> frozenset[str]:
         """Give the models that have an open window."""
         with self._lock:
-            return frozenset(key[0] for key in self._windows)
+            return frozenset(self._windows)
 
 
 def receive(receiver: socket.socket, beats: Beats, wait_s: float) -> None:
@@ -166,8 +186,12 @@ def receive(receiver: socket.socket, beats: Beats, wait_s: float) -> None:
 
 
 def _add(total: Sum, beat: HealthBeat, base: HealthBeat | None, now: float) -> None:
-    total.processes.add(beat.process)
-    (total.at_work.discard if beat.state == "closed" else total.at_work.add)(beat.process)
+    if len(total.processes) < _PROCESSES_LIMIT:
+        total.processes.add(beat.process)
+    if beat.state == "closed":
+        total.at_work.discard(beat.process)
+    elif len(total.at_work) < _PROCESSES_LIMIT:
+        total.at_work.add(beat.process)
     total.last_beat = now
     total.variant = beat.variant
     if beat.detail:

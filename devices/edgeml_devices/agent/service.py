@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgeml import health
 from edgeml.health import HealthPolicy
-from edgeml.installed import InstalledModel
+from edgeml.installed import MODELS, InstalledModel
 from edgeml.selftest import SelftestResult, run_selftest
 from edgeml.targets import host
 from edgeml_devices.agent.beats import Beats, receive
@@ -88,7 +88,7 @@ def make_tools(
         config=config,
         store=BlobStore(home.blobs),
         outbox=Outbox(home.outbox),
-        beats=Beats(),
+        beats=Beats(is_installed=lambda name: (home.path / MODELS / name).is_dir()),
         machine=lambda: (host(), engines_now()),
         selftest=selftest,
         floor=trust.floor,
@@ -303,9 +303,13 @@ class Service:
 
     def _listen(self, receiver: socket.socket) -> None:
         began: dict[str, float] = {}
+        next_look = 0.0
         while not self._stop.is_set():
             receive(receiver, self._tools.beats, _LOOK_EVERY_S)
             now = time.monotonic()
+            if now < next_look:
+                continue
+            next_look = now + _LOOK_EVERY_S
             for name in self._tools.beats.models():
                 since = began.setdefault(name, now)
                 if now - since >= self._window_s(name):

@@ -141,6 +141,24 @@ def test_a_watch_counts_its_own_release_from_its_beginning(beats: Beats) -> None
     assert beats.watched("kws", 2) is watched
 
 
+def test_a_flood_of_processes_and_releases_is_bounded(beats: Beats) -> None:
+    for number in range(3000):
+        beats.take(beat(1, 1, release=number, process=f"p{number}"))
+        beats.take(beat(1, 1, release=1, process=f"q{number}"))
+    assert len(beats._processes) == len(beats._releases) == 1000
+    windows = beats.cut("kws", 1.0, 0.0)
+    assert len(windows) == 16
+    assert max(one.processes for one in windows) == 1000
+
+
+def test_of_a_model_that_is_not_here_nothing_is_kept(clock: Clock) -> None:
+    beats = Beats(clock, lambda name: name == "kws")
+    beats.take(beat(model="vww"))
+    beats.take(beat())
+    assert beats.models() == {"kws"}
+    assert not beats.seen("vww")
+
+
 # --- the judge
 
 
