@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from edgeml_devices.messages import Report
-from edgeml_devices.server.fleet.reports import check
+from edgeml_devices.server.fleet.checking import check
 
 from edgeml import typed_json
 from edgeml.errors import MessageError
@@ -51,3 +51,15 @@ def test_windows_of_health_that_no_gate_could_read(window: dict[str, Any], says:
 def test_events_that_no_database_or_page_could_hold(field: dict[str, Any]) -> None:
     with pytest.raises(MessageError, match=rf"events\[0\].{next(iter(field))}"):
         check(report(events=[EVENT | field]))
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", -1.0])
+def test_measured_times_that_no_page_could_show(value: Any) -> None:
+    tested = {"v": {"passed": True, "p50_ms": value}}
+    with pytest.raises(MessageError, match=r"selftest.v.p50_ms"):
+        check(report(models={"kws": {"state": "COMMITTED", "selftest": tested}}))
+
+
+def test_facts_that_would_make_every_list_of_devices_long() -> None:
+    with pytest.raises(MessageError, match=r"facts: .* at most 65536"):
+        check(report(facts={"target": {"name": "x" * 70_000}}))

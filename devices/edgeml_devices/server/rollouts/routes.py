@@ -7,10 +7,11 @@ import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from edgeml.errors import UsageError
 from edgeml_devices.server.auth import Operator, Viewer
+from edgeml_devices.server.bodies import Body
 from edgeml_devices.server.refusals import RefusalError
 from edgeml_devices.server.releases import require_deployable
 from edgeml_devices.server.rollouts import actions, documents, records
@@ -23,20 +24,16 @@ router = APIRouter(prefix="/v1", tags=["rollouts"])
 Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Reason(_Body):
+class Why(Body):
     """Why, for people."""
 
     reason: Annotated[str, Field(max_length=1000)] = ""
 
 
-class Retried(_Body):
+class Retried(Body):
     """Which devices: ids or names; none: all that failed."""
 
-    devices: Annotated[list[str], Field(max_length=10_000)] = []
+    devices: list[str] = Field(default_factory=list, max_length=10_000)
 
 
 @router.get("/rollouts")
@@ -123,7 +120,7 @@ async def approve_rollout(services: ServicesOf, actor: Operator, rollout_id: str
 
 @router.post("/rollouts/{rollout_id}/deny")
 async def deny_rollout(
-    services: ServicesOf, actor: Operator, rollout_id: str, why: Reason | None = None
+    services: ServicesOf, actor: Operator, rollout_id: str, why: Why | None = None
 ) -> dict[str, Any]:
     """End a rollout before it began."""
     async with services.database.writing() as tx:
@@ -133,7 +130,7 @@ async def deny_rollout(
 
 @router.post("/rollouts/{rollout_id}/pause")
 async def pause_rollout(
-    services: ServicesOf, actor: Operator, rollout_id: str, why: Reason | None = None
+    services: ServicesOf, actor: Operator, rollout_id: str, why: Why | None = None
 ) -> dict[str, Any]:
     """Start no device any more; those under way go on."""
     async with services.database.writing() as tx:
@@ -151,7 +148,7 @@ async def resume_rollout(services: ServicesOf, actor: Operator, rollout_id: str)
 
 @router.post("/rollouts/{rollout_id}/abort")
 async def abort_rollout(
-    services: ServicesOf, actor: Operator, rollout_id: str, why: Reason | None = None
+    services: ServicesOf, actor: Operator, rollout_id: str, why: Why | None = None
 ) -> dict[str, Any]:
     """End a rollout: devices that have not switched get back what they had."""
     async with services.database.writing() as tx:
@@ -203,5 +200,5 @@ def _found(rollout: Rollout | None, rollout_id: str) -> Rollout:
     return rollout
 
 
-def _text(why: Reason | None) -> str:
+def _text(why: Why | None) -> str:
     return "" if why is None else why.reason

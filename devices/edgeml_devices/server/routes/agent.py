@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 
 from edgeml_devices.messages import Accepted, Enrolled, EnrolRequest, Report
 from edgeml_devices.server import auth
-from edgeml_devices.server.fleet import enrolment, reports
+from edgeml_devices.server.fleet import checking, enrolment
 from edgeml_devices.server.refusals import RefusalError
 from edgeml_devices.server.routes.documents import answer_document, answer_of, body_of, read_document
 from edgeml_devices.server.services import ServicesOf
@@ -26,6 +26,7 @@ router = APIRouter(prefix="/v1", tags=["agent"])
 async def enrol(request: Request, services: ServicesOf) -> JSONResponse:
     """Let a device in by its join token. The same device token again: the same device."""
     wanted = await read_document(request, EnrolRequest)
+    checking.check_facts(wanted.facts)
     try:
         admission = await enrolment.enrol(services.database, wanted, time.time())
     except RefusalError as error:
@@ -43,7 +44,7 @@ async def report(request: Request, services: ServicesOf, device: auth.Device) ->
     received = await read_document(request, Report)
     if received.device_id != device.id:
         raise await auth.refused(services, request, device, "a device may report for itself only")
-    reports.check(received)
+    checking.check(received)
     stored = await services.reports.store(received, time.time())
     for refused in stored.refused:
         await services.refusals.note(str(device), refused.about, refused.reason)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
+
+from edgeml_devices.server.bodies import Body
 
 Name = Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Labels = dict[str, str]
-
-
-class _Body(BaseModel):
-    """What a caller sends: a field that is not known is a mistake."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 # --- devices
@@ -106,14 +102,14 @@ class EventList(BaseModel):
     next: str | None
 
 
-class DeviceChange(_Body):
+class DeviceChange(Body):
     """What is to be changed of a device; labels are merged, a null value removes one."""
 
     name: str | None = None
-    labels: dict[str, str | None] = {}
+    labels: dict[str, str | None] = Field(default_factory=dict)
 
 
-class AssignmentBody(_Body):
+class AssignmentBody(Body):
     """What one device is to run."""
 
     release: int | None = Field(ge=0, le=2**63 - 1, description="Null: remove the model.")
@@ -123,7 +119,7 @@ class AssignmentBody(_Body):
 # --- groups and tokens
 
 
-class GroupBody(_Body):
+class GroupBody(Body):
     """Which devices."""
 
     selector: str
@@ -145,7 +141,7 @@ class GroupList(BaseModel):
     next: str | None = None
 
 
-class TokenBody(_Body):
+class TokenBody(Body):
     """A token to be made."""
 
     name: str
@@ -175,10 +171,10 @@ class TokenList(BaseModel):
     next: str | None = None
 
 
-class JoinTokenBody(_Body):
+class JoinTokenBody(Body):
     """A join token to be made."""
 
-    labels: Labels = {}
+    labels: Labels = Field(default_factory=dict)
     uses: int = Field(default=1, ge=1, le=1_000_000)
     ttl_s: float = Field(default=3600.0, gt=0, le=366 * 86400.0)
 
@@ -210,7 +206,7 @@ class JoinTokenList(BaseModel):
 # --- releases, repository
 
 
-class ReleaseBody(_Body):
+class ReleaseBody(Body):
     """Which signed release to list."""
 
     model: Name

@@ -15,6 +15,8 @@ from edgeml_devices import messages
 T = TypeVar("T")
 DEEPEST: Final = 32
 """Levels of a document: what is stored must also come out again, which recursion limits."""
+_SURROGATE: Final = b"\xed"
+"""First byte of half a surrogate pair, which the JSON reader lets pass."""
 _KINDS: Final = (
     messages.Accepted,
     messages.DesiredState,
@@ -34,7 +36,7 @@ async def read_document(request: Request, kind: type[T]) -> T:
     data = typed_json.parse(body, "the body")
     if _is_deeper(data, DEEPEST):
         raise MessageError(f"the body: nested more than {DEEPEST} deep")
-    if b"\\u" in body:
+    if b"\\u" in body or _SURROGATE in body:
         data = _storable(data)
     return typed_json.read(kind, data, "the body")
 
