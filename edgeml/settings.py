@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from edgeml.errors import SettingsError
 from edgeml.toml_file import read_toml
@@ -18,6 +18,8 @@ VARIABLES: Final = {
     "workers_dir": "EDGEML_WORKERS_DIR",
 }
 """Setting to the variable that overrides it."""
+TELEMETRY: Final = "telemetry"
+"""A table, read by :mod:`edgeml.telemetry.settings`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,21 @@ def origin(key: str, folder: Path | None = None, environment: Mapping[str, str] 
     return "the default"
 
 
+def telemetry_table(folder: Path | None = None) -> tuple[dict[str, Any], str]:
+    """Give ``[telemetry]`` of the file that holds in ``folder``, and what to call it in a message.
+
+    Raises:
+        SettingsError: the file is not TOML, holds an unknown key, or ``telemetry`` is no table.
+    """
+    file = _find(Path.cwd() if folder is None else folder.absolute())
+    if file is None:
+        return {}, TELEMETRY
+    table = read_toml(file, (*VARIABLES, TELEMETRY), SettingsError).get(TELEMETRY, {})
+    if not isinstance(table, dict):
+        raise SettingsError(f"{file}: {TELEMETRY} must be a table, got {table!r}")
+    return table, f"{file}: {TELEMETRY}"
+
+
 def _find(folder: Path) -> Path | None:
     for place in (folder, *folder.parents):
         if (place / FILE_NAME).is_file():
@@ -79,7 +96,9 @@ def _find(folder: Path) -> Path | None:
 
 def _read(file: Path) -> dict[str, Path]:
     paths: dict[str, Path] = {}
-    for key, value in read_toml(file, VARIABLES, SettingsError).items():
+    for key, value in read_toml(file, (*VARIABLES, TELEMETRY), SettingsError).items():
+        if key == TELEMETRY:
+            continue
         if not isinstance(value, str) or not value:
             raise SettingsError(f"{file}: {key} must be a path in quotes, got {value!r}")
         paths[key] = file.parent / Path(value).expanduser()

@@ -4,3 +4,9 @@ A process writes each inference to a ring in shared memory. One process of a dev
 one, reads the rings, bins what it finds into a :class:`~edgeml.telemetry.report.Report` a minute, keeps it in
 a spool, and sends it.
 """
+
+from __future__ import annotations
+
+from edgeml.telemetry.recording import Recorder, recorder
+
+__all__ = ["Recorder", "recorder"]

@@ -66,7 +66,7 @@ def histogram_of(values: Iterable[float], scale: int = SCALE) -> ExponentialHist
             zero += 1
         sum_nano += round(value * 1e9)
         least, most = min(least, value), max(most, value)
-    return _dense(found, zero, sum_nano, least, most, scale)
+    return from_buckets(found, zero, sum_nano, least, most, scale)
 
 
 def merge(histograms: Iterable[ExponentialHistogram], scale: int | None = None) -> ExponentialHistogram:
@@ -80,7 +80,7 @@ def merge(histograms: Iterable[ExponentialHistogram], scale: int | None = None) 
         shift = one.scale - coarsest
         for place, count in enumerate(one.counts, one.offset):
             found[place >> shift] = found.get(place >> shift, 0) + count
-    return _dense(
+    return from_buckets(
         found,
         sum(one.zero for one in several),
         sum(one.sum_nano for one in several),
@@ -108,9 +108,10 @@ def quantile(histogram: ExponentialHistogram, q: float) -> float | None:
     return float(min(max(middle, histogram.min), histogram.max))
 
 
-def _dense(
-    found: Mapping[int, int], zero: int, sum_nano: int, least: float, most: float, scale: int
+def from_buckets(
+    found: Mapping[int, int], zero: int, sum_nano: int, least: float, most: float, scale: int = SCALE
 ) -> ExponentialHistogram:
+    """Make a histogram of counts by bucket index."""
     places = [place for place, count in found.items() if count]
     if not places:
         return ExponentialHistogram(0, (), zero, sum_nano, least, most, scale)

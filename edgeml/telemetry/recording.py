@@ -1,0 +1,302 @@
+"""Records what a model does: one entry in a ring for each inference, and nothing else.
+
+A process does not bin, wait, or send. Where no ring can be had (no shared memory, a full one, telemetry
+switched off) it records into memory of its own, which nobody reads, and goes on.
+"""
+
+from __future__ import annotations
+
+import atexit
+import math
+import os
+import re
+import secrets
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import wraps
+from pathlib import Path
+from types import TracebackType
+from typing import Final, ParamSpec, Self, TypeVar
+
+from edgeml.errors import UsageError
+from edgeml.telemetry.folder import clear_up, make_folder
+from edgeml.telemetry.report import MOST_FEATURES
+from edgeml.telemetry.ring import (
+    CALL,
+    ERRORS,
+    LABELS,
+    LEAST_SLOTS,
+    PLAIN_CALL,
+    Layout,
+    Ring,
+    RingInfo,
+    vector,
+)
+from edgeml.telemetry.settings import TelemetrySettings, telemetry_settings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Features = Sequence[float] | Mapping[str, float]
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_NANO: Final = 1e9
+_LONGEST_S: Final = 1e9
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+NOT_TOLD: Final = (0.0, 0.0, 0.0)
+"""Seconds of the stages, where only the whole was timed."""
+clock: Final = time.monotonic
+"""Of entries. A float of it costs less than an integer of nanoseconds, here and when it is packed."""
+
+
+class TelemetryWarning(UserWarning):
+    """This process records nothing that could be read; its models run all the same."""
+
+
+def recorder(
+    model: str,
+    *,
+    release: int = 0,
+    variant: str = "",
+    runtime: str = "",
+    features: Sequence[str] = (),
+    settings: TelemetrySettings | None = None,
+) -> Recorder:
+    """Begin to record what a model does in this process.
+
+    Args:
+        model: its name: letters, digits, ``.``, ``_``, ``-``.
+        release: its number, 0 for none.
+        variant: of the release.
+        runtime: that runs it.
+        features: names of the numbers that ``record`` takes for each input, at most 32.
+        settings: by default what ``edgeml.toml`` and ``EDGEML_TELEMETRY*`` say.
+
+    Raises:
+        UsageError: no name of a model, a release below 0, or too many features.
+        SettingsError: the settings hold something wrong.
+    """
+    if not _NAME.fullmatch(model) or release < 0:
+        raise UsageError(f"{model!r:.80} release {release}: no name and number of a release")
+    if len(features) > MOST_FEATURES:
+        raise UsageError(f"{model}: {len(features)} features, at most {MOST_FEATURES} are recorded")
+    info = RingInfo(model, release, variant, runtime)
+    return Recorder(info, tuple(features), telemetry_settings() if settings is None else settings)
+
+
+class Recorder:
+    """Records into one ring. Any thread may use it; the child of a fork goes on in a ring of its own.
+
+    What is recorded stands in memory that outlives the process: a ``kill -9`` loses none of it.
+    """
+
+    def __init__(self, info: RingInfo, features: tuple[str, ...], settings: TelemetrySettings) -> None:
+        self._info, self._features, self._settings = info, features, settings
+        self._lock = threading.Lock()
+        self._ring: Ring | None = None
+        self._vectors: Ring | None = None
+        self._is_closed = False
+        _RECORDERS.add(self)
+
+    def record(
+        self,
+        latency_s: float,
+        label: str | int | None = None,
+        confidence: float | None = None,
+        error: str | BaseException | None = None,
+        features: Features | None = None,
+    ) -> None:
+        """Record one inference that just ended.
+
+        Args:
+            latency_s: of the whole call; what is no number from 0 on counts as 0.
+            label: what the model said: a class, by name or index.
+            confidence: from 0 to 1; anything else is left out.
+            error: the exception, or the name of its type, if the call failed.
+            features: of the input, in the order of the names that the recorder was made with, or by name.
+
+        Raises:
+            UsageError: features of another number than there are names.
+        """
+        latency_s = min(latency_s, _LONGEST_S) if latency_s > 0 else 0.0
+        self.write(clock(), -latency_s, NOT_TOLD, label, confidence, error, features)
+
+    def infer(self) -> Inference:
+        """Time what is done within: ``with recorder.infer() as call: …; call.label = "cat"``.
+
+        An exception that leaves the block is recorded as the inference's error, and goes on.
+        """
+        return Inference(self)
+
+    def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
+        """Time each call of a function: ``@recorder``. An exception is recorded, and goes on."""
+
+        @wraps(function)
+        def timed(*args: P.args, **kwargs: P.kwargs) -> T:
+            begin = clock()
+            try:
+                result = function(*args, **kwargs)
+            except Exception as error:
+                self.write(clock(), begin, NOT_TOLD, error=error)
+                raise
+            end = clock()
+            ring = self._ring or self.ring()
+            number, place = ring.take()
+            try:  # noqa: SIM105 - suppress would cost as much as all the rest
+                PLAIN_CALL.pack_into(ring.map, place, end, begin, number)
+            except ValueError:  # closed
+                pass
+            return result
+
+        return timed
+
+    def write(
+        self,
+        end: float,
+        begin: float,
+        stages: tuple[float, float, float],
+        label: str | int | None = None,
+        confidence: float | None = None,
+        error: str | BaseException | None = None,
+        features: Features | None = None,
+    ) -> None:
+        """Record one inference by :data:`clock`, with seconds of preprocess, run and postprocess."""
+        ring = self._ring or self.ring()
+        label_code = 0 if label is None else ring.label(label if type(label) is str else str(label))
+        error_code = 0 if error is None else ring.error(error if type(error) is str else type(error).__name__)
+        certain = 0
+        if confidence is not None and 0 <= confidence <= 1:
+            certain = int(confidence * _NANO + 0.5) + 1
+        number, place = ring.take()
+        try:
+            if features is not None:
+                self._write_features(ring, number, features)
+            CALL.pack_into(ring.map, place, end, begin, *stages, certain, label_code, error_code, number)
+        except ValueError:  # closed
+            pass
+
+    def _write_features(self, calls: Ring, number: int, features: Features) -> None:
+        if not self._features and isinstance(features, Mapping):
+            self._features = tuple(features)[:MOST_FEATURES]
+        if isinstance(features, Mapping):
+            features = [features.get(name, math.nan) for name in self._features]
+        if len(features) != len(self._features):
+            raise UsageError(f"{self._info.model}: {len(features)} features for the names {self._features}")
+        if not features:
+            return
+        ring = self._vectors or self._vector_ring(calls)
+        own_number, place = ring.take()
+        vector(len(features)).pack_into(ring.map, place, number, *features, own_number)
+
+    # --- rings
+
+    def ring(self) -> Ring:
+        """Give the ring of this process, made by the first call."""
+        with self._lock:
+            if self._ring is None:
+                self._ring = self._made(self._info, Layout(self._settings.slots, CALL.size, LABELS, ERRORS))
+            return self._ring
+
+    def _vector_ring(self, calls: Ring) -> Ring:
+        with self._lock:
+            if self._vectors is None:
+                info = replace(self._info, of=calls.info.ring, features=self._features)
+                slots = max(LEAST_SLOTS, self._settings.slots // 2)
+                self._vectors = self._made(info, Layout(slots, vector(len(self._features)).size))
+            return self._vectors
+
+    def _made(self, info: RingInfo, layout: Layout) -> Ring:
+        own = replace(info, ring=secrets.token_hex(8), pid=os.getpid(), created=time.time())
+        if self._is_closed or self._settings.record == "off":
+            return Ring(own, layout)
+        folder = Path(self._settings.folder)
+        try:
+            make_folder(folder)
+            clear_up(folder)
+            return Ring(replace(own, boot_id=_boot_id()), layout, folder)
+        except (OSError, ImportError) as error:
+            _warn(f"{info.model}: nothing is recorded for telemetry, {folder}: {error}")
+            return Ring(own, layout)
+
+    def close(self) -> None:
+        """Record no more. Idempotent."""
+        with self._lock:
+            self._is_closed = True
+            for ring in (self._ring, self._vectors):
+                if ring is not None:
+                    ring.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def begin_again(self) -> None:
+        """In the child of a fork: leave the ring to the parent, and make another when it is needed."""
+        self._lock = threading.Lock()
+        self._ring = self._vectors = None
+
+
+class Inference:
+    """One inference that is timed; what is known of it is set on it."""
+
+    __slots__ = ("_begin", "_recorder", "confidence", "error", "features", "label")
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self.label: str | int | None = None
+        self.confidence: float | None = None
+        self.error: str | BaseException | None = None
+        self.features: Features | None = None
+
+    def __enter__(self) -> Self:
+        self._begin = clock()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        end = clock()
+        known = error or self.error
+        self._recorder.write(end, self._begin, NOT_TOLD, self.label, self.confidence, known, self.features)
+
+
+def _boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+# --- the process
+
+_RECORDERS: Final[weakref.WeakSet[Recorder]] = weakref.WeakSet()
+_warned: set[str] = set()
+
+
+def _warn(text: str) -> None:
+    if not _warned:
+        _warned.add(text)
+        with suppress(TelemetryWarning):  # made an error, it would end an inference
+            warnings.warn(text, TelemetryWarning, stacklevel=2)
+
+
+def _close_all() -> None:
+    for one in list(_RECORDERS):
+        one.close()
+
+
+def _after_fork() -> None:
+    for one in list(_RECORDERS):
+        one.begin_again()
+
+
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
