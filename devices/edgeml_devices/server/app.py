@@ -40,6 +40,7 @@ from edgeml_devices.server.routes import (
     group,
     polls,
     release,
+    reports,
     repository,
     server,
     token,
@@ -49,6 +50,9 @@ from edgeml_devices.server.services import Services
 from edgeml_devices.server.settings import ServerSettings
 from edgeml_devices.server.signed.online_keys import OnlineKeys
 from edgeml_devices.server.signed.repository import Repository
+from edgeml_devices.server.telemetry.opening import open_store
+from edgeml_devices.server.telemetry.store import TelemetryStore
+from edgeml_devices.server.telemetry.writer import GroupWriter
 
 _LOG = logging.getLogger(__name__)
 _FLUSH_S: Final = 5.0
@@ -82,7 +86,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
 
 
 class _App(FastAPI):
-    """FastAPI, but polls pass it by: ten thousand of them wait at a time."""
+    """FastAPI, but polls and telemetry pass it by: ten thousand polls wait at a time."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -92,6 +96,9 @@ class _App(FastAPI):
             check_scope(scope)
             if scope["path"] == polls.PATH and scope["method"] == "GET":
                 await polls.answer_poll(self.state.services, scope, send)
+                return
+            if scope["path"] == reports.PATH and scope["method"] == "POST":
+                await reports.answer_reports(self.state.services, scope, receive, send)
                 return
         except Exception as error:  # noqa: BLE001 - answered as everywhere else
             answer = await _answer_error(Request(scope), error)
@@ -105,6 +112,7 @@ class _App(FastAPI):
             openapi = super().openapi()
             add_schemas(openapi)
             polls.document(openapi)
+            reports.document(openapi)
         return super().openapi()
 
 
@@ -115,7 +123,9 @@ async def _services(settings: ServerSettings) -> AsyncIterator[Services]:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(database.close)
         await migrate(database)
-        services = await _open_services(settings, database)
+        telemetry = await open_store(settings)
+        stack.push_async_callback(telemetry.close)
+        services = await _open_services(settings, database, telemetry)
         stack.push_async_callback(services.refusals.flush)
         stack.push_async_callback(services.directory.flush_seen)
         async with asyncio.TaskGroup() as beside:
@@ -125,7 +135,9 @@ async def _services(settings: ServerSettings) -> AsyncIterator[Services]:
                 task.cancel()
 
 
-async def _open_services(settings: ServerSettings, database: Database) -> Services:
+async def _open_services(
+    settings: ServerSettings, database: Database, telemetry: TelemetryStore
+) -> Services:
     blobs = BlobStore(settings.blobs, settings.limits.blob_bytes)
     blobs.open()
     keys = OnlineKeys(settings.keys)
@@ -134,7 +146,15 @@ async def _open_services(settings: ServerSettings, database: Database) -> Servic
     await directory.load()
     repository = Repository(database, blobs, keys)
     return Services(
-        settings, database, directory, RefusalLog(database), ReportQueue(database), blobs, repository
+        settings,
+        database,
+        directory,
+        RefusalLog(database),
+        ReportQueue(database),
+        blobs,
+        repository,
+        telemetry,
+        GroupWriter(telemetry),
     )
 
 
@@ -142,6 +162,8 @@ def _beside(services: Services) -> Iterator[Coroutine[Any, Any, None]]:
     """Give what runs beside the requests, until cancelled."""
     database = services.database
     yield services.reports.run()
+    yield services.collector.run()
+    yield services.telemetry.run()
     yield run_ticks(database, asyncio.Event(), services.manifest_of)
     yield _repeat(_FLUSH_S, services.directory.flush_seen)
     yield _repeat(_MINUTE_S, services.refusals.flush)

@@ -10,9 +10,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope
 
 from edgeml_devices.server.settings import Limits
+from edgeml_devices.server.telemetry.wire import MOST_BODY_BYTES
 
 _METADATA: Final = "/v1/repository/"
 _BLOBS: Final = "/v1/blobs/"
+REPORTS: Final = "/v1/reports"
 _SLACK: Final = 64 * 1024
 """Metadata inside another document is somewhat longer."""
 
@@ -39,7 +41,8 @@ def guarded(receive: Receive, scope: Scope, limits: Limits) -> Receive:
     async def receive_guarded() -> Message:
         nonlocal arrived
         try:
-            message = await asyncio.wait_for(receive(), limits.body_pause_s)
+            async with asyncio.timeout(limits.body_pause_s):
+                message = await receive()
         except TimeoutError:
             raise HTTPException(408, f"no byte of the body came for {limits.body_pause_s:g} s") from None
         if message["type"] == "http.request":
@@ -60,4 +63,6 @@ def _longest(path: str, limits: Limits) -> int | None:
     """Give the longest body of a call; ``None``: the call counts by itself."""
     if path.startswith(_BLOBS):
         return None
+    if path == REPORTS:
+        return MOST_BODY_BYTES
     return limits.metadata_bytes + _SLACK if path.startswith(_METADATA) else limits.document_bytes

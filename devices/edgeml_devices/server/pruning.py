@@ -1,4 +1,4 @@
-"""What does not stay: old health and events, uploads that nobody goes on with. The audit log does."""
+"""What does not stay: old health, events and telemetry, uploads that nobody goes on with. The audit log does."""
 
 from __future__ import annotations
 
@@ -28,3 +28,6 @@ async def prune(services: Services) -> None:
                 some = old.order_by(table.c.id).limit(_TOGETHER)
                 removed = (await tx.connection.execute(delete(table).where(table.c.id.in_(some)))).rowcount
     await asyncio.to_thread(services.blobs.remove_stale)
+    await services.telemetry.prune(
+        now - settings.keep_telemetry_days * _DAY_S, now - settings.keep_telemetry_hours_days * _DAY_S
+    )

@@ -17,6 +17,8 @@ from edgeml_devices.server.fleet.reports import ReportQueue
 from edgeml_devices.server.refusal_log import RefusalLog
 from edgeml_devices.server.settings import ServerSettings
 from edgeml_devices.server.signed.repository import Repository
+from edgeml_devices.server.telemetry.store import TelemetryStore
+from edgeml_devices.server.telemetry.writer import GroupWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,9 @@ class Services:
     reports: ReportQueue
     blobs: BlobStore
     repository: Repository
+    telemetry: TelemetryStore
+    collector: GroupWriter
+    """By it devices' reports get into ``telemetry``."""
 
     async def manifest_of(self, connection: AsyncConnection, model: str, release: int) -> Manifest:
         """Give a listed release's manifest, see :func:`edgeml_devices.server.releases.manifest`."""

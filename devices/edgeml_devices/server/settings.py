@@ -51,11 +51,20 @@ class ServerSettings:
     workers: int = 1
     keep_health_days: float = 14.0
     keep_events_days: float = 90.0
+    keep_telemetry_days: float = 30.0
+    """Windows, their samples and the machines' facts."""
+    keep_telemetry_hours_days: float = 400.0
+    """Hourly sums."""
     limits: Limits = field(default_factory=Limits)
 
     @property
     def blobs(self) -> Path:
         return self.data / "blobs" / "sha256"
+
+    @property
+    def telemetry(self) -> Path:
+        """Folder of telemetry where the database is SQLite."""
+        return self.data / "telemetry"
 
     @property
     def keys(self) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ from edgeml_devices.messages import Assignment, DesiredState
 from edgeml_devices.server.database import Database, pieces
 from edgeml_devices.server.tables import assignments, devices
 
+UNKNOWN: Final = "unknown"
+_TARGET: Final = 128
+"""Characters of a target's name that are kept."""
 _SEEN_EVERY_S: Final = 15.0
 """How old ``last_seen`` of a device that keeps calling may become."""
 _LOAD: Final = 2000
@@ -38,6 +42,8 @@ class Known:
     """Its :class:`DesiredState`, as JSON; empty: it depends on the time, see :meth:`answer`."""
     rows: list[Row[Any]] | None
     """What it is made of, where it depends on the time."""
+    target: str = UNKNOWN
+    """Kind of machine, as its facts say it."""
     seen_at: float = 0.0
     """What ``last_seen`` was last set to by this process."""
     waiting: list[asyncio.Future[bool]] = field(default_factory=list)
@@ -108,7 +114,13 @@ class Directory:
     async def _read(self, connection: AsyncConnection, ids: Iterable[str]) -> None:
         wanted = list(ids)
         statement = (
-            select(devices.c.id, devices.c.token_sha256, devices.c.generation, assignments)
+            select(
+                devices.c.id,
+                devices.c.token_sha256,
+                devices.c.generation,
+                devices.c.facts[("target", "name")].as_string().label("target_name"),
+                assignments,
+            )
             .join(assignments, assignments.c.device_id == devices.c.id, isouter=True)
             .where(devices.c.id.in_(wanted), devices.c.retired_at.is_(None))
             .order_by(devices.c.id, assignments.c.model)
@@ -133,6 +145,7 @@ class Directory:
         elif known.generation != first.generation:
             known.generation, known.document, known.rows = first.generation, document, timed
             _wake(known, changed=True)
+        known.target = sys.intern(str(first.target_name or UNKNOWN)[:_TARGET])
 
     def _forget(self, id_: str) -> None:
         known = self._by_id.pop(id_, None)

@@ -301,6 +301,7 @@ async def _set_devices(transaction: Transaction, current: Sequence[tuple[Report,
             await transaction.connection.execute(
                 update(devices).where(devices.c.id == report.device_id).values(facts=to_json(report.facts))
             )
+            transaction.changed.add(report.device_id)
 
 
 async def _highest(

@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.types import Scope, Send
 
 from edgeml_devices.messages import DesiredState
-from edgeml_devices.server import auth
 from edgeml_devices.server.fleet.directory import Known
 from edgeml_devices.server.refusals import RefusalError
+from edgeml_devices.server.routes.calling import calling_device
 from edgeml_devices.server.services import Services
 
 _AGAIN_S: Final = (10, 30)
@@ -37,7 +37,7 @@ async def answer_poll(services: Services, scope: Scope, send: Send) -> None:
             authorization = value
         elif name == b"if-none-match":
             etag = value
-    known = await _device(services, authorization, Request(scope))
+    known = await calling_device(services, authorization, Request(scope), "only a device has a desired state")
     wait_s = _wait(scope["query_string"], services.settings.limits.wait_s)
     directory = services.directory
     if not directory.fresh:
@@ -51,20 +51,6 @@ async def answer_poll(services: Services, scope: Scope, send: Send) -> None:
         await _send(send, 304, known, b"")
     else:
         await _send(send, 200, known, known.answer(time.time()))
-
-
-async def _device(services: Services, authorization: bytes, request: Request) -> Known:
-    scheme, _, token = authorization.partition(b" ")
-    if scheme.lower() == b"bearer" and token:
-        sha256 = auth.hash_token(token.strip().decode("latin-1"))
-        known = services.directory.by_token(sha256) or await services.directory.find(sha256)
-        if known is not None:
-            return known
-        actor = await auth.find_actor(services, token.strip().decode("latin-1"))
-        if actor is not None:
-            raise await auth.refused(services, request, actor, "only a device has a desired state")
-        raise await auth.refused(services, request, None, "this token is unknown, or it was revoked")
-    raise await auth.refused(services, request, None, "no token; send Authorization: Bearer TOKEN")
 
 
 async def _wait_for_change(services: Services, known: Known, wait_s: float) -> None:

@@ -73,7 +73,7 @@ class WindowRow:
 
 @dataclass(frozen=True, slots=True)
 class HourRow:
-    """One release of one model on one device in one hour."""
+    """One release of one model on one device in one hour: of windows that end in it, or at its end."""
 
     hour: int
     """Unix time of its beginning, divided by 3600."""
@@ -157,7 +157,10 @@ class TelemetryStore(Protocol):
     """Where telemetry is kept. Safe for any number of tasks of one event loop."""
 
     async def append(self, incoming: Sequence[Incoming]) -> list[Stored]:
-        """Store reports in one durable commit, each once, and say in order what became of each."""
+        """Store reports in one durable commit, each once, and say in order what became of each.
+
+        Reports of one stream that stand side by side are one request: if one of them forks, none is stored.
+        """
         ...
 
     def windows(self, selection: Selection) -> AsyncIterator[Sequence[WindowRow]]:
@@ -171,11 +174,13 @@ class TelemetryStore(Protocol):
             selection: ``since`` and ``until`` are widened to whole hours.
             by_device: else devices are added up and ``device_id`` is empty: where the selection names no
                 devices, this reads sums that are kept, a few hundred rows for a week of any fleet.
+
+        Rows are in order of (hour, device, model, release, variant, target).
         """
         ...
 
     async def totals(self) -> Sequence[TotalRow]:
-        """Give sums over all time, kept in the transaction of each append, and never pruned."""
+        """Give sums over all time, each report once, and never pruned."""
         ...
 
     def system(self, selection: Selection) -> AsyncIterator[Sequence[SystemRow]]:
@@ -192,6 +197,10 @@ class TelemetryStore(Protocol):
 
     async def prune(self, keep_from: float, keep_hours_from: float) -> None:
         """Forget windows before one moment, and hourly sums before another."""
+        ...
+
+    async def run(self) -> None:
+        """Do what goes on beside (hourly sums, tidying), until cancelled. Answers are right without it."""
         ...
 
     async def close(self) -> None:

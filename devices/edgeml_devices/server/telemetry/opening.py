@@ -1,0 +1,19 @@
+"""Which store a server has: SQLite beside its database, or PostgreSQL in it."""
+
+from __future__ import annotations
+
+from edgeml_devices.server.settings import ServerSettings
+from edgeml_devices.server.telemetry.store import TelemetryStore
+
+
+async def open_store(settings: ServerSettings) -> TelemetryStore:
+    """Open the store, and make what is missing.
+
+    Raises:
+        ServerError: it was made by a newer version.
+    """
+    from edgeml_devices.server.telemetry.sqlite_store import SqliteStore
+
+    store = SqliteStore(settings.telemetry)
+    await store.open()
+    return store

@@ -1,0 +1,195 @@
+"""Writes reports to the newest day file: in one thread, each commit durable."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final
+
+from edgeml_devices.server.telemetry import day_files, streams
+from edgeml_devices.server.telemetry.packing import (
+    TOTAL,
+    pack_histogram,
+    pack_samples,
+    pack_system,
+    pack_window,
+    texts_of,
+)
+from edgeml_devices.server.telemetry.store import Incoming, Stored, Verdict
+from edgeml_devices.server.telemetry.streams import Stream, Window
+
+MOST_NAMES: Final = 4096
+"""That get a number in one file; further ones are spelt out each time."""
+
+
+def microseconds(seconds: float) -> int:
+    """Give a time as it is stored: exact, and the same in every database."""
+    return round(seconds * 1e6)
+
+
+def window_of(one: Incoming) -> Window:
+    """Give what decides whether a report is new."""
+    report = one.report
+    return Window(report.begins, report.seq, report.link, report.prev, microseconds(one.at))
+
+
+class DayWriter:
+    """The file that reports go to. All methods are called from one thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.day = ""
+        self._connection: sqlite3.Connection | None = None
+        self._streams: dict[tuple[str, str], tuple[int, Stream]] = {}
+        self._boots: dict[tuple[int, str, str], int] = {}
+        self._series: dict[tuple[Any, ...], int] = {}
+        self._names: dict[str, int] = {}
+        self._next = 1
+
+    def append(self, incoming: Sequence[Incoming], day: str) -> list[Stored]:
+        """Store what is new, in one commit. ``day`` is today; an earlier one than before is not gone back to."""
+        self.move_to(day)
+        stored: list[Stored] = []
+        touched: dict[tuple[str, str], tuple[int, Stream]] = {}
+        with self._transaction() as connection:
+            for key, group in groupby(incoming, key=lambda one: (one.device_id, one.epoch)):
+                request = list(group)
+                place, before = touched.get(key) or self._stream(connection, key)
+                result = streams.receive(before, [window_of(one) for one in request])
+                gaps = streams.shown_gaps(result.stream)
+                stored += [Stored(verdict, result.acked_through, gaps) for verdict in result.verdicts]
+                new = [
+                    one
+                    for one, verdict in zip(request, result.verdicts, strict=True)
+                    if verdict is Verdict.STORED
+                ]
+                if new:
+                    touched[key] = (place, result.stream)
+                    self._insert(connection, place, new)
+            connection.executemany(
+                "UPDATE stream SET state = ? WHERE id = ?",
+                [(streams.to_bytes(after), place) for place, after in touched.values()],
+            )
+        self._streams |= touched
+        return stored
+
+    def move_to(self, day: str) -> None:
+        """Make today's file the one that is written, if it is not."""
+        newest = max(day_files.days_of(self._folder), default="")
+        day = max(day, newest, self.day)
+        if day == self.day and self._connection is not None:
+            return
+        self.close()
+        self._connection = day_files.open_day(self._folder, day)
+        self.day = day
+        self._load(self._connection)
+
+    def truncate_wal(self) -> None:
+        """Write everything to the file itself, and give the log's space back."""
+        if self._connection is not None:
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    # ---
+
+    def _load(self, connection: sqlite3.Connection) -> None:
+        self._streams = {
+            (device, epoch): (place, streams.from_bytes(state))
+            for place, device, epoch, state in connection.execute("SELECT * FROM stream")
+        }
+        self._boots = {tuple(key): place for place, *key in connection.execute("SELECT * FROM boot")}
+        self._series = {tuple(key): place for place, *key in connection.execute("SELECT * FROM series")}
+        self._names = {text: place for place, text in connection.execute("SELECT * FROM name")}
+        self._next = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM report").fetchone()[0]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        connection = self._connection
+        if connection is None:
+            raise RuntimeError("no day file is open")
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            # what is in memory may be ahead of the file: look again
+            self.close()
+            raise
+
+    def _stream(self, connection: sqlite3.Connection, key: tuple[str, str]) -> tuple[int, Stream]:
+        found = self._streams.get(key)
+        if found is None:
+            inserted = connection.execute(
+                "INSERT INTO stream (device, epoch, state) VALUES (?, ?, ?)",
+                (*key, streams.to_bytes(Stream())),
+            )
+            found = self._streams[key] = (inserted.lastrowid or 0, Stream())
+        return found
+
+    def _insert(self, connection: sqlite3.Connection, stream: int, new: Sequence[Incoming]) -> None:
+        names = self._coded(connection, new)
+        reports: list[tuple[Any, ...]] = []
+        models: list[tuple[Any, ...]] = []
+        for one in new:
+            report, lost = one.report, one.report.lost
+            boot = self._number(connection, self._boots, "boot", (stream, report.boot_id, one.target))
+            reports.append(
+                (
+                    self._next,
+                    microseconds(one.at),
+                    boot,
+                    report.begins,
+                    report.seq,
+                    microseconds(report.end_s - report.start_s),
+                    report.windows,
+                    sum(window.calls for window in report.models),
+                    lost.merged,
+                    lost.evicted,
+                    lost.damaged,
+                    lost.overwritten,
+                    pack_system(report, names),
+                )
+            )
+            for place, window in enumerate(report.models):
+                key = (window.model, window.release, window.variant, window.runtime, window.reference)
+                total = window.latency.get(TOTAL)
+                models.append(
+                    (
+                        self._next * day_files.MODELS + place,
+                        self._number(connection, self._series, "series", key),
+                        window.calls,
+                        sum(window.errors.values()),
+                        None if total is None else pack_histogram(total),
+                        pack_window(window, names),
+                        pack_samples(window.samples, names, report.at),
+                    )
+                )
+            self._next += 1
+        connection.executemany("INSERT INTO report VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", reports)
+        connection.executemany("INSERT INTO model VALUES (?,?,?,?,?,?,?)", models)
+
+    def _coded(self, connection: sqlite3.Connection, new: Iterable[Incoming]) -> Mapping[str, int]:
+        for one in new:
+            for text in texts_of(one.report) - self._names.keys():
+                if len(self._names) < MOST_NAMES:
+                    self._number(connection, self._names, "name", text)
+        return self._names
+
+    def _number(self, connection: sqlite3.Connection, known: dict[Any, int], table: str, key: Any) -> int:
+        place = known.get(key)
+        if place is None:
+            values = key if isinstance(key, tuple) else (key,)
+            marks = ", ?" * len(values)
+            inserted = connection.execute(f"INSERT INTO {table} VALUES (NULL{marks})", values)  # noqa: S608 - ours
+            place = known[key] = inserted.lastrowid or 0
+        return place

@@ -1,0 +1,144 @@
+"""Which reports are new: the state of one stream, and what a request does to it. Pure.
+
+A stream is (device, epoch). Its windows are numbered; ``hi`` is the highest number that was stored and
+``gaps`` are the numbers below it that never came, so that whatever is neither above ``hi`` nor in a gap was
+stored before. That is kept for ever: no report is forgotten and then counted again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import msgspec
+
+from edgeml.telemetry.report import MOST_REPORTS
+from edgeml_devices.server.telemetry.store import Verdict
+
+MOST_GAPS: Final = 1000
+"""Of one stream; the report that would open another is refused, and its device begins a new epoch."""
+SHOWN_GAPS: Final = 64
+"""In an answer, the newest."""
+
+
+class Gap(NamedTuple):
+    """Numbers that never came."""
+
+    first: int
+    last: int
+    at_us: int
+    """The end of the window after it, µs since 1970."""
+
+
+class Window(NamedTuple):
+    """What of a report says where it belongs."""
+
+    first: int
+    last: int
+    link: str
+    prev: str
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What is known of a stream."""
+
+    hi: int = -1
+    link: str = ""
+    """Of the window ``hi``."""
+    gaps: tuple[Gap, ...] = ()
+    recent: tuple[tuple[int, str], ...] = ()
+    """Number and link of what the last request stored: it may come again if its answer was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What a request does to a stream."""
+
+    stream: Stream
+    """After it."""
+    verdicts: tuple[Verdict, ...]
+    acked_through: int
+    """The device may forget windows up to here. Below ``stream.hi`` where the request forks: what of it was
+    stored before."""
+
+
+def receive(stream: Stream, request: Sequence[Window]) -> Received:
+    """Judge the reports of one request, in their order. If one of them forks, none is stored."""
+    after, verdicts = stream, []
+    before = dict(stream.recent)
+    known = dict(before)
+    seen: list[tuple[int, str]] = []
+    proven = -1
+    for window in request:
+        verdict, after = _place(after, window, known)
+        if verdict is Verdict.FORK:
+            return Received(stream, (Verdict.FORK,) * len(request), proven)
+        if verdict is Verdict.DUPLICATE and window.last in before:
+            proven = max(proven, window.last)
+        known[window.last] = window.link
+        seen.append((window.last, window.link))
+        verdicts.append(verdict)
+    if Verdict.STORED in verdicts:
+        newest = tuple(dict(seen).items())[-MOST_REPORTS:]
+        after = Stream(after.hi, after.link, after.gaps, newest)
+    return Received(after, tuple(verdicts), after.hi)
+
+
+def _place(stream: Stream, window: Window, known: dict[int, str]) -> tuple[Verdict, Stream]:
+    first, last, link, prev, at_us = window
+    if first > stream.hi:
+        gaps = stream.gaps
+        if first == stream.hi + 1:
+            if prev != stream.link:
+                return Verdict.FORK, stream
+        else:
+            gaps = (*gaps, Gap(stream.hi + 1, first - 1, at_us))
+            if len(gaps) > MOST_GAPS:
+                return Verdict.FORK, stream
+        return Verdict.STORED, Stream(last, link, gaps, stream.recent)
+    for place, gap in enumerate(stream.gaps):
+        if gap.first <= first and last <= gap.last:
+            left = _without(gap, first, last)
+            gaps = (*stream.gaps[:place], *left, *stream.gaps[place + 1 :])
+            return Verdict.STORED, Stream(stream.hi, stream.link, gaps, stream.recent)
+        if gap.first <= last and first <= gap.last:
+            return Verdict.FORK, stream
+    # what was stored before the last request cannot be told from what an older copy of the device sends
+    same = last <= stream.hi and known.get(last) == link
+    return (Verdict.DUPLICATE if same else Verdict.FORK), stream
+
+
+def _without(gap: Gap, first: int, last: int) -> list[Gap]:
+    left = []
+    if gap.first < first:
+        left.append(Gap(gap.first, first - 1, gap.at_us))
+    if last < gap.last:
+        left.append(Gap(last + 1, gap.last, gap.at_us))
+    return left
+
+
+def shown_gaps(stream: Stream) -> tuple[tuple[int, int], ...]:
+    """Give the newest gaps, for an answer."""
+    return tuple((gap.first, gap.last) for gap in stream.gaps[-SHOWN_GAPS:])
+
+
+# --- as it is kept
+
+_State = tuple[int, str, tuple[Gap, ...], tuple[tuple[int, bytes], ...]]
+_DECODER: Final = msgspec.msgpack.Decoder(_State)
+_ENCODER: Final = msgspec.msgpack.Encoder()
+
+
+def to_bytes(stream: Stream) -> bytes:
+    """Pack for a database; links must be hexadecimal."""
+    recent = [(seq, bytes.fromhex(link)) for seq, link in stream.recent]
+    return _ENCODER.encode((stream.hi, stream.link, stream.gaps, recent))
+
+
+def from_bytes(packed: bytes) -> Stream:
+    """Unpack what :func:`to_bytes` made."""
+    hi, link, gaps, recent = _DECODER.decode(packed)
+    return Stream(hi, link, gaps, tuple((seq, found.hex()) for seq, found in recent))
