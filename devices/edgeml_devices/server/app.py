@@ -135,9 +135,7 @@ async def _services(settings: ServerSettings) -> AsyncIterator[Services]:
                 task.cancel()
 
 
-async def _open_services(
-    settings: ServerSettings, database: Database, telemetry: TelemetryStore
-) -> Services:
+async def _open_services(settings: ServerSettings, database: Database, telemetry: TelemetryStore) -> Services:
     blobs = BlobStore(settings.blobs, settings.limits.blob_bytes)
     blobs.open()
     keys = OnlineKeys(settings.keys)

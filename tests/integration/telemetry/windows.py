@@ -24,7 +24,9 @@ def link(chance: random.Random) -> str:
     return f"{chance.getrandbits(64):016x}"
 
 
-def model_window(chance: random.Random, calls: int = 60, *, model: str = "kws", release: int = 1) -> ModelWindow:
+def model_window(
+    chance: random.Random, calls: int = 60, *, model: str = "kws", release: int = 1
+) -> ModelWindow:
     """A window with all that a device can tell of a model."""
     stages = (("total", 0.05), ("run", 0.045), ("preprocess", 0.003))
     classes: dict[str, int] = {}
@@ -61,7 +63,9 @@ def _bins(chance: random.Random, calls: int) -> tuple[int, ...]:
 
 
 def _sample(chance: random.Random) -> Sample:
-    return Sample(chance.uniform(0, 60), "random", chance.random() / 10, chance.choice(LABELS), chance.random())
+    return Sample(
+        chance.uniform(0, 60), "random", chance.random() / 10, chance.choice(LABELS), chance.random()
+    )
 
 
 @dataclass
@@ -112,7 +116,10 @@ async def post(
 ) -> httpx2.Response:
     """Send a batch as a device does."""
     body = _json(batch) if as_json else msgspec.msgpack.encode(batch)
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": CONTENT_JSON if as_json else CONTENT_MSGPACK}
+    headers = {
+        "Authorization": f"Bearer {token}",
+        "Content-Type": CONTENT_JSON if as_json else CONTENT_MSGPACK,
+    }
     if encoding:
         headers["Content-Encoding"] = encoding
         body = _compressed(body, encoding)

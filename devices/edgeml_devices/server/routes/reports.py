@@ -98,7 +98,9 @@ async def _stored(services: Services, incoming: Sequence[Incoming]) -> list[Stor
     except FullError:
         wait_s = random.randint(*_AGAIN_S)  # noqa: S311 - spreads devices, no secret
         raise RefusalError(
-            503, "more telemetry waits than can be stored; try again later", headers={"Retry-After": str(wait_s)}
+            503,
+            "more telemetry waits than can be stored; try again later",
+            headers={"Retry-After": str(wait_s)},
         ) from None
 
 
@@ -107,7 +109,8 @@ def document(openapi: dict[str, Any]) -> None:
     schemas = openapi.setdefault("components", {}).setdefault("schemas", {})
     for kind, mode in ((Batch, "validation"), (Acknowledged, "serialization")):
         schema = TypeAdapter(kind).json_schema(
-            ref_template="#/components/schemas/Telemetry{model}", mode=mode  # type: ignore[arg-type]
+            ref_template="#/components/schemas/Telemetry{model}",
+            mode=mode,  # type: ignore[arg-type]
         )
         definitions = {f"Telemetry{name}": one for name, one in schema.pop("$defs", {}).items()}
         schemas |= definitions | {f"Telemetry{kind.__name__}": schema}

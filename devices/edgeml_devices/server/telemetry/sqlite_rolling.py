@@ -192,9 +192,7 @@ def _kept(
     if fleet:
         query = "device = 0"
     elif selection.devices is not None:
-        query = (
-            "device IN (SELECT d.id FROM device d JOIN json_each(?) j ON j.value = d.device)"
-        )
+        query = "device IN (SELECT d.id FROM device d JOIN json_each(?) j ON j.value = d.device)"
         values = [json.dumps(sorted(selection.devices))]
     devices: dict[int, str] = {0: FLEET}
     if not fleet:

@@ -72,17 +72,13 @@ class SqliteStore:
         return self._stepwise(sqlite_reading.system(self._folder, selection, self._kept_us))
 
     async def hours(self, selection: Selection) -> Sequence[HourRow]:
-        return await _in(
-            self._reading, partial(sqlite_rolling.hours, self._folder, selection, fleet=False)
-        )
+        return await _in(self._reading, partial(sqlite_rolling.hours, self._folder, selection, fleet=False))
 
     async def fleet_hours(self, selection: Selection) -> Sequence[HourRow]:
         return await _in(self._reading, partial(sqlite_rolling.hours, self._folder, selection, fleet=True))
 
     async def samples(self, selection: Selection, limit: int) -> Sequence[SampleRow]:
-        return await _in(
-            self._reading, sqlite_reading.samples, self._folder, selection, limit, self._kept_us
-        )
+        return await _in(self._reading, sqlite_reading.samples, self._folder, selection, limit, self._kept_us)
 
     async def coverage(self, since: float, until: float, device_id: str | None = None) -> Sequence[Coverage]:
         devices = None if device_id is None else frozenset({device_id})
