@@ -1,4 +1,4 @@
-"""What does not stay: old health, events and telemetry, uploads that nobody goes on with. The audit log does."""
+"""What does not stay: old health, events, telemetry, and uploads that nobody goes on with."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ ALL = Selection(0, 4e9)
 
 @pytest.fixture
 def telemetry() -> Telemetry:
-    return Telemetry(random.Random(5))
+    return Telemetry(random.Random(5))  # noqa: S311 - made-up data
 
 
 async def rows(services) -> list:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -113,6 +114,7 @@ def document(openapi: dict[str, Any]) -> None:
             mode=mode,  # type: ignore[arg-type]
         )
         definitions = {f"Telemetry{name}": one for name, one in schema.pop("$defs", {}).items()}
+        definitions = _finite(definitions)
         schemas |= definitions | {f"Telemetry{kind.__name__}": schema}
     batch = {"schema": {"$ref": "#/components/schemas/TelemetryBatch"}}
     done = {"schema": {"$ref": "#/components/schemas/TelemetryAcknowledged"}}
@@ -120,7 +122,7 @@ def document(openapi: dict[str, Any]) -> None:
         "post": {
             "tags": ["agent"],
             "summary": "Telemetry of the calling device",
-            "description": "Answers after the commit. The same reports again are acknowledged, and stored once.",
+            "description": "Answers after the commit. The same reports again are acknowledged, not stored.",
             "operationId": "telemetry_reports",
             "security": [{"HTTPBearer": []}],
             "requestBody": {"required": True, "content": {CONTENT_JSON: batch, CONTENT_MSGPACK: batch}},
@@ -131,3 +133,14 @@ def document(openapi: dict[str, Any]) -> None:
             },
         }
     }
+
+
+def _finite(node: Any) -> Any:
+    """Leave out defaults that JSON cannot hold."""
+    if isinstance(node, dict):
+        return {key: _finite(value) for key, value in node.items() if not _is_infinite(value)}
+    return [_finite(one) for one in node] if isinstance(node, list) else node
+
+
+def _is_infinite(value: Any) -> bool:
+    return isinstance(value, float) and math.isinf(value)

@@ -42,6 +42,13 @@ CREATE TABLE model (id INTEGER PRIMARY KEY, series INTEGER NOT NULL, calls INTEG
 """
 """``at`` (a window's end) and ``duration`` are µs. Rows of ``model`` belong to report ``id >> 6``."""
 
+FROM_REPORT: Final = """
+    FROM report r CROSS JOIN boot b ON b.id = r.boot CROSS JOIN stream s ON s.id = b.stream"""
+"""CROSS JOIN: in this order."""
+FROM_MODEL: Final = f"""{FROM_REPORT}
+    CROSS JOIN model m ON m.id BETWEEN r.id * {MODELS} AND r.id * {MODELS} + {MODELS - 1}
+    CROSS JOIN series n ON n.id = m.series"""
+
 _CATALOGUE: Final = """
 CREATE TABLE device (id INTEGER PRIMARY KEY, device TEXT NOT NULL UNIQUE);
 CREATE TABLE series (id INTEGER PRIMARY KEY, model TEXT NOT NULL, release INTEGER NOT NULL,
@@ -49,10 +56,13 @@ CREATE TABLE series (id INTEGER PRIMARY KEY, model TEXT NOT NULL, release INTEGE
 CREATE TABLE hour (hour INTEGER NOT NULL, device INTEGER NOT NULL, series INTEGER NOT NULL,
     calls INTEGER NOT NULL, errors INTEGER NOT NULL, latency BLOB NOT NULL,
     PRIMARY KEY (hour, device, series)) WITHOUT ROWID;
+CREATE TABLE total (series INTEGER PRIMARY KEY, calls INTEGER NOT NULL, errors INTEGER NOT NULL,
+    latency BLOB NOT NULL, last INTEGER NOT NULL);
 CREATE TABLE rolled (day TEXT PRIMARY KEY, report INTEGER NOT NULL);
 CREATE TABLE kept (name TEXT PRIMARY KEY, since INTEGER NOT NULL);
 """
-"""``device`` 0 of ``hour`` is the whole fleet. ``rolled`` says which reports the sums hold."""
+"""``device`` 0 of ``hour`` is the whole fleet. ``rolled`` says which reports the sums hold.
+``last`` is the end of the newest window, µs."""
 
 
 def day_of(at: float) -> str:

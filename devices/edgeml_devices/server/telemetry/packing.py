@@ -1,7 +1,7 @@
 """How a window lies in one column: MessagePack without names, counts as narrow as they allow.
 
 Counts, sums, least and greatest values are kept exactly. Rounded are the mean of random features (to half
-precision, 0.05 %: their sampling error is far above), and what machines and samples show (to single precision).
+precision, 0.05 %: their sampling error is far above) and what machines and samples show (to single).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import zlib
 from array import array
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -26,7 +26,8 @@ _LONG: Final = 2000
 _ZLIB: Final = 0x78
 _NIBBLES: Final = bytes.maketrans(b"0123456789abcdef", bytes(range(16)))
 _WIDE: Final = (("H", 1 << 16), ("I", 1 << 32), ("Q", 1 << 64))
-_WHY: Final = ("random", "error", "unsure")
+_64_BITS: Final = 1 << 64
+_WHY: Final[tuple[Literal["random", "error", "unsure"], ...]] = ("random", "error", "unsure")
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
@@ -79,12 +80,17 @@ def unpack_histogram(packed: bytes) -> ExponentialHistogram:
 
 
 def _histogram_fields(one: ExponentialHistogram) -> tuple[Any, ...]:
-    return (one.offset, pack_counts(one.counts), one.zero, one.sum_nano, one.min, one.max, one.scale)
+    wide: int | bytes = one.sum_nano
+    if one.sum_nano >= _64_BITS:
+        # all time of a large fleet
+        wide = one.sum_nano.to_bytes((one.sum_nano.bit_length() + 7) // 8, "little")
+    return (one.offset, pack_counts(one.counts), one.zero, wide, one.min, one.max, one.scale)
 
 
 def _histogram(fields: Sequence[Any]) -> ExponentialHistogram:
-    offset, counts, *rest = fields
-    return ExponentialHistogram(offset, unpack_counts(counts), *rest)
+    offset, counts, zero, total, *rest = fields
+    sum_nano = int.from_bytes(total, "little") if isinstance(total, bytes) else total
+    return ExponentialHistogram(offset, unpack_counts(counts), zero, sum_nano, *rest)
 
 
 # --- a model in a window
@@ -219,7 +225,7 @@ def unpack_samples(packed: bytes, texts: Texts, at: float) -> tuple[Sample, ...]
         found.append(
             Sample(
                 at - before_s,
-                cast("Literal['random', 'error', 'unsure']", _WHY[why]),
+                _WHY[why],
                 _or_none(latency_s),
                 None if label is None else _text(label, texts),
                 _or_none(confidence),
@@ -250,8 +256,8 @@ def unpack_system(packed: bytes | None, texts: Texts) -> tuple[dict[str, Summary
     singles, counts = _decode(packed)
     energy, *numbers = _unpack_singles(singles)
     system = {
-        _text(code, texts): Summary(*numbers[3 * place : 3 * place + 3], count)
-        for place, (code, count) in enumerate(counts.items())
+        _text(code, texts): Summary(numbers[place], numbers[place + 1], numbers[place + 2], count)
+        for place, (code, count) in zip(range(0, len(numbers), 3), counts.items(), strict=True)
     }
     return system, _or_none(energy)
 

@@ -8,12 +8,14 @@ from typing import NamedTuple
 
 from edgeml.telemetry.exponential import ROLLUP_SCALE, ExponentialHistogram, merge
 from edgeml_devices.server.telemetry.packing import unpack_histogram
-from edgeml_devices.server.telemetry.store import HourRow
+from edgeml_devices.server.telemetry.store import HourRow, TotalRow
 
 FLEET = ""
 """The ``device_id`` of sums over all devices."""
+ALL_TIME = -1
+"""The ``hour`` of sums over all time."""
 _MOST = 2**64 - 1
-"""Sums stop here, which a real fleet never reaches."""
+"""A count stops here, which a real fleet's never reaches."""
 
 
 class Key(NamedTuple):
@@ -64,12 +66,34 @@ def _sum(pieces: list[Piece]) -> Sum:
             latency.offset,
             tuple(min(count, _MOST) for count in latency.counts),
             min(latency.zero, _MOST),
-            min(latency.sum_nano, _MOST),
+            latency.sum_nano,
             latency.min,
             latency.max,
             latency.scale,
         ),
     )
+
+
+def total_rows(sums: dict[Key, Sum], last_us: dict[Key, int]) -> list[TotalRow]:
+    """Give sums over all time, by model, release, variant and target."""
+    return [
+        TotalRow(
+            key.target,
+            key.model,
+            key.release,
+            key.variant,
+            sums[key].calls,
+            sums[key].errors,
+            sums[key].latency,
+            last_us[key] / 1e6,
+        )
+        for key in sorted(sums)
+    ]
+
+
+def of_all_time(piece: Piece) -> Piece:
+    """Give the same as a part of the sum over all time."""
+    return piece._replace(key=piece.key._replace(device_id=FLEET, hour=ALL_TIME))
 
 
 def of_fleet(piece: Piece) -> Piece:

@@ -24,10 +24,10 @@ def hour_of(at_us: int) -> int:
     return (at_us - 1) // HOUR_US
 
 
-def whole_hours(selection: Selection) -> tuple[int, int]:
-    """Give the first hour that lies in a selection, and the one after the last."""
+def touched_hours(selection: Selection) -> tuple[int, int]:
+    """Give the first hour that a selection touches, and the one after the last."""
     since, until = bounds_us(selection)
-    return -(-since // HOUR_US), until // HOUR_US
+    return since // HOUR_US, -(-until // HOUR_US)
 
 
 def takes_series(selection: Selection, model: str, release: int, variant: str, target: str) -> bool:

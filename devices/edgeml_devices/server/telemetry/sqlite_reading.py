@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from edgeml_devices.server.telemetry import coverages, day_files, streams
 from edgeml_devices.server.telemetry.dating import AHEAD_S
+from edgeml_devices.server.telemetry.day_files import FROM_MODEL, FROM_REPORT
 from edgeml_devices.server.telemetry.packing import unpack_samples, unpack_system, unpack_window
 from edgeml_devices.server.telemetry.selecting import bounds_us
 from edgeml_devices.server.telemetry.store import Coverage, SampleRow, Selection, SystemRow, WindowRow
@@ -20,21 +21,19 @@ from edgeml_devices.server.telemetry.store import Coverage, SampleRow, Selection
 PIECE: Final = 1000
 """Rows that are given at a time."""
 
-_FROM_REPORT: Final = """
-FROM report r CROSS JOIN boot b ON b.id = r.boot CROSS JOIN stream s ON s.id = b.stream"""
-_FROM_MODEL: Final = f"""{_FROM_REPORT}
-CROSS JOIN model m ON m.id BETWEEN r.id * {day_files.MODELS} AND r.id * {day_files.MODELS} + {day_files.MODELS - 1}
-CROSS JOIN series n ON n.id = m.series"""
-
 
 class _Asked(NamedTuple):
     where: str
     values: tuple[Any, ...]
+    since_us: int
+    until_us: int
 
 
 def _asked(selection: Selection, *, models: bool, kept_us: int) -> _Asked:
     since, until = bounds_us(selection)
-    terms, values = ["r.at > ? AND r.at <= ?"], [max(since, kept_us), until]
+    first = max(since, kept_us)
+    terms: list[str] = ["r.at > ? AND r.at <= ?"]
+    values: list[Any] = [first, until]
     if selection.devices is not None:
         terms.append("s.device IN (SELECT value FROM json_each(?))")
         values.append(json.dumps(sorted(selection.devices)))
@@ -47,7 +46,7 @@ def _asked(selection: Selection, *, models: bool, kept_us: int) -> _Asked:
         if value is not None and (models or column.startswith("b")):
             terms.append(f"{column} = ?")
             values.append(value)
-    return _Asked(f"WHERE {' AND '.join(terms)}", tuple(values))
+    return _Asked(f"WHERE {' AND '.join(terms)}", tuple(values), first, until)
 
 
 class _Day:
@@ -79,14 +78,14 @@ def open_days(stack: ExitStack, folder: Path, since_us: int) -> list[_Day]:
     return found
 
 
-def windows(folder: Path, selection: Selection, kept_us: int) -> Iterator[list[WindowRow]]:
+def windows(folder: Path, selection: Selection, kept_us: int) -> Generator[list[WindowRow]]:
     """Give models' windows in pieces, in the order of (at, device)."""
     asked = _asked(selection, models=True, kept_us=kept_us)
     query = f"""SELECT r.at, s.device, s.epoch, r.last, m.id, r.duration, b.target, m.series, m.calls,
-        m.total, m.body, m.samples {_FROM_MODEL} {asked.where}
-        ORDER BY r.at, s.device, s.epoch, r.last, m.id"""  # noqa: S608 - values are parameters
+        m.total, m.body, m.samples {FROM_MODEL} {asked.where}
+        ORDER BY r.at, s.device, s.epoch, r.last, m.id"""
     with ExitStack() as stack:
-        days = open_days(stack, folder, asked.values[0])
+        days = open_days(stack, folder, asked.since_us)
         rows = heapq.merge(*(_rows(day, query, asked) for day in days), key=lambda row: row[1][:5])
         while piece := list(islice(rows, PIECE)):
             yield [_window(day, row) for day, row in piece]
@@ -105,13 +104,13 @@ def _window(day: _Day, row: Any) -> WindowRow:
     return WindowRow(at, duration / 1e6, device, target, window)
 
 
-def system(folder: Path, selection: Selection, kept_us: int) -> Iterator[list[SystemRow]]:
+def system(folder: Path, selection: Selection, kept_us: int) -> Generator[list[SystemRow]]:
     """Give what the machines were like, in pieces, in the order of (at, device)."""
     asked = _asked(selection, models=False, kept_us=kept_us)
-    query = f"""SELECT r.at, s.device, s.epoch, r.last, r.duration, b.target, r.calls, r.system {_FROM_REPORT}
-        {asked.where} ORDER BY r.at, s.device, s.epoch, r.last"""  # noqa: S608 - values are parameters
+    query = f"""SELECT r.at, s.device, s.epoch, r.last, r.duration, b.target, r.calls, r.system {FROM_REPORT}
+        {asked.where} ORDER BY r.at, s.device, s.epoch, r.last"""
     with ExitStack() as stack:
-        days = open_days(stack, folder, asked.values[0])
+        days = open_days(stack, folder, asked.since_us)
         rows = heapq.merge(*(_rows(day, query, asked) for day in days), key=lambda row: row[1][:4])
         while piece := list(islice(rows, PIECE)):
             found = []
@@ -124,12 +123,12 @@ def system(folder: Path, selection: Selection, kept_us: int) -> Iterator[list[Sy
 def samples(folder: Path, selection: Selection, limit: int, kept_us: int) -> list[SampleRow]:
     """Give the samples of the newest windows."""
     asked = _asked(selection, models=True, kept_us=kept_us)
-    query = f"""SELECT r.at, s.device, s.epoch, r.last, m.id, m.series, m.samples {_FROM_MODEL} {asked.where}
+    query = f"""SELECT r.at, s.device, s.epoch, r.last, m.id, m.series, m.samples {FROM_MODEL} {asked.where}
         AND m.samples IS NOT NULL
-        ORDER BY r.at DESC, s.device DESC, s.epoch DESC, r.last DESC, m.id DESC"""  # noqa: S608 - as above
+        ORDER BY r.at DESC, s.device DESC, s.epoch DESC, r.last DESC, m.id DESC"""
     found: list[SampleRow] = []
     with ExitStack() as stack:
-        days = open_days(stack, folder, asked.values[0])
+        days = open_days(stack, folder, asked.since_us)
         rows = heapq.merge(
             *(_rows(day, query, asked) for day in days), key=lambda row: row[1][:5], reverse=True
         )
@@ -148,18 +147,18 @@ def coverage(folder: Path, selection: Selection, kept_us: int) -> list[Coverage]
     query = f"""SELECT s.device, (r.at - 1) / {day_files.DAY_US}, sum(r.windows), sum(r.merged),
         sum(r.evicted), sum(r.damaged), sum(r.overwritten), sum(r.last - r.first + 1 - r.windows),
         sum(r.duration), json_group_array(DISTINCT b.boot_id), json_group_array(DISTINCT s.epoch)
-        {_FROM_REPORT} {asked.where} GROUP BY 1, 2"""  # noqa: S608 - values are parameters
+        {FROM_REPORT} {asked.where} GROUP BY 1, 2"""
     sums: list[coverages.Sums] = []
     gaps: list[tuple[str, streams.Gap]] = []
     with ExitStack() as stack:
-        days = open_days(stack, folder, asked.values[0])
+        days = open_days(stack, folder, asked.since_us)
         for day in days:
-            for *figures, boots, epochs in day.connection.execute(query, asked.values):
-                sums.append(
-                    coverages.Sums(*figures, frozenset(json.loads(boots)), frozenset(json.loads(epochs)))
-                )
+            for row in day.connection.execute(query, asked.values):
+                figures: Any = row[:-2]
+                boots, epochs = (frozenset(json.loads(text)) for text in row[-2:])
+                sums.append(coverages.Sums._make((*figures, boots, epochs)))
         if days:
             for device, state in days[-1].connection.execute("SELECT device, state FROM stream"):
                 if selection.devices is None or device in selection.devices:
                     gaps += [(device, gap) for gap in streams.from_bytes(state).gaps]
-    return coverages.coverage(sums, gaps, asked.values[0], asked.values[1])
+    return coverages.coverage(sums, gaps, asked.since_us, asked.until_us)

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from edgeml_devices.server.telemetry import day_files, rolling
 from edgeml_devices.server.telemetry.packing import pack_histogram
 from edgeml_devices.server.telemetry.rolling import FLEET, Key, Piece, Sum
-from edgeml_devices.server.telemetry.selecting import hour_of, takes_series, whole_hours
-from edgeml_devices.server.telemetry.store import HourRow, Selection
+from edgeml_devices.server.telemetry.selecting import hour_of
 
 _TOGETHER: Final = 4000
 """Reports that are added in one transaction."""
-_NEW: Final = f"""SELECT r.id, r.at, s.device, n.model, n.release, n.variant, b.target, m.calls, m.errors, m.total
-    FROM report r CROSS JOIN boot b ON b.id = r.boot CROSS JOIN stream s ON s.id = b.stream
-    CROSS JOIN model m ON m.id BETWEEN r.id * {day_files.MODELS} AND r.id * {day_files.MODELS} + {day_files.MODELS - 1}
-    CROSS JOIN series n ON n.id = m.series
-    WHERE r.id > ? AND r.id <= ?"""
+_NEW: Final = f"""SELECT r.at, s.device, n.model, n.release, n.variant, b.target, m.calls, m.errors,
+    m.total {day_files.FROM_MODEL} WHERE r.id > ? AND r.id <= ?"""
 
 
 class Roller:
@@ -47,12 +42,14 @@ class Roller:
         until = min(newest, done + _TOGETHER)
         if until <= done:
             return 0
-        pieces = [piece for _, piece in _pieces(reader, done, until)]
+        pieces, last_us = new_pieces(reader, done, until)
         sums = rolling.add_up([*pieces, *map(rolling.of_fleet, pieces)])
         with _immediate(self._catalogue) as catalogue:
             places = _Places(catalogue)
             for key, one in sums.items():
                 _add(catalogue, places.of(key), key, one)
+            for key, one in rolling.add_up(map(rolling.of_all_time, pieces)).items():
+                _add_total(catalogue, places.of(key)[1], key, one, last_us[key])
             catalogue.execute("INSERT OR REPLACE INTO rolled VALUES (?, ?)", (day, until))
         return int(until - done)
 
@@ -68,7 +65,8 @@ class Roller:
     def keep_from(self, since_us: int) -> None:
         """Note which windows are forgotten."""
         self._catalogue.execute(
-            "INSERT INTO kept VALUES ('windows', ?) ON CONFLICT DO UPDATE SET since = max(since, excluded.since)",
+            "INSERT INTO kept VALUES ('windows', ?) "
+            "ON CONFLICT DO UPDATE SET since = max(since, excluded.since)",
             (since_us,),
         )
 
@@ -139,70 +137,34 @@ def _add(catalogue: sqlite3.Connection, place: tuple[int, int], key: Key, one: S
     )
 
 
-def _pieces(reader: sqlite3.Connection, after: int, until: int) -> Iterator[tuple[int, Piece]]:
-    for place, at, device, model, release, variant, target, calls, errors, total in reader.execute(
+def _add_total(catalogue: sqlite3.Connection, series: int, key: Key, one: Sum, last_us: int) -> None:
+    row = catalogue.execute(
+        "SELECT calls, errors, latency, last FROM total WHERE series = ?", (series,)
+    ).fetchone()
+    if row is not None:
+        pieces = [Piece(key, *row[:3]), Piece(key, one.calls, one.errors, pack_histogram(one.latency))]
+        one, last_us = rolling.add_up(pieces)[key], max(last_us, row[3])
+    catalogue.execute(
+        "INSERT OR REPLACE INTO total VALUES (?, ?, ?, ?, ?)",
+        (series, one.calls, one.errors, pack_histogram(one.latency), last_us),
+    )
+
+
+def new_pieces(reader: sqlite3.Connection, after: int, until: int) -> tuple[list[Piece], dict[Key, int]]:
+    """Give what reports of a day add to sums, and the newest window's end of each sum over all time."""
+    pieces: list[Piece] = []
+    last_us: dict[Key, int] = {}
+    for at, device, model, release, variant, target, calls, errors, total in reader.execute(
         _NEW, (after, until)
     ):
-        yield place, Piece(Key(hour_of(at), device, model, release, variant, target), calls, errors, total)
+        key = Key(hour_of(at), device, model, release, variant, target)
+        pieces.append(Piece(key, calls, errors, total))
+        key = key._replace(device_id=FLEET, hour=rolling.ALL_TIME)
+        last_us[key] = max(at, last_us.get(key, 0))
+    return pieces, last_us
 
 
 def rolled(catalogue: sqlite3.Connection, day: str) -> int:
     """Give the newest report of a day that the sums hold."""
     row = catalogue.execute("SELECT report FROM rolled WHERE day = ?", (day,)).fetchone()
     return row[0] if row else 0
-
-
-# --- reading
-
-
-def hours(folder: Path, selection: Selection, *, fleet: bool) -> list[HourRow]:
-    """Give the sums of whole hours, with what was not added yet."""
-    first, end = whole_hours(selection)
-    pieces: list[Piece] = []
-    with ExitStack() as stack:
-        catalogue = stack.enter_context(closing(day_files.connect_reader(folder / day_files.CATALOGUE)))
-        catalogue.execute("BEGIN")
-        done = dict(catalogue.execute("SELECT day, report FROM rolled").fetchall())
-        for day in day_files.days_of(folder):
-            reader = day_files.open_made(folder, day)
-            if reader is not None:
-                stack.enter_context(closing(reader))
-                for _, piece in _pieces(reader, done.get(day, 0), 2**62):
-                    if first <= piece.key.hour < end and _takes(selection, piece.key):
-                        pieces.append(rolling.of_fleet(piece) if fleet else piece)
-        pieces += _kept(catalogue, selection, first, end, fleet=fleet)
-    return rolling.hour_rows(rolling.add_up(pieces))
-
-
-def _takes(selection: Selection, key: Key) -> bool:
-    if selection.devices is not None and key.device_id not in selection.devices:
-        return False
-    return takes_series(selection, key.model, key.release, key.variant, key.target)
-
-
-def _kept(
-    catalogue: sqlite3.Connection, selection: Selection, first: int, end: int, *, fleet: bool
-) -> Iterator[Piece]:
-    series = {
-        place: tuple(name)
-        for place, *name in catalogue.execute("SELECT * FROM series").fetchall()
-        if takes_series(selection, *name)
-    }
-    query, values = "device <> 0", []
-    if fleet:
-        query = "device = 0"
-    elif selection.devices is not None:
-        query = "device IN (SELECT d.id FROM device d JOIN json_each(?) j ON j.value = d.device)"
-        values = [json.dumps(sorted(selection.devices))]
-    devices: dict[int, str] = {0: FLEET}
-    if not fleet:
-        devices |= dict(catalogue.execute("SELECT id, device FROM device").fetchall())
-    rows = catalogue.execute(
-        f"SELECT * FROM hour WHERE hour >= ? AND hour < ? AND {query}",  # noqa: S608 - ours
-        (first, end, *values),
-    )
-    for hour, device, place, calls, errors, latency in rows:
-        if place in series:
-            model, release, variant, target = series[place]
-            key = Key(hour, devices[device], model, release, variant, target)
-            yield Piece(key, calls, errors, latency)

@@ -1,17 +1,17 @@
-"""Telemetry in SQLite: a file for each day, one thread that writes, one that adds up hours, some that read."""
+"""Telemetry in SQLite: a file for each day, a thread that writes, one that adds up hours, some that read."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from edgeml_devices.server.telemetry import day_files, sqlite_reading, sqlite_rolling
+from edgeml_devices.server.telemetry import day_files, sqlite_reading, sqlite_summing
 from edgeml_devices.server.telemetry.dating import AHEAD_S
 from edgeml_devices.server.telemetry.selecting import HOUR_US, bounds_us
 from edgeml_devices.server.telemetry.sqlite_rolling import Roller
@@ -24,6 +24,7 @@ from edgeml_devices.server.telemetry.store import (
     Selection,
     Stored,
     SystemRow,
+    TotalRow,
     WindowRow,
 )
 
@@ -71,11 +72,12 @@ class SqliteStore:
     def system(self, selection: Selection) -> AsyncIterator[Sequence[SystemRow]]:
         return self._stepwise(sqlite_reading.system(self._folder, selection, self._kept_us))
 
-    async def hours(self, selection: Selection) -> Sequence[HourRow]:
-        return await _in(self._reading, partial(sqlite_rolling.hours, self._folder, selection, fleet=False))
+    async def hours(self, selection: Selection, *, by_device: bool) -> Sequence[HourRow]:
+        asked = partial(sqlite_summing.hours, self._folder, selection, by_device=by_device)
+        return await _in(self._reading, asked)
 
-    async def fleet_hours(self, selection: Selection) -> Sequence[HourRow]:
-        return await _in(self._reading, partial(sqlite_rolling.hours, self._folder, selection, fleet=True))
+    async def totals(self) -> Sequence[TotalRow]:
+        return await _in(self._reading, sqlite_summing.totals, self._folder)
 
     async def samples(self, selection: Selection, limit: int) -> Sequence[SampleRow]:
         return await _in(self._reading, sqlite_reading.samples, self._folder, selection, limit, self._kept_us)
@@ -129,14 +131,14 @@ class SqliteStore:
             raise RuntimeError("the store was not opened")
         return self._roller
 
-    async def _stepwise(self, pieces: Iterator[T]) -> AsyncIterator[T]:
+    async def _stepwise(self, pieces: Generator[T]) -> AsyncIterator[T]:
         """Give what a generator gives; it runs in a reader's thread."""
         end = object()
         try:
             while (piece := await _in(self._reading, next, pieces, end)) is not end:
                 yield piece  # type: ignore[misc]
         finally:
-            await _in(self._reading, pieces.close)  # type: ignore[attr-defined]
+            await _in(self._reading, pieces.close)
 
 
 async def _in(executor: ThreadPoolExecutor, work: Callable[..., T], *arguments: object) -> T:

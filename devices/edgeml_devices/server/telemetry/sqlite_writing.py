@@ -50,7 +50,7 @@ class DayWriter:
         self._next = 1
 
     def append(self, incoming: Sequence[Incoming], day: str) -> list[Stored]:
-        """Store what is new, in one commit. ``day`` is today; an earlier one than before is not gone back to."""
+        """Store what is new, in one commit. ``day`` is today: no earlier file is gone back to."""
         self.move_to(day)
         stored: list[Stored] = []
         touched: dict[tuple[str, str], tuple[int, Stream]] = {}

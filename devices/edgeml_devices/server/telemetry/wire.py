@@ -14,7 +14,11 @@ MOST_BODY_BYTES: Final = MOST_BYTES + 16 * 1024
 """Of a batch, inflated: a device that counts its reports' bytes does not count what stands around them."""
 _JSON: Final = msgspec.json.Decoder(Batch)
 _MSGPACK: Final = msgspec.msgpack.Decoder(Batch)
-_DECODERS: Final = {CONTENT_JSON: _JSON, "application/json": _JSON, CONTENT_MSGPACK: _MSGPACK}
+_DECODERS: Final[dict[str, msgspec.json.Decoder[Batch] | msgspec.msgpack.Decoder[Batch]]] = {
+    CONTENT_JSON: _JSON,
+    "application/json": _JSON,
+    CONTENT_MSGPACK: _MSGPACK,
+}
 _WBITS: Final = {"gzip": 31, "deflate": 15}
 
 
