@@ -42,7 +42,7 @@ _STARTED: Final = 5.0
 
 
 def check(settings: ServerSettings) -> None:
-    """Check the settings, and make the data folder.
+    """Check the settings.
 
     Raises:
         UsageError: they do not go together, or a file is not there.
@@ -56,7 +56,6 @@ def check(settings: ServerSettings) -> None:
     for file in (settings.tls_cert, settings.tls_key):
         if file is not None and not file.is_file():
             raise UsageError(f"no such file: {file}")
-    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def prepare(settings: ServerSettings) -> str | None:
@@ -85,11 +84,12 @@ async def _first_token(settings: ServerSettings) -> str | None:
 
 @contextmanager
 def only_server(settings: ServerSettings) -> Iterator[None]:
-    """Be the only process that serves an SQLite database; with PostgreSQL others may.
+    """Make the data folder, and be the only process on an SQLite database; with PostgreSQL others may serve, too.
 
     Raises:
         UsageError: another one runs.
     """
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     if settings.url.get_backend_name() != "sqlite":
         yield
         return

@@ -190,3 +190,15 @@ async def test_what_is_not_there_is_404_and_what_cannot_be_now_is_409(
     await post(client, f"/{rollout}/abort", {"reason": "changed my mind"})
     found = (await client.get(f"/v1/rollouts/{rollout}")).json()
     assert (found["state"], found["reason"]) == ("ABORTED", "changed my mind")
+
+
+@pytest.mark.parametrize("release", [1, 10**12, 2**53])
+async def test_a_rollouts_id_is_short_and_begins_with_the_model(
+    client: httpx2.AsyncClient, services: Services, release: int
+) -> None:
+    """One that began with a dash was an option to every command."""
+    await publish(services.database, services.settings.data, release)
+    made = await post(client, "", RULES | {"release": release}, status=201)
+    assert len(made["id"]) <= 32
+    assert made["id"].startswith(MODEL[:3])
+    assert f"-{release}-" in made["id"]

@@ -117,6 +117,18 @@ async def test_an_abort_takes_the_switched_back_where_that_is_the_rule(fleet: Fl
     assert (assigned[new].release, assigned[new].on_abort) == (None, "rollback")
 
 
+async def test_an_abort_takes_nobody_back_to_a_withdrawn_release(fleet: Fleet) -> None:
+    (switched,) = await fleet.add(1)
+    rollout = await fleet.start(on_abort="rollback")
+    await fleet.tick()
+    await fleet.at(State.PROBATION, switched, running=2)
+    await fleet.withdraw(1)
+    await fleet.act("abort", rollout, "")
+    await fleet.tick()
+    assert await fleet.state(rollout) == "ABORTED"
+    assert switched not in await fleet.assigned()
+
+
 async def test_an_abort_does_not_wait_for_ever(fleet: Fleet) -> None:
     (device,) = await fleet.add(1)
     rollout = await fleet.start()

@@ -213,3 +213,23 @@ def test_the_caller_is_whom_the_proxy_names_only_where_there_is_one(tmp_path: Pa
             rows = server.call("GET", "/v1/audit?action=refused")[1]["audit"]
             assert f"anonymous:{expected}" in {row["actor"] for row in rows}
             assert len(rows) <= 2
+
+
+def test_a_port_that_is_taken_leaves_no_folder_behind(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [
+            sys.executable,
+            "-m",
+            "edgeml",
+            "server",
+            "run",
+            "--data",
+            str(tmp_path / "new"),
+            "--port",
+            port,
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert not (tmp_path / "new").exists()

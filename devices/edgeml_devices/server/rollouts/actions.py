@@ -30,6 +30,7 @@ from edgeml_devices.server.transaction import Transaction
 
 _RETRIED: Final = ("incompatible", "penalty_box", "silent")
 """Reasons of devices that were skipped and may be tried again."""
+_LONGEST_ID: Final = 32
 _LIVE: Final = (RolloutState.RUNNING, RolloutState.PAUSED)
 
 
@@ -49,7 +50,8 @@ async def create(tx: Transaction, actor: Who, policy: Policy) -> str:
     """
     await require_release(tx.connection, policy)
     selector = await group_selector(tx.connection, policy)
-    rollout_id = f"{policy.model[:16]}-{policy.release}-{secrets.token_hex(3)}"[-32:]
+    rest = f"-{policy.release}-{secrets.token_hex(3)}"
+    rollout_id = policy.model[: min(16, _LONGEST_ID - len(rest))] + rest
     state = RolloutState.WAITING_FOR_APPROVAL if policy.approval else RolloutState.READY
     now = time.time()
     await tx.connection.execute(

@@ -140,6 +140,8 @@ def _instead(rollout: Rollout, row: Row[Any], view: DeviceView, refused: _Refuse
     """
     former: Mapping[str, Any] | None = row.former
     if has_switched(view) and rollout.policy.on_abort == "rollback":
+        if row.ran in refused.releases:
+            return None
         attempt = former["attempt"] if former is not None and former["release"] == row.ran else 1
         return row.ran, attempt, False, "rollback", None, None
     if former is None:
