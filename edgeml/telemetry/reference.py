@@ -126,6 +126,12 @@ class Reference:
     """16 hex digits: names this reference in reports."""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        """Render as ``8 features and 12 classes of 2,000 inferences (0123456789abcdef)``."""
+        parts = [f"{len(self.features)} features"] if self.features else []
+        parts += [f"{len(self.classes)} classes"] if self.classes else []
+        return f"{' and '.join(parts) or 'nothing'} of {self.count:,} inferences ({self.digest})"
+
     def counted(self) -> tuple[FeatureReference, ...]:
         """Give all that a device counts between edges: features, and the confidence if there is one."""
         return self.features if self.confidence is None else (*self.features, self.confidence)
