@@ -121,6 +121,7 @@ def convert(
     input_shapes: Mapping[str, Shape] = NO_SHAPES,
     example_inputs: object = (),
     trust_code: bool = False,
+    drift_reference: bool = True,
     use_cache: bool = True,
     progress: Callable[[str], None] = lambda _: None,
 ) -> ConvertResult:
@@ -153,6 +154,8 @@ def convert(
         input_shapes: sizes of free dimensions, by input name.
         example_inputs: for objects: one array or tensor, or a sequence, each with its batch dimension.
         trust_code: let a file run the code that it carries (Keras Lambda layers).
+        drift_reference: put into the bundle what the evaluation data look like, else the calibration data:
+            devices and servers tell drift by it.
         use_cache: take steps that were done before from the cache.
         progress: is called with what is being done.
 
@@ -185,6 +188,7 @@ def convert(
             method=method,
             input_shapes=input_shapes,
             trust_code=trust_code,
+            drift_reference=drift_reference,
         )
         place = places(Path(output), request.name, release) if output is not None else None
         cache = StepCache(settings().cache_dir / "steps" if use_cache else None)

@@ -124,6 +124,11 @@ EXISTING = click.Path(exists=True, path_type=Path)
 )
 @click.option("--trust-code", is_flag=True, help="Let the file run the code that it carries.")
 @click.option("--no-measure", is_flag=True, help="Do not take latency, load time and memory.")
+@click.option(
+    "--no-drift-reference",
+    is_flag=True,
+    help="Leave out of the bundle what the data look like, by which devices tell drift.",
+)
 @click.option("--no-cache", is_flag=True, help="Do every step again.")
 @json_option
 def convert(model: Path, output: Path, as_json: bool, **options: Any) -> None:
@@ -178,6 +183,7 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
         "input_shapes": input_shapes(options["shapes"]),
         "trust_code": options["trust_code"],
         "measure": not options["no_measure"],
+        "drift_reference": not options["no_drift_reference"],
         "use_cache": not options["no_cache"],
     }
 

@@ -15,6 +15,8 @@ from edgeml.atomic import new_file
 from edgeml.bundle import SUFFIX, bundle_file_name, write_bundle
 from edgeml.errors import BundleError, UsageError
 from edgeml.manifest import DataEntry, FileEntry, Manifest, Needs, Variant
+from edgeml.telemetry.reference import Reference, reference_to_json
+from edgeml_converters.evaluate.drift import NO_OUTPUTS, make_reference
 from edgeml_converters.evaluate.golden import save_golden
 from edgeml_converters.formats.files import model_files
 from edgeml_converters.report.record import model_card, record, variant_file
@@ -77,7 +79,8 @@ def write(outcome: Outcome, name: str, release: int, path: Path, scratch: Path) 
     usable.sort(key=lambda row: row.name not in chosen)
     variants = tuple(_variant(row, outcome, files) for row in usable)
     files["record.json"] = _text(scratch / "record.json", json.dumps(record(outcome), indent=1) + "\n")
-    files["README.md"] = _text(scratch / "README.md", model_card(outcome, name, release))
+    reference = drift_reference(outcome)
+    files["README.md"] = _text(scratch / "README.md", model_card(outcome, name, release, reference))
     golden = outcome.data.golden_inputs()
     if golden:
         files[GOLDEN_INPUTS] = save_golden(scratch / "golden" / "inputs.npz", golden)
@@ -97,6 +100,7 @@ def write(outcome: Outcome, name: str, release: int, path: Path, scratch: Path) 
         labels=LABELS if labels else None,
         golden_inputs=GOLDEN_INPUTS if golden else None,
         health=typed_json.write(outcome.request.health),
+        drift={} if reference is None else reference_to_json(reference),
         provenance=_provenance(outcome),
     )
     make_folder(path.parent)
@@ -127,6 +131,23 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BundleError(f"cannot make the folder {folder}: {error.strerror or error}") from error
+
+
+def drift_reference(outcome: Outcome) -> Reference | None:
+    """Make the reference of the evaluation data, else of the calibration data, where one is wanted."""
+    data, source = outcome.data, outcome.source.artifact
+    known = data.evaluation or data.calibration
+    if known is None or not outcome.request.drift_reference:
+        return None
+    answers = data.reference_outputs if data.evaluation is not None else None
+    return make_reference(
+        source.inputs,
+        known.spool,
+        source.outputs,
+        NO_OUTPUTS if answers is None else answers,
+        outcome.request.postprocess,
+        label_names(outcome),
+    )
 
 
 def label_names(outcome: Outcome) -> tuple[str, ...]:

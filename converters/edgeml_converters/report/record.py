@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import edgeml
 from edgeml.findings import Finding
+from edgeml.telemetry.reference import Reference
 from edgeml.tensors import TensorSpec
 from edgeml.words import ARTIFACT_FILE, FORMAT_OF_RUNTIME
 from edgeml_converters.compare.outputs import OutputComparison
@@ -170,7 +171,7 @@ def tool_versions() -> dict[str, str]:
     return found
 
 
-def model_card(outcome: Outcome, name: str, release: int) -> str:
+def model_card(outcome: Outcome, name: str, release: int, drift: Reference | None = None) -> str:
     """Give the bundle's README.md."""
     lines = [f"# {name}, release {release}", ""]
     made = f"Made by edgeml {edgeml.__version__} from `{outcome.source.path.name}`"
@@ -195,6 +196,7 @@ def model_card(outcome: Outcome, name: str, release: int) -> str:
     data = [one for one in (outcome.data.calibration, outcome.data.evaluation) if one]
     lines += [f"- {one.role}: {one.count} samples, sha256 `{one.sha256[:16]}…`" for one in data]
     lines += [] if data else ["- none were given"]
+    lines += [] if drift is None else [f"- drift is told by {drift}"]
     findings = all_findings(outcome)
     if findings:
         lines += ["", "## Findings", ""]

@@ -75,6 +75,11 @@ class Evaluator:
         samples = self.executor.samples if known is None else known.spool.first(self.request.golden)
         return samples[: self.request.golden]
 
+    @property
+    def reference_outputs(self) -> Spool | None:
+        """What the source, or what stands for it, gave for each sample of the evaluation data."""
+        return self._outputs
+
     def judge_source(self) -> None:
         """Evaluate the source itself, where it can be run here."""
         source = self.executor.source

@@ -49,6 +49,8 @@ class Request:
     method: CalibrationMethod = "default"
     input_shapes: Mapping[str, Shape] = field(default_factory=dict)
     trust_code: bool = False
+    drift_reference: bool = True
+    """Put into the bundle what the data look like, for devices to compare with."""
 
     def check_gates(self) -> None:
         """Refuse gates that nothing asked for could show.
