@@ -355,9 +355,25 @@ def test_a_damaged_cache_begins_again_from_the_pinned_root(
 
 
 @pytest.mark.parametrize("name", ["clock.json", "floors.json"])
-def test_a_damaged_bound_is_not_fatal(world: World, home: Home, name: str) -> None:
-    (home.trust / name).write_bytes(b"\x00\x00")
+@pytest.mark.parametrize(
+    "content", [b"\x00\x00", b"[" * 100_000, b"[]", b'{"issued": 1e300, "times": "x"}', b'{"issued": NaN}']
+)
+def test_a_damaged_bound_is_not_fatal(world: World, home: Home, name: str, content: bytes) -> None:
+    (home.trust / name).write_bytes(content)
     install(world, home, 2)
+    assert running(home) == 2
+
+
+@pytest.mark.parametrize("damage", [damage_with(b""), damage_with(b"\xff garbage"), make_folder_of])
+def test_a_damaged_pinned_root_is_named_and_no_failure_of_the_network(
+    world: World, home: Home, damage: Callable[[Path], None]
+) -> None:
+    """No source can put it right; who enrols again with the root can."""
+    damage(home.trust / "pinned.root.json")
+    assert "enrol again with --root FILE" in refused(world, home, Reason.SIGNATURE)
+    assert Trust(home.trust).is_pinned  # what nobody signed is refused here as before
+    Trust(home.trust).pin(world.repository.first_root)
+    install(world, home, 2, attempt=2)
     assert running(home) == 2
 
 

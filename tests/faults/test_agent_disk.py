@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -249,3 +249,53 @@ def test_blobs_are_shared_and_freed(world: World, home: Home) -> None:
     install(world, home, None)
     assert here
     assert list(home.blobs.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "models/times/.state.json.new",
+        "models/times/.current.new",
+        "models/times/.previous.new",
+        "models/times/releases/.2.committed.new",
+        "outbox/.events.json.new",
+        "trust/.clock.json.new",
+    ],
+)
+def test_a_folder_in_a_scratch_files_place_holds_up_nothing(world: World, tmp_path: Path, place: str) -> None:
+    home = world.new_home(tmp_path / "home")
+    install(world, home, 1)
+    (home.path / place / "in it").mkdir(parents=True)
+    install(world, home, 2)
+    assert running(home) == 2
+    assert world.why_unsafe(home) is None
+
+
+def test_a_file_in_a_scratch_folders_place_holds_up_nothing(world: World, tmp_path: Path) -> None:
+    home = world.new_home(tmp_path / "home")
+    install(world, home, 1)
+    (home.model(MODEL).releases / ".2.new").write_bytes(b"left")
+    install(world, home, 2)
+    assert running(home) == 2
+
+
+def make_pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def make_full_folder(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    (path / "in it").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("damage", [make_pipe, make_full_folder])
+@pytest.mark.parametrize("name", ["models/times/state.json", "outbox/events.json", "outbox/health.json"])
+def test_what_is_no_regular_file_is_replaced(
+    world: World, home: Home, name: str, damage: Callable[[Path], None]
+) -> None:
+    damage(home.path / name)
+    install(world, home, 1, 2)
+    assert running(home) == 1
+    assert (home.path / name).is_file()
+    assert states_told(home, 1)[-1] == "COMMITTED"

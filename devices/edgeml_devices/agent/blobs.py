@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from edgeml.manifest import FileEntry
-from edgeml_devices.agent.disk import make_folder, sync_folder, write_file
+from edgeml_devices.agent.disk import clear, make_folder, sync_folder, write_file
 
 PART: Final = ".part"
 """Behind the name of a blob that is not whole yet."""
@@ -69,7 +69,7 @@ class BlobStore:
     def drop(self, sha256: str) -> None:
         """Remove a blob or its part; nothing happens where there is none."""
         for path in (self.path(sha256), self.part(sha256)):
-            path.unlink(missing_ok=True)
+            clear(path)
 
     def here_bytes(self, entries: Iterable[FileEntry]) -> int:
         """Give how much of these files is here, parts included."""
@@ -91,4 +91,4 @@ class BlobStore:
         with suppress(FileNotFoundError):
             for path in list(self.folder.iterdir()):
                 if path.name.removesuffix(PART) not in hashes:
-                    path.unlink(missing_ok=True)
+                    clear(path)

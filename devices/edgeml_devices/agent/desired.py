@@ -18,7 +18,7 @@ from edgeml import typed_json
 from edgeml.bundle import is_bundle_name
 from edgeml.errors import MessageError
 from edgeml_devices.agent.deployment import Wish
-from edgeml_devices.agent.disk import make_folder, sync_tree, write_file
+from edgeml_devices.agent.disk import make_folder, read_file, sync_tree, write_file
 from edgeml_devices.agent.home import Home
 from edgeml_devices.agent.origins import Origin
 from edgeml_devices.messages import Assignment, DesiredState
@@ -99,8 +99,11 @@ class Desired:
 
 def _read(path: Path) -> DesiredState | None:
     try:
-        return typed_json.read(DesiredState, typed_json.parse(path.read_bytes(), str(path)), str(path))
-    except (OSError, MessageError):
+        return typed_json.read(DesiredState, typed_json.parse(read_file(path), str(path)), str(path))
+    except FileNotFoundError:
+        return None
+    except (OSError, MessageError) as error:
+        LOG.warning("%s cannot be read: %s; the server is asked anew", path, error)
         return None
 
 

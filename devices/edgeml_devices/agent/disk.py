@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+LOG: Final = logging.getLogger("edgeml.agent")
 _COPY_INSTEAD: Final = frozenset({errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS})
 """What ``link`` answers where hard links cannot be: FAT, another file system, too many of them."""
 _CHUNK_BYTES: Final = 1024 * 1024
@@ -33,6 +36,35 @@ def make_folder(path: Path) -> None:
     sync_folder(path.parent)
 
 
+def read_file(path: Path, limit_bytes: int = -1) -> bytes:
+    """Read a file, at most so many bytes of it; never waits, as for a pipe in its place.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        with open(handle, "rb", closefd=False) as file:
+            return file.read(limit_bytes)
+    finally:
+        os.close(handle)
+
+
+def clear(path: Path) -> None:
+    """Remove what an earlier start left of a scratch file, or what somebody put in its place."""
+    try:
+        os.unlink(path)  # noqa: PTH108 - see replace_link
+    except FileNotFoundError:
+        return
+    except (IsADirectoryError, PermissionError):
+        if not path.is_dir():
+            raise
+        LOG.warning("%s was a folder where a file belongs; removed", path)
+        shutil.rmtree(path)
+
+
 def write_file(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Write a file whole or not at all; on the disk when this returns. For one writer at a time.
 
@@ -40,8 +72,7 @@ def write_file(path: Path, content: bytes, mode: int = 0o644) -> None:
         OSError: nothing was changed.
     """
     scratch = path.with_name(f".{path.name}.new")
-    with suppress(FileNotFoundError):
-        os.unlink(scratch)  # noqa: PTH108 - see replace_link
+    clear(scratch)
     handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         try:
@@ -52,7 +83,13 @@ def write_file(path: Path, content: bytes, mode: int = 0o644) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-        os.replace(scratch, path)  # noqa: PTH105 - see replace_link
+        try:
+            os.replace(scratch, path)  # noqa: PTH105 - see replace_link
+        except IsADirectoryError:
+            aside = path.with_name(f"{path.name}.aside")
+            os.rename(path, aside)  # noqa: PTH104 - see replace_link
+            LOG.warning("%s was a folder where a file belongs; it is %s now", path, aside.name)
+            os.replace(scratch, path)  # noqa: PTH105 - see replace_link
     except BaseException:
         with suppress(OSError):
             os.unlink(scratch)  # noqa: PTH108
@@ -66,8 +103,7 @@ def replace_link(link: Path, target: str) -> None:
     The calls are written out as the system has them: tests cut the power before and after each.
     """
     scratch = link.with_name(f".{link.name}.new")
-    with suppress(FileNotFoundError):
-        os.unlink(scratch)  # noqa: PTH108
+    clear(scratch)
     os.symlink(target, scratch)  # noqa: PTH211
     os.replace(scratch, link)  # noqa: PTH105
     sync_folder(link.parent)
@@ -101,5 +137,10 @@ def sync_tree(folder: Path) -> None:
 
 def remove_tree(folder: Path) -> None:
     """Remove a folder with all in it; nothing happens where there is none."""
-    with suppress(FileNotFoundError):
+    try:
         shutil.rmtree(folder)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        LOG.warning("%s was a file where a folder belongs; removed", folder)
+        os.unlink(folder)  # noqa: PTH108 - see replace_link

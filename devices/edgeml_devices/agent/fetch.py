@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,7 +14,7 @@ from typing import Final, TypeVar
 
 from edgeml.manifest import FileEntry
 from edgeml_devices.agent.blobs import BlobStore
-from edgeml_devices.agent.disk import make_folder
+from edgeml_devices.agent.disk import clear, make_folder
 from edgeml_devices.agent.failures import StepFailedError, UnreachableError, disk_failure
 from edgeml_devices.agent.sources import CHUNK_BYTES, BlobSource
 from edgeml_devices.messages import Reason
@@ -113,14 +114,17 @@ class Fetcher:
 
     def _part_bytes(self, entry: FileEntry) -> int:
         try:
-            return self._store.part(entry.sha256).stat().st_size
+            part = self._store.part(entry.sha256).lstat()
         except OSError:
             return 0
+        return part.st_size if stat.S_ISREG(part.st_mode) else 0
 
     def _attempt(self, source: BlobSource, entry: FileEntry) -> None:
         """Read until the file is whole; what came stays."""
         part = self._store.part(entry.sha256)
         start = self._part_bytes(entry)
+        if not start:
+            clear(part)
         if start > entry.size_bytes:
             part.unlink()
             start = 0

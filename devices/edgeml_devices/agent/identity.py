@@ -12,7 +12,7 @@ from typing import Final
 from edgeml import typed_json
 from edgeml.errors import FleetError, MessageError, ServerError, TrustError, UsageError
 from edgeml_devices.agent.client import ServerClient
-from edgeml_devices.agent.disk import make_folder, write_file
+from edgeml_devices.agent.disk import make_folder, read_file, write_file
 from edgeml_devices.agent.facts import engines_here, gather
 from edgeml_devices.agent.failures import UnreachableError
 from edgeml_devices.agent.home import Home
@@ -123,7 +123,7 @@ def _pin(trust: Trust, root: FirstRoot, client: ServerClient) -> None:
 
 def _read(path: Path) -> Identity | None:
     try:
-        return typed_json.read(Identity, typed_json.parse(path.read_bytes(), str(path)), str(path))
+        return typed_json.read(Identity, typed_json.parse(read_file(path), str(path)), str(path))
     except FileNotFoundError:
         return None
     except (OSError, MessageError) as error:

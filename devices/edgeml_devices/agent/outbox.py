@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import threading
 from collections.abc import Mapping
@@ -14,9 +15,10 @@ from typing import Final, TypeVar
 
 from edgeml import typed_json
 from edgeml.errors import MessageError
-from edgeml_devices.agent.disk import make_folder, write_file
+from edgeml_devices.agent.disk import make_folder, read_file, write_file
 from edgeml_devices.messages import Accepted, Event, Health
 
+LOG: Final = logging.getLogger("edgeml.agent")
 T = TypeVar("T")
 EVENTS_LIMIT: Final = 500
 """Beyond it the oldest events of progress go, those with a result never."""
@@ -60,12 +62,12 @@ class Outbox:
         self._lock = threading.Lock()
         events = _read(_Events, folder / "events.json") or _Events(secrets.token_hex(8))
         windows = _read(_Windows, folder / "health.json")
+        self._has_windows = windows is not None
         if windows is None or windows.epoch != events.epoch:
             # one of them was lost, or both are new: nothing that follows may look like what was sent
             epoch = secrets.token_hex(8)
             events, windows = replace(events, epoch=epoch), replace(windows or _Windows(epoch), epoch=epoch)
         self._events, self._windows = events, windows
-        self._has_windows = (folder / "health.json").exists()
         self._report_seq = self._reserved = self._events.report_seq
 
     @property
@@ -177,8 +179,11 @@ def _bounded(events: tuple[Event, ...]) -> tuple[Event, ...]:
 
 def _read(kind: type[T], path: Path) -> T | None:
     try:
-        return typed_json.read(kind, typed_json.parse(path.read_bytes(), str(path)), str(path))
-    except (OSError, MessageError):
+        return typed_json.read(kind, typed_json.parse(read_file(path), str(path)), str(path))
+    except FileNotFoundError:
+        return None
+    except (OSError, MessageError) as error:
+        LOG.warning("%s cannot be read: %s; what it held is lost, a new one is begun", path, error)
         return None
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from edgeml import typed_json
 from edgeml.errors import MessageError
 from edgeml.installed import InstalledModel
-from edgeml_devices.agent.disk import make_folder, write_file
+from edgeml_devices.agent.disk import make_folder, read_file, write_file
 from edgeml_devices.agent.home import state_file
 from edgeml_devices.messages import Result, State, Tested
 
@@ -91,8 +91,7 @@ def read_record(model: InstalledModel) -> StateRecord | None:
     """
     path = state_file(model)
     try:
-        with path.open("rb") as file:
-            text = file.read(_SIZE_LIMIT_BYTES)
+        text = read_file(path, _SIZE_LIMIT_BYTES)
     except FileNotFoundError:
         return None
     record = typed_json.read(StateRecord, typed_json.parse(text, str(path)), str(path))

@@ -24,7 +24,7 @@ from edgeml_devices.agent.client import ServerClient, ServerSource
 from edgeml_devices.agent.config import AgentConfig
 from edgeml_devices.agent.deployment import Deployment, Tools, Wish
 from edgeml_devices.agent.desired import Carried, Desired, Inbox
-from edgeml_devices.agent.disk import make_folder
+from edgeml_devices.agent.disk import clear, make_folder
 from edgeml_devices.agent.facts import engines, gather
 from edgeml_devices.agent.failures import UnreachableError
 from edgeml_devices.agent.fetch import backoff_s
@@ -141,7 +141,7 @@ class Service:
             FleetError: another agent works in the same home folder.
             OSError: the home folder cannot be written.
         """
-        with sole_agent(self._home), health.listen(self._home.path) as receiver:
+        with sole_agent(self._home), self._open_socket() as receiver:
             make_folder(self._home.outbox)
             self._start_workers()
             for work in (self._poll, self._report, lambda: self._listen(receiver)):
@@ -300,6 +300,10 @@ class Service:
         self._tools.outbox.drop(items[0])
 
     # --- beats
+
+    def _open_socket(self) -> socket.socket:
+        clear(self._home.path / health.SOCKET)
+        return health.listen(self._home.path)
 
     def _listen(self, receiver: socket.socket) -> None:
         began: dict[str, float] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import threading
@@ -27,16 +28,19 @@ from tuf.ngclient import Updater
 from tuf.ngclient.fetcher import FetcherInterface
 
 from edgeml.errors import TrustError
-from edgeml_devices.agent.disk import make_folder, sync_tree, write_file
+from edgeml_devices.agent.disk import clear, make_folder, read_file, sync_tree, write_file
 from edgeml_devices.agent.failures import StepFailedError, UnreachableError, disk_failure
 from edgeml_devices.agent.fetch import read_limited
 from edgeml_devices.agent.sources import SignedSource
 from edgeml_devices.messages import Reason
 
+LOG: Final = logging.getLogger("edgeml.agent")
 BUILT_AT: Final = 1_764_028_800.0
 """2025-11-25: no clock that says less is right. Raised with releases of edgeml."""
 CLOCK_TOLERANCE_S: Final = 86_400.0
 """A clock that is off by more explains why metadata look expired."""
+_LATEST: Final = 250_000_000_000.0
+"""In the year 9892: what says more is damaged."""
 _BASE: Final = "metadata/"
 _PINNED: Final = "pinned.root.json"
 
@@ -60,7 +64,7 @@ class Trust:
     @property
     def is_pinned(self) -> bool:
         """Say whether this device knows a repository."""
-        return (self._folder / _PINNED).is_file()
+        return os.path.lexists(self._folder / _PINNED)
 
     def pin(self, root: bytes) -> None:
         """Take a root as the beginning of all trust; cached metadata of another one are removed.
@@ -68,14 +72,13 @@ class Trust:
         Raises:
             TrustError: it is no root metadata, or not signed by its own keys.
         """
-        try:
-            metadata = Metadata[Root].from_bytes(root)
-            metadata.verify_delegate(Root.type, metadata)
-        except (tuf_errors.RepositoryError, ValueError) as error:
-            raise TrustError(f"this is no root metadata of a repository: {error}") from error
+        trouble = _why_no_root(root)
+        if trouble is not None:
+            raise TrustError(f"this is no root metadata of a repository: {trouble}")
         make_folder(self._folder)
-        if self.is_pinned and (self._folder / _PINNED).read_bytes() == root:
-            return
+        with suppress(OSError):
+            if read_file(self._folder / _PINNED) == root:
+                return
         self._forget()
         write_file(self._folder / _PINNED, root)
 
@@ -130,10 +133,20 @@ class Trust:
         folder = self._folder / "metadata"
         make_folder(folder)
         try:
-            pinned = (self._folder / _PINNED).read_bytes()
+            pinned = read_file(self._folder / _PINNED)
+            trouble = _why_no_root(pinned)
         except FileNotFoundError as error:
             detail = "no root is pinned here: enrol, or give --root FILE"
             raise StepFailedError(Reason.SIGNATURE, detail) from error
+        except OSError as error:
+            trouble = error.strerror or str(error)
+        if trouble is not None:
+            # nothing that a source says could put that right
+            detail = (
+                f"{self._folder / _PINNED}, which all trust begins with, is damaged: {trouble}; "
+                "enrol again with --root FILE"
+            )
+            raise StepFailedError(Reason.SIGNATURE, detail)
         updater = Updater(str(folder), _BASE, fetcher=_Fetcher(source), bootstrap=pinned)
         at = max(self._clock(), BUILT_AT, self._clock_floor())
         set_reference_time(updater, datetime.fromtimestamp(at, UTC))
@@ -170,13 +183,13 @@ class Trust:
     def _forget(self) -> None:
         shutil.rmtree(self._folder / "metadata", ignore_errors=True)
         for name in ("clock.json", "floors.json"):
-            (self._folder / name).unlink(missing_ok=True)
+            clear(self._folder / name)
 
     # --- what only rises
 
     def _clock_floor(self) -> float:
         at = _read_object(self._folder / "clock.json").get("issued")
-        return float(at) if isinstance(at, (int, float)) else 0.0
+        return float(at) if isinstance(at, (int, float)) and 0 <= at < _LATEST else 0.0
 
     def _raise_clock(self, known: _Known) -> None:
         issued, before = known.issued_at(), self._clock_floor()
@@ -254,8 +267,21 @@ def _sync_file(path: Path) -> None:
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        found = json.loads(path.read_bytes())
-        if isinstance(found, dict):
-            return found
-    return {}
+    try:
+        found = json.loads(read_file(path))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        LOG.warning("%s cannot be read: %s; what it said is learnt again", path, error)
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _why_no_root(content: bytes) -> str | None:
+    """Say why this is no root metadata signed by its own keys; ``None`` if it is."""
+    try:
+        metadata = Metadata[Root].from_bytes(content)
+        metadata.verify_delegate(Root.type, metadata)
+    except (tuf_errors.RepositoryError, ValueError) as error:
+        return str(error)
+    return None

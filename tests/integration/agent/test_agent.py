@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -374,6 +375,27 @@ def test_an_idle_agent_is_small(device: Device, fleet: Server) -> None:
     for name in ("numpy", "onnxruntime", "cryptography"):
         assert name not in loaded
     assert resident_bytes <= IDLE_LIMIT_BYTES
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.mkdir(), os.mkfifo], ids=["folder", "pipe"])
+def test_an_agent_starts_in_a_damaged_home_and_says_what_is_wrong(
+    device: Device, fleet: Server, damage: Callable[[Path], None]
+) -> None:
+    device.start()
+    fleet[0].assign("times", 1)
+    fleet[0].wait_for_state("times", "COMMITTED", 1)
+    device.stop()
+    for name in ("desired.json", "outbox/events.json", "outbox/health.json", "health.sock"):
+        (device.home / name).unlink(missing_ok=True)
+        damage(device.home / name)
+    (device.home / "trust/floors.json").write_bytes(b"[" * 100_000)
+    device.start()
+    fleet[0].assign("times", 2)
+    fleet[0].wait_for_state("times", "COMMITTED", 2)
+    _, log = device.stop()
+    for name in ("desired.json", "events.json", "health.json"):
+        assert f"{name} cannot be read" in log
+    assert (device.home / "desired.json").is_file()
 
 
 def test_status_tells_people_what_runs(device: Device, fleet: Server) -> None:
