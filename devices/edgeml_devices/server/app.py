@@ -43,6 +43,7 @@ from edgeml_devices.server.routes import (
     reports,
     repository,
     server,
+    telemetry,
     token,
 )
 from edgeml_devices.server.routes.documents import add_schemas
@@ -249,6 +250,7 @@ _ROUTERS: Final = (
     rollout_routes.router,
     repository.router,
     blob.router,
+    telemetry.router,
     token.router,
     audit.router,
     server.router,

@@ -84,7 +84,7 @@ async def _first_token(settings: ServerSettings) -> str | None:
 
 @contextmanager
 def only_server(settings: ServerSettings) -> Iterator[None]:
-    """Make the data folder, and be the only process on an SQLite database; with PostgreSQL others may serve, too.
+    """Make the data folder; be the only process on an SQLite database, on PostgreSQL others may serve, too.
 
     Raises:
         UsageError: another one runs.

@@ -1,0 +1,177 @@
+"""``edgeml telemetry``: is the model still good, everywhere, and how sure is that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from edgeml.commands.json_output import json_option, print_json
+from edgeml.errors import UsageError
+from edgeml_devices.connection import Connection, server_options
+from edgeml_devices.operator.telemetry_options import selection_options
+
+_BY = click.option(
+    "--by",
+    default="",
+    metavar="LIST",
+    help="Group by device, model, release, variant, target, hour, day; several with commas.",
+)
+_QUANTILES = click.option(
+    "--q", default="0.5,0.95,0.99", metavar="LIST", show_default=True, help="Shares below, with commas."
+)
+
+
+@click.group()
+def telemetry() -> None:
+    """Ask what models do in the field, and how sure that is.
+
+    \b
+    Examples:
+      edgeml telemetry quantile --model kws --by release
+      edgeml telemetry compare --model kws/8 --against 7 --since 7d
+      edgeml telemetry coverage --since 30d
+    """  # noqa: D301 - \b is click's mark for text that keeps its lines
+
+
+@telemetry.command()
+@_QUANTILES
+@_BY
+@click.option(
+    "--metric", default="total", metavar="NAME", help="total, preprocess, run, postprocess, confidence."
+)
+@selection_options
+@server_options
+@json_option
+def quantile(
+    q: str, by: str, metric: str, asked: dict[str, Any], connection: Connection, as_json: bool
+) -> None:
+    """Show quantiles of latency, of a stage or of confidence.
+
+    With their 95 % intervals.
+
+    \b
+    Examples:
+      edgeml telemetry quantile --model kws --by device --since 1h
+      edgeml telemetry quantile --q 0.99 --by hour --since 7d --json
+    """  # noqa: D301 - as above
+    from edgeml_devices.operator.telemetry_tables import print_quantiles
+
+    found = _ask(connection, "quantile", {**asked, "q": q, "by": by, "metric": metric})
+    print_json(found) if as_json else print_quantiles(found, is_time=metric != "confidence")
+
+
+@telemetry.command()
+@_BY
+@selection_options
+@server_options
+@json_option
+def rate(by: str, asked: dict[str, Any], connection: Connection, as_json: bool) -> None:
+    """Show errors by calls, with their 95 % intervals.
+
+    \b
+    Example:
+      edgeml telemetry rate --model kws --by release,target
+    """  # noqa: D301 - as above
+    from edgeml_devices.operator.telemetry_tables import print_rates
+
+    found = _ask(connection, "rate", {**asked, "by": by})
+    print_json(found) if as_json else print_rates(found)
+
+
+@telemetry.command()
+@click.option("--against", type=int, required=True, metavar="RELEASE", help="The release to compare against.")
+@_QUANTILES
+@click.option(
+    "--pairing",
+    type=click.Choice(["device-hour", "device", "target-hour"]),
+    default="device-hour",
+    show_default=True,
+    help="What is held fixed.",
+)
+@selection_options
+@server_options
+@json_option
+def compare(
+    against: int, q: str, pairing: str, asked: dict[str, Any], connection: Connection, as_json: bool
+) -> None:
+    """Compare a release with another, like with like.
+
+    On the same devices in the same hours: only hours in which a device ran both count, and both weigh alike.
+    Where releases never met in an hour, --pairing device takes all hours of devices that ran both,
+    --pairing target-hour takes other devices of the same kind in the same hours.
+
+    \b
+    Example:
+      edgeml telemetry compare --model kws/8 --against 7 --since 7d
+    """  # noqa: D301 - as above
+    from edgeml_devices.operator.telemetry_tables import print_comparison
+
+    if "release" not in asked:
+        raise UsageError("which release? Write --model NAME/RELEASE, as in --model kws/8 --against 7")
+    found = _ask(connection, "compare", {**asked, "against": against, "q": q, "pairing": pairing})
+    print_json(found) if as_json else print_comparison(found)
+
+
+@telemetry.command()
+@click.option("--by", default="device", metavar="LIST", show_default=True, help="device, target, hour, day.")
+@selection_options
+@server_options
+@json_option
+def machine(by: str, asked: dict[str, Any], connection: Connection, as_json: bool) -> None:
+    """Show temperature, memory, throttling and energy of the machines.
+
+    \b
+    Example:
+      edgeml telemetry machine --by target --since 7d
+    """  # noqa: D301 - as above
+    from edgeml_devices.operator.telemetry_tables import print_machines
+
+    found = _ask(connection, "machine", {**asked, "by": by})
+    print_json(found) if as_json else print_machines(found)
+
+
+@telemetry.command()
+@selection_options
+@server_options
+@json_option
+def coverage(asked: dict[str, Any], connection: Connection, as_json: bool) -> None:
+    """Show what came and what is missing, by device and day.
+
+    \b
+    Example:
+      edgeml telemetry coverage --device pi-7 --since 7d
+    """  # noqa: D301 - as above
+    from edgeml_devices.operator.telemetry_tables import print_coverage
+
+    found = _ask(connection, "coverage", asked)
+    print_json(found) if as_json else print_coverage(found)
+
+
+@telemetry.command()
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="The newest so many."
+)
+@selection_options
+@server_options
+@json_option
+def samples(limit: int, asked: dict[str, Any], connection: Connection, as_json: bool) -> None:
+    """Show inferences that were kept as examples.
+
+    Random ones, errors, and those the model was least sure of.
+
+    \b
+    Example:
+      edgeml telemetry samples --model kws/8 --limit 20
+    """  # noqa: D301 - as above
+    from edgeml_devices.operator.telemetry_tables import print_samples
+
+    found = _ask(connection, "samples", {**asked, "limit": limit})
+    print_json(found) if as_json else print_samples(found)
+
+
+def _ask(connection: Connection, question: str, query: dict[str, Any]) -> Any:
+    from edgeml_devices.api_client import endpoint
+
+    with connection.open() as client:
+        return client.get(endpoint("telemetry", question), {k: v for k, v in query.items() if v != ""})

@@ -1,0 +1,205 @@
+"""Questions about the fleet's telemetry. Times are Unix seconds; lists are separated by commas."""
+
+from __future__ import annotations
+
+import base64
+import math
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Query
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeml.errors import UsageError
+from edgeml_devices.server.auth import Viewer
+from edgeml_devices.server.database import pieces
+from edgeml_devices.server.fleet import selectors
+from edgeml_devices.server.fleet.finding import find_device
+from edgeml_devices.server.refusals import not_found
+from edgeml_devices.server.routes.answers import Name
+from edgeml_devices.server.services import ServicesOf
+from edgeml_devices.server.tables import devices, groups
+from edgeml_devices.server.telemetry.comparing import Pairing, compare
+from edgeml_devices.server.telemetry.machines import machines
+from edgeml_devices.server.telemetry.questions import TOTAL, Question, dimensions, quantiles, rates
+from edgeml_devices.server.telemetry.store import Selection
+
+router = APIRouter(prefix="/v1/telemetry", tags=["telemetry"])
+_DAY_S: Final = 86400.0
+_LONGEST_LIST: Final = 4000
+Moment = Annotated[float | None, Query(ge=0, le=2**40, allow_inf_nan=False)]
+Names = Annotated[str, Query(max_length=_LONGEST_LIST, description="Separated by commas.")]
+Release = Annotated[int | None, Query(ge=0, le=2**53)]
+Answers = dict[str, Any]
+
+
+async def selection(
+    services: ServicesOf,
+    since: Moment = None,
+    until: Moment = None,
+    device: Names = "",
+    group: Names = "",
+    selector: Annotated[str, Query(max_length=_LONGEST_LIST)] = "",
+    model: Name | None = None,
+    release: Release = None,
+    variant: Name | None = None,
+    target: Name | None = None,
+) -> Selection:
+    """Say what a question is about; a day until now where no time is given."""
+    ends = time.time() if until is None else until
+    begins = ends - _DAY_S if since is None else since
+    if begins >= ends:
+        raise UsageError(f"the time asked about ends at {ends:.0f}, before it begins at {begins:.0f}")
+    async with services.database.reading() as connection:
+        chosen = await _devices(connection, _listed(device), _listed(group), selector)
+    return Selection(begins, ends, chosen, model, release, variant, target)
+
+
+Asked = Annotated[Selection, Depends(selection)]
+
+
+@router.get("/quantile")
+async def ask_quantile(
+    services: ServicesOf,
+    _viewer: Viewer,
+    asked: Asked,
+    q: Names = "0.5,0.95,0.99",
+    by: Names = "",
+    metric: Name = TOTAL,
+) -> Answers:
+    """Quantiles of the latency in seconds, of another stage of a call or of `confidence`, with intervals."""
+    shares = [_share(text) for text in _listed(q)]
+    found = await quantiles(services.telemetry, Question(asked, dimensions(_listed(by)), metric), shares)
+    return await _answer(services, asked, found)
+
+
+@router.get("/rate")
+async def ask_rate(services: ServicesOf, _viewer: Viewer, asked: Asked, by: Names = "") -> Answers:
+    """Errors by calls, with Wilson intervals."""
+    found = await rates(services.telemetry, Question(asked, dimensions(_listed(by))))
+    return await _answer(services, asked, found)
+
+
+@router.get("/compare")
+async def ask_compare(
+    services: ServicesOf,
+    _viewer: Viewer,
+    asked: Asked,
+    against: Annotated[int, Query(ge=0, le=2**53)],
+    q: Names = "0.5,0.95,0.99",
+    pairing: Pairing = "device-hour",
+) -> Answers:
+    """One release of a model against another, on the same devices in the same hours."""
+    if asked.model is None or asked.release is None:
+        raise UsageError("compare needs model and release, and the release it is compared against")
+    if asked.release == against:
+        raise UsageError(f"release {against} cannot be compared against itself")
+    both = Selection(asked.since, asked.until, asked.devices, asked.model, None, asked.variant, asked.target)
+    made = await compare(
+        services.telemetry,
+        both,
+        model=asked.model,
+        release=asked.release,
+        against=against,
+        quantiles=[_share(text) for text in _listed(q)],
+        pairing=pairing,
+    )
+    return {**_span(asked), **_plain(asdict(made))}
+
+
+@router.get("/machine")
+async def ask_machine(services: ServicesOf, _viewer: Viewer, asked: Asked, by: Names = "device") -> Answers:
+    """Temperature, memory, throttling and energy of the machines."""
+    found = await machines(services.telemetry, asked, dimensions(_listed(by)))
+    return await _answer(services, asked, found)
+
+
+@router.get("/coverage")
+async def ask_coverage(services: ServicesOf, _viewer: Viewer, asked: Asked) -> Answers:
+    """What was received, merged, evicted and missing, by device and day."""
+    found = await services.telemetry.coverage(asked.since, asked.until)
+    rows = [one for one in found if asked.devices is None or one.device_id in asked.devices]
+    async with services.database.reading() as connection:
+        names = await _names(connection, {one.device_id for one in rows})
+    shown = [{"device": names.get(one.device_id, one.device_id), **asdict(one)} for one in rows]
+    return {**_span(asked), "answers": shown}
+
+
+@router.get("/samples")
+async def ask_samples(
+    services: ServicesOf, _viewer: Viewer, asked: Asked, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> Answers:
+    """Inferences that were kept: random ones, errors, and those the model was least sure of."""
+    found = await services.telemetry.samples(asked, limit)
+    async with services.database.reading() as connection:
+        names = await _names(connection, {one.device_id for one in found})
+    shown = [_plain({"device": names.get(one.device_id, one.device_id), **asdict(one)}) for one in found]
+    return {**_span(asked), "answers": shown}
+
+
+def _listed(text: str) -> list[str]:
+    return [one.strip() for one in text.split(",") if one.strip()]
+
+
+def _share(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"quantile {text!r:.40}: a share is a number from 0 to 1, like 0.95") from None
+
+
+def _span(asked: Selection) -> Answers:
+    return {"since": asked.since, "until": asked.until}
+
+
+async def _answer(services: ServicesOf, asked: Selection, found: Iterable[Any]) -> Answers:
+    """Give answers with devices by their names."""
+    rows = [asdict(one) for one in found]
+    async with services.database.reading() as connection:
+        ids = {row["key"]["device"] for row in rows if "device" in row["key"]}
+        names = await _names(connection, ids)
+    for row in rows:
+        if "device" in row["key"]:
+            row["key"] = {**row["key"], "device": names.get(row["key"]["device"], row["key"]["device"])}
+    return {**_span(asked), "answers": [_plain(row) for row in rows]}
+
+
+def _plain(value: Any) -> Any:
+    """Make JSON of it: shares as text, raw inputs as base64, no number for one that is not known."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+async def _devices(
+    connection: AsyncConnection, names: list[str], of_groups: list[str], selector: str
+) -> frozenset[str] | None:
+    """Give the devices that all of the conditions choose; ``None``: there is no condition."""
+    chosen: set[str] | None = None
+    if names:
+        chosen = {(await find_device(connection, name))["id"] for name in names}
+    texts = [selector] if selector else []
+    for name in of_groups:
+        found = (await connection.execute(select(groups.c.selector).where(groups.c.name == name))).scalar()
+        if found is None:
+            raise not_found("group", name)
+        texts.append(found)
+    for text in texts:
+        some = set(await selectors.select_ids(connection, selectors.parse(text)))
+        chosen = some if chosen is None else chosen & some
+    return None if chosen is None else frozenset(chosen)
+
+
+async def _names(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for piece in pieces(sorted(ids)):
+        rows = await connection.execute(select(devices.c.id, devices.c.name).where(devices.c.id.in_(piece)))
+        names.update((row.id, row.name) for row in rows)
+    return names

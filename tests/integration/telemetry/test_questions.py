@@ -1,0 +1,165 @@
+"""Questions over HTTP, to telemetry that devices sent: who may ask, of which devices, and what comes back."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from dataclasses import replace
+
+import httpx2
+import pytest
+
+from edgeml.telemetry.exponential import histogram_of
+from edgeml.telemetry.report import ModelWindow
+from tests.integration.server.devices import Device, enrol
+from tests.integration.telemetry.windows import Telemetry, post
+
+pytestmark = pytest.mark.anyio
+
+
+async def tell(client: httpx2.AsyncClient, device: Device, *windows: ModelWindow, at: float) -> None:
+    telemetry = Telemetry(random.Random(device.id))  # noqa: S311 - made-up data
+    reports = [telemetry.next(at + place, models=(one,)) for place, one in enumerate(windows)]
+    answer = await post(client, device.token, telemetry.batch(reports, time.time()))
+    assert answer.status_code == 200, answer.text
+
+
+def window(latency_s: float, release: int = 7, *, calls: int = 100, errors: int = 0) -> ModelWindow:
+    latency = histogram_of([latency_s] * (calls - errors))
+    failed = {"InferenceError": errors} if errors else {}
+    return ModelWindow("kws", release, "int8", "litert", calls, failed, {"total": latency})
+
+
+@pytest.fixture
+async def fleet(client: httpx2.AsyncClient) -> list[Device]:
+    """Six devices that ran release 7 and then 8, of which the second is 1.5 times as slow and fails more."""
+    at = time.time() // 3600 * 3600 - 1800
+    devices = []
+    for number in range(6):
+        device = await enrol(client, f"pi-{number}")
+        await client.patch(f"/v1/devices/{device.id}", json={"labels": {"site": "ab"[number % 2]}})
+        slow = 0.01 * (number + 1)
+        await tell(client, device, window(slow), window(1.5 * slow, 8, errors=10), at=at)
+        devices.append(device)
+    return devices
+
+
+async def ask(client: httpx2.AsyncClient, question: str, *, status: int = 200, **query: object) -> dict:
+    answer = await client.get(f"/v1/telemetry/{question}", params={"since": 0, **query})
+    assert answer.status_code == status, answer.text
+    found: dict = answer.json()
+    return found
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_quantiles_by_release_over_the_fleet(client) -> None:
+    found = (await ask(client, "quantile", by="release", q="0.5"))["answers"]
+    assert [(one["key"]["release"], one["count"]) for one in found] == [(7, 600), (8, 540)]
+    assert found[0]["quantiles"]["0.5"]["value"] == pytest.approx(0.03, rel=0.05)
+
+
+@pytest.mark.usefixtures("fleet")
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ({"device": "pi-1,pi-2"}, ["pi-1", "pi-2"]),
+        ({"selector": "site=b"}, ["pi-1", "pi-3", "pi-5"]),
+        ({"group": "bs"}, ["pi-1", "pi-3", "pi-5"]),
+        ({"group": "bs", "device": "pi-1,pi-2"}, ["pi-1"]),
+    ],
+)
+async def test_devices_are_chosen_and_named_as_people_do(client, query, names) -> None:
+    await client.put("/v1/groups/bs", json={"selector": "site=b"})
+    found = (await ask(client, "rate", by="device", **query))["answers"]
+    assert sorted(one["key"]["device"] for one in found) == names
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_rates_have_intervals(client) -> None:
+    (found,) = (await ask(client, "rate", release=8))["answers"]
+    assert (found["calls"], found["errors"]) == (600, 60)
+    assert found["rate"]["low"] < 0.1 < found["rate"]["high"]
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_one_release_is_compared_with_another(client) -> None:
+    found = await ask(client, "compare", model="kws", release=8, against=7, q="0.5")
+    assert (found["devices"], found["cells"]) == (6, 6)
+    ratio = found["ratios"]["0.5"]
+    assert ratio["low"] <= ratio["value"] <= ratio["high"]
+    assert ratio["low"] > 1.3
+    assert ratio["high"] < 1.75
+    assert found["error_difference"]["value"] == pytest.approx(0.1)
+
+
+async def test_a_device_before_it_sent_anything_is_no_error(client) -> None:
+    await enrol(client, "new")
+    assert (await ask(client, "quantile", device="new"))["answers"] == []
+    assert (await ask(client, "coverage", device="new"))["answers"] == []
+    assert (await ask(client, "compare", model="kws", release=8, against=7))["cells"] == 0
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_machines_and_their_energy(client) -> None:
+    (found, *_) = (await ask(client, "machine", by="device"))["answers"]
+    assert found["quantities"]["temperature_celsius"]["max"] == pytest.approx(63.8)
+    assert found["energy_per_call_joules"] == pytest.approx(2 * 81.25 / 200)
+
+
+async def test_samples_come_with_the_names_of_devices(client) -> None:
+    device = await enrol(client, "pi")
+    telemetry = Telemetry(random.Random(3))  # noqa: S311 - made-up data
+    await post(client, device.token, telemetry.batch([telemetry.next(time.time())], time.time()))
+    found = (await ask(client, "samples", limit=3))["answers"]
+    assert [one["device"] for one in found] == ["pi"] * 3
+    assert all(one["sample"]["why"] == "random" for one in found)
+
+
+async def test_coverage_names_what_never_came(client) -> None:
+    device = await enrol(client, "pi")
+    telemetry, now = Telemetry(random.Random(4)), time.time()  # noqa: S311 - made-up data
+    first = telemetry.next(now - 300)
+    telemetry.seq += 3
+    await post(client, device.token, telemetry.batch([first, telemetry.next(now)], now))
+    found = (await ask(client, "coverage"))["answers"]
+    assert sum(one["received"] for one in found) == 2
+    assert sum(one["missing"] for one in found) == 3
+
+
+@pytest.mark.parametrize(
+    ("question", "query", "says"),
+    [
+        ("quantile", {"q": "95"}, "from 0 to 1"),
+        ("quantile", {"q": "x"}, "a share is a number"),
+        ("quantile", {"by": "site"}, "cannot group by 'site'"),
+        ("machine", {"by": "release"}, "a machine has no release"),
+        ("rate", {"since": 10, "until": 5}, "ends at 5, before it begins"),
+        ("rate", {"since": "nan"}, "since"),
+        ("rate", {"selector": "=="}, "cannot read"),
+        ("compare", {"release": 8, "against": 7}, "needs model and release"),
+        ("compare", {"model": "kws", "release": 7, "against": 7}, "against itself"),
+    ],
+)
+async def test_a_question_that_cannot_be_answered_says_why(client, question, query, says) -> None:
+    assert says in (await ask(client, question, status=400, **query))["error"]["message"]
+
+
+async def test_unknown_devices_and_groups_are_named(client) -> None:
+    for query in ({"device": "nobody"}, {"group": "nobody"}):
+        assert "nobody" in (await ask(client, "rate", status=404, **query))["error"]["message"]
+
+
+async def test_only_people_may_ask(client) -> None:
+    device = await enrol(client)
+    answer = await client.get("/v1/telemetry/rate", headers=device.headers)
+    assert answer.status_code == 403
+
+
+async def test_an_answer_is_json_though_a_device_counted_no_latency(client) -> None:
+    device = await enrol(client, "pi")
+    failed = replace(window(0.1, errors=100), latency={})
+    await tell(client, device, failed, at=time.time() - 60)
+    (found,) = (await ask(client, "rate"))["answers"]
+    assert math.isclose(found["rate"]["value"], 1.0)
+    assert (await ask(client, "quantile"))["answers"] == []
