@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from edgeml_devices.messages import Result
 
 from tests.integration.agent.bundles import scaled
@@ -58,3 +59,39 @@ def test_an_application_follows_and_vouches_for_the_release(
             out, log = application.communicate(timeout=90)
     assert application.returncode == 0, log
     assert out.strip() == "[2.0, 6.0] True"
+
+
+SCRIPT = """
+import sys
+import numpy as np
+import edgeml
+
+model = edgeml.load("times")
+print(float(model(np.ones((1, 16), np.float32))[0, 0]))
+if sys.argv[1] == "closes":
+    model.close()
+"""
+
+
+@pytest.mark.parametrize("how", ["closes", "leaves"])
+def test_a_script_that_ended_before_a_release_is_not_missed_in_its_probation(
+    device: Device, fleet: tuple[Fleet, str], how: str
+) -> None:
+    """The policy is `if-seen`; the script reported the release before, and said that it was done."""
+    device.start()
+    fleet[0].assign("times", 1)
+    fleet[0].wait_for_state("times", "COMMITTED", 1)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, how],
+        env=device.environment(),
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "2.0"), done.stderr
+    fleet[0].assign("times", 2)
+    fleet[0].wait_for_state("times", "PROBATION", 2)
+    fleet[0].wait_for(lambda found: found.states("times")[-1] in {"COMMITTED", "FAILED"})
+    assert fleet[0].states("times")[-1] == "COMMITTED"
+    assert "expects_beats" not in device.record("times")
