@@ -74,6 +74,7 @@ devices = Table(
     Column("reported_generation", BigInteger),
     Column("report_epoch", String(32)),
     Column("report_seq", BigInteger),  # of the newest report: an older one changes no status
+    Column("past_epochs", JSON),  # those before report_epoch, the oldest first: what they say is old
     Column("clock_offset_s", Float),  # the device's clock minus the server's, at its last report
     Column("penalty_until", Float),  # the penalty box: no rollout takes it before
 )

@@ -94,6 +94,21 @@ async def test_a_report_of_an_epoch_that_was_replaced_leaves_the_newer_state(cli
     assert shown["models"]["kws"]["status"]["state"] == "COMMITTED"
 
 
+async def test_that_holds_for_an_epoch_that_told_no_event_and_for_the_one_before_it(client) -> None:
+    device = await enrol(client)
+    replaced = []
+    for epoch in ("first", "second"):
+        device.epoch, device.seq = epoch, 0
+        replaced.append(device.report(models={"kws": {"state": "FETCHING"}}))
+        await device.send(replaced[-1])
+    device.epoch, device.seq = "third", 0
+    await device.send(device.report(models={"kws": {"state": "COMMITTED"}}))
+    for report in replaced:
+        assert (await device.send(report | {"seq": 99})).status_code == 200
+    shown = (await client.get(f"/v1/devices/{device.id}")).json()
+    assert shown["models"]["kws"]["status"]["state"] == "COMMITTED"
+
+
 async def test_a_model_that_is_not_told_any_more_is_gone(client) -> None:
     device = await enrol(client)
     await device.send(device.report(models={"a": {"state": "IDLE"}, "b": {"state": "IDLE"}}))

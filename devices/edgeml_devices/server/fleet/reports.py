@@ -25,6 +25,8 @@ _TOGETHER: Final = 64
 _ROWS: Final = 500
 """Of one statement: each has up to 20 parameters."""
 _DETAIL: Final = 4000
+_PAST_EPOCHS: Final = 32
+"""Of one device: an agent begins one only when it lost what it remembered."""
 _OLDEST_S: Final = 30 * 86400.0
 """How long ago a window of health may have ended."""
 REFUSED_ON_DEVICE: Final = frozenset(
@@ -115,8 +117,7 @@ async def store(transaction: Transaction, reports: Sequence[tuple[Report, float]
     for report, now in reports:
         known = newest.get(report.device_id)
         if known is not None and known.precedes(report):
-            known.epoch, known.seq = report.epoch, report.seq
-            known.past.add(report.epoch)
+            known.take(report)
             current.append((report, now))
     new = await _add_once(
         transaction, insert, events, [_event(*one, event) for one in reports for event in one[0].events]
@@ -127,7 +128,7 @@ async def store(transaction: Transaction, reports: Sequence[tuple[Report, float]
     # of several of one device the last says what it is now
     last = {report.device_id: (report, now) for report, now in current}
     await _set_statuses(transaction, insert, last)
-    await _set_devices(transaction, current)
+    await _set_devices(transaction, current, newest)
     highest = [await _highest(transaction, table, reports) for table in (events, health)]
     return [
         Stored(
@@ -144,31 +145,31 @@ class _Newest:
 
     epoch: str | None
     seq: int | None
-    past: set[str]
-    """Epochs that were seen."""
+    past: list[str]
+    """Epochs that were replaced, the oldest first."""
 
     def precedes(self, report: Report) -> bool:
         if report.epoch == self.epoch:
             return self.seq is None or report.seq > self.seq
         return report.epoch not in self.past
 
+    def take(self, report: Report) -> None:
+        if self.epoch is not None and report.epoch != self.epoch:
+            self.past = [*self.past, self.epoch][-_PAST_EPOCHS:]
+        self.epoch, self.seq = report.epoch, report.seq
+
 
 async def _newest(transaction: Transaction, ids: set[str]) -> dict[str, _Newest]:
     locked = (
-        select(devices.c.id, devices.c.report_epoch, devices.c.report_seq)
+        select(devices.c.id, devices.c.report_epoch, devices.c.report_seq, devices.c.past_epochs)
         .where(devices.c.id.in_(sorted(ids)), devices.c.retired_at.is_(None))
         .order_by(devices.c.id)
         .with_for_update()
     )
-    found = {
-        row.id: _Newest(row.report_epoch, row.report_seq, set())
+    return {
+        row.id: _Newest(row.report_epoch, row.report_seq, row.past_epochs or [])
         for row in await transaction.connection.execute(locked)
     }
-    seen = select(events.c.device_id, events.c.epoch).where(events.c.device_id.in_(sorted(ids))).distinct()
-    for row in await transaction.connection.execute(seen):
-        if row.device_id in found:
-            found[row.device_id].past.add(row.epoch)
-    return found
 
 
 def _event(report: Report, now: float, event: Any) -> dict[str, Any]:
@@ -271,7 +272,9 @@ def _status(device_id: str, now: float, model: str, status: ModelStatus) -> dict
     }
 
 
-async def _set_devices(transaction: Transaction, current: Sequence[tuple[Report, float]]) -> None:
+async def _set_devices(
+    transaction: Transaction, current: Sequence[tuple[Report, float]], newest: Mapping[str, _Newest]
+) -> None:
     rows = [
         {
             "device": report.device_id,
@@ -279,6 +282,7 @@ async def _set_devices(transaction: Transaction, current: Sequence[tuple[Report,
             "offset_s": report.at - now,
             "epoch": report.epoch,
             "seq": report.seq,
+            "past": newest[report.device_id].past,
             "now": now,
         }
         for report, now in current
@@ -292,6 +296,7 @@ async def _set_devices(transaction: Transaction, current: Sequence[tuple[Report,
                 clock_offset_s=bindparam("offset_s"),
                 report_epoch=bindparam("epoch"),
                 report_seq=bindparam("seq"),
+                past_epochs=bindparam("past"),
                 last_seen=bindparam("now"),
             ),
             rows,
