@@ -142,8 +142,25 @@ class Outbox:
                 self._write_windows()
 
     def accepted(self, answer: Accepted) -> None:
-        """Forget what the server has stored."""
+        """Forget what the server has stored.
+
+        An answer that names more than was ever numbered here is about another's reports: nothing is
+        forgotten, and all that waits goes out under another epoch.
+        """
         with self._lock:
+            if answer.events >= self._events.next_seq or answer.health >= self._windows.next_seq:
+                LOG.error(
+                    "the server has reports of this device that it never sent (event %d, window %d): is a "
+                    "copy of its token or of its disk in use? Reports go on under another epoch",
+                    answer.events,
+                    answer.health,
+                )
+                epoch = secrets.token_hex(8)
+                self._events = replace(self._events, epoch=epoch)
+                self._windows = replace(self._windows, epoch=epoch)
+                self._write_windows()
+                self._write_events()
+                return
             events = tuple(event for event in self._events.events if event.seq > answer.events)
             if len(events) < len(self._events.events):
                 self._events = replace(self._events, events=events)

@@ -44,6 +44,19 @@ def test_what_was_accepted_is_forgotten_and_no_number_comes_twice(outbox: Outbox
     assert len(windows) <= 3  # sent again after a restart, they change nothing
 
 
+def test_an_answer_about_reports_that_were_never_sent_loses_no_event(outbox: Outbox, tmp_path: Path) -> None:
+    """Somebody with a copy of the token has reported as this device."""
+    outbox.add_event(1, event())
+    outbox.add_health(window())
+    before = outbox.epoch
+    outbox.accepted(Accepted(events=2**63 - 1, health=-1))
+    assert len(outbox.waiting()[0]) == len(outbox.waiting()[1]) == 1
+    assert outbox.epoch != before
+    assert Outbox(tmp_path).epoch == outbox.epoch
+    outbox.accepted(Accepted(events=0, health=0))
+    assert outbox.waiting() == ((), ())
+
+
 def test_reports_are_numbered_upward_over_restarts(outbox: Outbox, tmp_path: Path) -> None:
     numbers = [outbox.next_report() for _ in range(3)] + [Outbox(tmp_path).next_report()]
     assert numbers == sorted(set(numbers))
