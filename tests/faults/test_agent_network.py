@@ -18,6 +18,7 @@ from edgeml_devices.agent.home import Home
 from edgeml_devices.agent.origins import SignedOrigin
 from edgeml_devices.agent.trust import Trust
 from edgeml_devices.messages import Assignment, Reason, Result
+from tuf.api.exceptions import DownloadError
 
 from edgeml.manifest import FileEntry
 from tests.faults.fault_proxy import Fault, FaultProxy, http, proxying
@@ -123,6 +124,19 @@ def test_a_length_that_is_no_number_is_a_failure_of_the_network(
     with pytest.raises(StepFailedError) as error:
         fetcher(BlobStore(tmp_path), Limits(2, first_wait_s=0.01)).fetch(source(proxy), blob[0])
     assert error.value.reason is Reason.NETWORK
+
+
+def test_an_answer_that_trickles_is_given_up(proxy: FaultProxy, fleet: Fleet) -> None:
+    """Metadata, too; a blob has a slowest rate of its own."""
+    for number in range(200):
+        fleet.assign(f"model-{number}", 1)
+    (fleet.folder / "metadata" / "99.root.json").write_bytes(b" " * 20_000)
+    proxy.always = Fault(bytes_per_s=2000)
+    client = ServerClient(proxy.url, "token", answer_s=0.3)
+    with pytest.raises(UnreachableError, match="not whole within"):
+        client.poll(None, 0.0)
+    with pytest.raises(DownloadError, match="not whole within"):
+        list(ServerSource(client).metadata("99.root.json"))
 
 
 def test_nothing_new_to_a_poll_that_knows_nothing_is_no_answer(proxy: FaultProxy) -> None:

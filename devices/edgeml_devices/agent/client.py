@@ -30,6 +30,8 @@ T = TypeVar("T")
 _CONNECT_S: Final = 10.0
 _READ_S: Final = 30.0
 """A connection without a byte for so long is given up."""
+_ANSWER_S: Final = 300.0
+"""From its headers on: JSON or metadata that take longer only keep the agent busy."""
 _ANSWER_LIMIT_BYTES: Final = 4 * 1024 * 1024
 _LONGEST_RETRY_AFTER_S: Final = 3600.0
 _OK: Final = 200
@@ -50,8 +52,16 @@ class ServerClient:
         token: str = "",
         ca_file: Path | None = None,
         clock: Callable[[], float] = time.time,
+        answer_s: float = _ANSWER_S,
     ) -> None:
         """Open no connection yet.
+
+        Args:
+            server_url: of the server.
+            token: of the device; empty: none yet.
+            ca_file: PEM file of the authorities to trust.
+            clock: of this device, Unix seconds.
+            answer_s: how long an answer may take from its headers to its end, where it is no blob.
 
         Raises:
             UsageError: no URL of a server, or the proxy in the environment cannot be used.
@@ -67,6 +77,7 @@ class ServerClient:
         self.reached_at: float | None = None
         """When the server last answered as an edgeml server does, by the monotonic clock."""
         self._clock = clock
+        self._answer_s = answer_s
         self._headers = {"User-Agent": f"edgeml-agent/{edgeml.__version__}", "Accept-Encoding": "identity"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
@@ -114,7 +125,7 @@ class ServerClient:
         """
         with self._open("GET", endpoint("repository", "metadata", "1.root.json")) as response:
             self._require(response, _OK)
-            return _limited(response)
+            return self._limited(response)
 
     @contextmanager
     def stream(
@@ -136,7 +147,9 @@ class ServerClient:
             self._require(response, _OK, _PARTIAL)
             begins = start if response.status == _PARTIAL else 0
             self._check_identity(response, path, begins, size_bytes, etag)
-            yield BlobStream(begins, _chunks(response, f"{self.server_url}{path}"))
+            # a blob has a slowest rate instead
+            within_s = self._answer_s if size_bytes is None else None
+            yield BlobStream(begins, _chunks(response, f"{self.server_url}{path}", within_s))
 
     def _check_identity(
         self, response: urllib3.BaseHTTPResponse, path: str, begins: int, size_bytes: int | None, etag: str
@@ -201,7 +214,7 @@ class ServerClient:
         self._require(response, _OK, _CREATED)
         where = f"{self.server_url}{path}"
         try:
-            answer = typed_json.read(kind, typed_json.parse(_limited(response), where), where)
+            answer = typed_json.read(kind, typed_json.parse(self._limited(response), where), where)
         except MessageError as error:
             raise UnreachableError(f"{error}; is this the address of an edgeml server?") from error
         self.reached_at = time.monotonic()
@@ -210,11 +223,27 @@ class ServerClient:
     def _require(self, response: urllib3.BaseHTTPResponse, *wanted: int) -> None:
         if response.status in wanted:
             return
-        said = _error_message(response)
+        said = self._error_message(response)
         if said is not None:
             self.reached_at = time.monotonic()  # it refuses, but it is there
         detail = f"{self.server_url}: HTTP {response.status}" + (f": {said}" if said else "")
         raise UnreachableError(detail, _retry_after(response), response.status)
+
+    def _limited(self, response: urllib3.BaseHTTPResponse) -> bytes:
+        content = bytearray()
+        for chunk in _chunks(response, "the answer", self._answer_s):
+            content += chunk
+            if len(content) > _ANSWER_LIMIT_BYTES:
+                raise UnreachableError(f"the answer is longer than {_ANSWER_LIMIT_BYTES} bytes; given up")
+        return bytes(content)
+
+    def _error_message(self, response: urllib3.BaseHTTPResponse) -> str | None:
+        """Give the message of an edgeml server's refusal; ``None`` for that of anybody else."""
+        try:
+            document: Any = json.loads(self._limited(response))
+            return str(document["error"]["message"])
+        except (UnreachableError, ValueError, KeyError, TypeError):
+            return None
 
     def _note_clock(self, response: urllib3.BaseHTTPResponse) -> None:
         try:
@@ -264,35 +293,20 @@ class ServerSource:
             yield stream
 
 
-def _chunks(response: urllib3.BaseHTTPResponse, where: str) -> Iterator[bytes]:
+def _chunks(response: urllib3.BaseHTTPResponse, where: str, within_s: float | None = None) -> Iterator[bytes]:
+    began = time.monotonic()
     try:
         # read1 gives what has come, so that slow bytes are kept, too
         while chunk := response.read1(CHUNK_BYTES):
             yield chunk
+            if within_s is not None and time.monotonic() - began > within_s:
+                raise UnreachableError(f"{where}: not whole within {within_s:g} s; given up")
         if response.length_remaining:
             raise UnreachableError(f"{where}: cut off, {response.length_remaining} bytes before the end")
     except HTTPError as error:
         raise UnreachableError(f"{where}: {error}") from error
 
 
-def _limited(response: urllib3.BaseHTTPResponse) -> bytes:
-    content = bytearray()
-    for chunk in _chunks(response, "the answer"):
-        content += chunk
-        if len(content) > _ANSWER_LIMIT_BYTES:
-            raise UnreachableError(f"the answer is longer than {_ANSWER_LIMIT_BYTES} bytes; given up")
-    return bytes(content)
-
-
 def _retry_after(response: urllib3.BaseHTTPResponse) -> float | None:
     text = response.headers.get("Retry-After", "")
     return min(float(text), _LONGEST_RETRY_AFTER_S) if text.isdecimal() else None
-
-
-def _error_message(response: urllib3.BaseHTTPResponse) -> str | None:
-    """Give the message of an edgeml server's refusal; ``None`` for that of anybody else."""
-    try:
-        document: Any = json.loads(_limited(response))
-        return str(document["error"]["message"])
-    except (UnreachableError, ValueError, KeyError, TypeError):
-        return None
