@@ -31,7 +31,7 @@ from edgeml_devices.server.pruning import prune
 from edgeml_devices.server.refusal_log import RefusalLog
 from edgeml_devices.server.refusals import RefusalError, error_answer
 from edgeml_devices.server.rollouts import routes as rollout_routes
-from edgeml_devices.server.rollouts.service import run_ticks
+from edgeml_devices.server.rollouts.service import Ticker
 from edgeml_devices.server.routes import (
     agent,
     audit,
@@ -163,7 +163,7 @@ def _beside(services: Services) -> Iterator[Coroutine[Any, Any, None]]:
     yield services.reports.run()
     yield services.collector.run()
     yield services.telemetry.run()
-    yield run_ticks(database, asyncio.Event(), services.manifest_of)
+    yield _repeat(services.settings.tick_s, Ticker(database, services.manifest_of).tick_all)
     yield _repeat(_FLUSH_S, services.directory.flush_seen)
     yield _repeat(_MINUTE_S, services.refusals.flush)
     yield _repeat(_MINUTE_S, services.repository.renew)

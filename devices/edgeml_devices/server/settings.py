@@ -49,6 +49,8 @@ class ServerSettings:
     behind_proxy: bool = False
     """Believe ``X-Forwarded-For`` and ``X-Forwarded-Proto`` of whoever connects."""
     workers: int = 1
+    tick_s: float = 1.0
+    """Between two looks at the rollouts."""
     keep_health_days: float = 14.0
     keep_events_days: float = 90.0
     keep_telemetry_days: float = 30.0

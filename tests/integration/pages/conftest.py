@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,17 +13,14 @@ from tests.integration.pages.fleet import Fleet
 
 if TYPE_CHECKING:
     from edgeml_devices.server.services import Services
+    from edgeml_devices.server.settings import ServerSettings
     from fastapi import FastAPI
 
 
-@pytest.fixture(autouse=True)
-def _rollouts_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def server_settings(server_settings: ServerSettings) -> ServerSettings:
     """Rows of rollouts are put there to be shown: the server's ticks would move them on meanwhile."""
-
-    async def stand_still(*_: object) -> None:
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr("edgeml_devices.server.app.run_ticks", stand_still)
+    return replace(server_settings, tick_s=3600.0)
 
 
 @pytest.fixture

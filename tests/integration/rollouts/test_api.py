@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx2
@@ -90,6 +91,20 @@ async def test_a_rollout_from_the_first_call_to_its_end(
         "rollout.outcome",
         "rollout.finish",
     ]
+
+
+async def test_within_a_window_a_device_is_told_how_long_it_stays_open(
+    client: httpx2.AsyncClient, two_devices: list[Device]
+) -> None:
+    opened = datetime.now(UTC) - timedelta(hours=1)
+    window = {"start": f"{opened:%H:%M}", "duration_s": 7200}
+    rules = RULES | {"waves": [{"percent": 100}], "windows": [window], "timezone": "UTC"}
+    rollout = (await post(client, "", rules, status=201))["id"]
+    await post(client, f"/{rollout}/start")
+    await until(client, rollout, progress={"": 2})
+    told = (await two_devices[0].poll(wait=5)).json()["models"][MODEL]
+    assert "hold" not in told
+    assert 0 < told["open_for_s"] <= 3600
 
 
 async def test_the_plan_counts_the_bytes_that_each_device_has_to_load(

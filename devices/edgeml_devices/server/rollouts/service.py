@@ -6,11 +6,9 @@ it did not happen, and the next one goes on from the rows.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Final
 
 from sqlalchemy import select, update
@@ -33,25 +31,12 @@ from edgeml_devices.server.transaction import Transaction
 ManifestOf = Callable[[AsyncConnection, str, int], Awaitable[Manifest]]
 """Gives the manifest of a model's release."""
 _LOG = logging.getLogger(__name__)
-TICK_S: Final = 1.0
 JOIN_EVERY_S: Final = 5.0
 """How often a process looks for devices that entered a group."""
 _JUMP_S: Final = 5.0
 """A clock that gains so much between two ticks was set, or the machine slept."""
 _AT_ONCE: Final = 40
 """Ticks of one rollout in a row, while there is more to do."""
-
-
-async def run_ticks(database: Database, stop: asyncio.Event, manifest_of: ManifestOf) -> None:
-    """Tick all active rollouts every second until ``stop`` is set."""
-    ticker = Ticker(database, manifest_of)
-    while not stop.is_set():
-        try:
-            await ticker.tick_all()
-        except Exception:  # noqa: BLE001 - the next tick tries again
-            _LOG.exception("rollouts could not be read; trying again")
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), TICK_S)
 
 
 class Ticker:
