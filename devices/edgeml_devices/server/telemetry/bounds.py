@@ -82,6 +82,17 @@ def _report(report: Report) -> None:
     _finite("end_s", report.end_s)
     if not 0 <= report.end_s - report.start_s <= _LONGEST_S:
         raise ValueError(f"start_s, end_s: a window of {report.end_s - report.start_s:g} s cannot be")
+    _machine(report)
+    if len(report.models) > MODELS:
+        raise ValueError(f"models: {len(report.models)}, at most {MODELS} are taken")
+    for place, window in enumerate(report.models):
+        try:
+            _window(window)
+        except ValueError as error:
+            raise ValueError(f"models[{place}].{error}") from error
+
+
+def _machine(report: Report) -> None:
     lost = report.lost
     for name in ("overwritten", "merged", "evicted", "damaged"):
         _count(f"lost.{name}", getattr(lost, name))
@@ -94,13 +105,6 @@ def _report(report: Report) -> None:
         if not (math.isfinite(one.min) and math.isfinite(one.mean) and math.isfinite(one.max)):
             raise ValueError(f"system.{name}: not a number")
         _count(f"system.{name}.count", one.count)
-    if len(report.models) > MODELS:
-        raise ValueError(f"models: {len(report.models)}, at most {MODELS} are taken")
-    for place, window in enumerate(report.models):
-        try:
-            _window(window)
-        except ValueError as error:
-            raise ValueError(f"models[{place}].{error}") from error
 
 
 def _window(window: ModelWindow) -> None:
@@ -119,6 +123,14 @@ def _window(window: ModelWindow) -> None:
         _histogram(f"latency.{stage}", histogram)
     if window.confidence is not None:
         _histogram("confidence", window.confidence)
+    _features(window)
+    if len(window.samples) > MOST_SAMPLES:
+        raise ValueError(f"samples: {len(window.samples)}, at most {MOST_SAMPLES} are taken")
+    for sample in window.samples:
+        _sample(sample)
+
+
+def _features(window: ModelWindow) -> None:
     if len(window.features) > MOST_FEATURES + (OTHER in window.features):
         raise ValueError(f"features: {len(window.features)}, at most {MOST_FEATURES} are taken")
     for name, counts in window.features.items():
@@ -131,10 +143,6 @@ def _window(window: ModelWindow) -> None:
     # a sum is finite only if all are
     if window.rff_sum and not math.isfinite(sum(map(abs, window.rff_sum))):
         raise ValueError("rff_sum: not a number")
-    if len(window.samples) > MOST_SAMPLES:
-        raise ValueError(f"samples: {len(window.samples)}, at most {MOST_SAMPLES} are taken")
-    for sample in window.samples:
-        _sample(sample)
 
 
 def _sample(sample: Sample) -> None:

@@ -12,8 +12,13 @@ async def open_store(settings: ServerSettings) -> TelemetryStore:
     Raises:
         ServerError: it was made by a newer version.
     """
-    from edgeml_devices.server.telemetry.sqlite_store import SqliteStore
+    if settings.url.get_backend_name() == "sqlite":
+        from edgeml_devices.server.telemetry.sqlite_store import SqliteStore
 
-    store = SqliteStore(settings.telemetry)
-    await store.open()
-    return store
+        store = SqliteStore(settings.telemetry)
+        await store.open()
+        return store
+    from edgeml_devices.server.telemetry.postgresql_store import PostgresqlStore
+
+    url = settings.url.set(drivername="postgresql")
+    return await PostgresqlStore.open(url.render_as_string(hide_password=False))

@@ -10,6 +10,11 @@ from edgeml_devices.server.telemetry.store import Selection
 HOUR_US: Final = 3_600_000_000
 
 
+def microseconds(seconds: float) -> int:
+    """Give a time as it is stored: exact, and the same in every database."""
+    return round(seconds * 1e6)
+
+
 def bounds_us(selection: Selection) -> tuple[int, int]:
     """Give since and until, µs; beyond what an integer column holds, as near as it can."""
     return _floor_us(selection.since), _floor_us(selection.until)

@@ -136,7 +136,7 @@ class SqliteStore:
         end = object()
         try:
             while (piece := await _in(self._reading, next, pieces, end)) is not end:
-                yield piece  # type: ignore[misc]
+                yield piece
         finally:
             await _in(self._reading, pieces.close)
 

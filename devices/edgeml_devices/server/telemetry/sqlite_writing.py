@@ -18,22 +18,12 @@ from edgeml_devices.server.telemetry.packing import (
     pack_window,
     texts_of,
 )
+from edgeml_devices.server.telemetry.selecting import microseconds
 from edgeml_devices.server.telemetry.store import Incoming, Stored, Verdict
-from edgeml_devices.server.telemetry.streams import Stream, Window
+from edgeml_devices.server.telemetry.streams import Stream, window_of
 
 MOST_NAMES: Final = 4096
 """That get a number in one file; further ones are spelt out each time."""
-
-
-def microseconds(seconds: float) -> int:
-    """Give a time as it is stored: exact, and the same in every database."""
-    return round(seconds * 1e6)
-
-
-def window_of(one: Incoming) -> Window:
-    """Give what decides whether a report is new."""
-    report = one.report
-    return Window(report.begins, report.seq, report.link, report.prev, microseconds(one.at))
 
 
 class DayWriter:

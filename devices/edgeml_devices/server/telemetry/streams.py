@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from edgeml.telemetry.report import MOST_REPORTS
-from edgeml_devices.server.telemetry.store import Verdict
+from edgeml_devices.server.telemetry.selecting import microseconds
+from edgeml_devices.server.telemetry.store import Incoming, Verdict
 
 MOST_GAPS: Final = 1000
 """Of one stream; the report that would open another is refused, and its device begins a new epoch."""
@@ -63,6 +64,12 @@ class Received:
     acked_through: int
     """The device may forget windows up to here. Below ``stream.hi`` where the request forks: what of it was
     stored before."""
+
+
+def window_of(one: Incoming) -> Window:
+    """Give what decides whether a report is new."""
+    report = one.report
+    return Window(report.begins, report.seq, report.link, report.prev, microseconds(one.at))
 
 
 def receive(stream: Stream, request: Sequence[Window]) -> Received:

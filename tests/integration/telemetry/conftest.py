@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from edgeml_devices.server.settings import ServerSettings
+from edgeml_devices.server.telemetry.opening import open_store
+
+if TYPE_CHECKING:
+    from edgeml_devices.server.telemetry.store import TelemetryStore
+
+    from tests.integration.postgres import Postgres
+
+
+@pytest.fixture
+async def stores(tmp_path: Path, postgres: Postgres) -> AsyncIterator[list[TelemetryStore]]:
+    """One of each kind, empty."""
+    url = postgres.create()
+    async with AsyncExitStack() as stack:
+        opened = []
+        for settings in (ServerSettings(tmp_path), ServerSettings(tmp_path, url)):
+            opened.append(await open_store(settings))
+            stack.push_async_callback(opened[-1].close)
+        yield opened
+    postgres.drop(url)
+
+
+@pytest.fixture
+async def store(server_settings: ServerSettings) -> AsyncIterator[TelemetryStore]:
+    """An empty store: tests that take it run on both kinds."""
+    store = await open_store(server_settings)
+    yield store
+    await store.close()
