@@ -7,7 +7,7 @@ from typing import Final
 
 from edgeml.telemetry.merging import can_merge, merge_reports
 from edgeml.telemetry.report import Report
-from edgeml.telemetry.segments import pack, positions_of, report_of
+from edgeml.telemetry.segments import note_of, pack, report_of
 
 SPANS_S: Final = (600, 3600)
 """Windows of a minute become ones of ten minutes, then of an hour."""
@@ -34,4 +34,4 @@ def _one(group: list[tuple[int, bytes, Report]]) -> tuple[int, bytes]:
     seq, body, _ = group[-1]
     if len(group) == 1:
         return seq, body
-    return seq, pack(merge_reports([report for _, _, report in group]), positions_of(body))
+    return seq, pack(merge_reports([report for _, _, report in group]), note_of(body))

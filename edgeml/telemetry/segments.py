@@ -1,7 +1,7 @@
 """Segments of the spool: files of frames, each ``length | crc32 | seq | body``, only ever appended to.
 
-All numbers are little-endian; the checksum is over all of the frame but itself. A body is a report and the
-positions in the rings that it was read up to, two lines of JSON, compressed.
+All numbers are little-endian; the checksum is over all of the frame but itself. A body is two lines of JSON,
+compressed: a report, and a note of what was true when it was appended.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -37,6 +37,16 @@ class Frame(NamedTuple):
     offset: int
     size_bytes: int
     """With its header."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What stands beside a window, so that it needs no write of its own."""
+
+    positions: Mapping[str, Any] = field(default_factory=dict)
+    """In the rings, that the window was read up to."""
+    acked_through: int = -1
+    """What the server was known to have."""
 
 
 @dataclass(slots=True)
@@ -69,27 +79,22 @@ def frame_bytes(seq: int, body: bytes) -> bytes:
     return _HEADER.pack(len(body), checksum, seq) + body
 
 
-def pack(report: Report, positions: Mapping[str, Any]) -> bytes:
+def pack(report: Report, note: Note) -> bytes:
     """Give the body of a frame; samples go where the report would be more than a batch may be."""
     text = report_to_json(report)
     if len(text) > _MOST_TEXT_BYTES:
         text = report_to_json(without_samples(report))
-    lines = (text, json.dumps(positions, separators=(",", ":")).encode())
-    return zlib.compress(b"\n".join(lines), _LEVEL)
+    kept = json.dumps(asdict(note), separators=(",", ":")).encode()
+    return zlib.compress(b"\n".join((text, kept)), _LEVEL)
 
 
-def unpack(body: bytes) -> tuple[bytes, bytes]:
-    """Give report and positions of a body, each as JSON.
+def text_of(body: bytes) -> bytes:
+    """Give the report in a body as JSON.
 
     Raises:
         MessageError: it is not a body.
     """
-    try:
-        inflated = zlib.decompressobj().decompress(body, _LONGEST)
-    except zlib.error as error:
-        raise MessageError(f"a frame of the spool: {error}") from error
-    report, _, positions = inflated.partition(b"\n")
-    return report, positions
+    return _unpack(body)[0]
 
 
 def report_of(body: bytes) -> Report:
@@ -98,20 +103,29 @@ def report_of(body: bytes) -> Report:
     Raises:
         MessageError: it is not a body.
     """
-    return report_from_json(unpack(body)[0])
+    return report_from_json(_unpack(body)[0])
 
 
-def positions_of(body: bytes) -> dict[str, Any]:
-    """Give the positions in a body.
+def note_of(body: bytes) -> Note:
+    """Give the note in a body.
 
     Raises:
         MessageError: it is not a body.
     """
     try:
-        found: dict[str, Any] = json.loads(unpack(body)[1] or b"{}")
-    except ValueError as error:
-        raise MessageError(f"positions in the spool: {error}") from error
-    return found
+        found = json.loads(_unpack(body)[1])
+        return Note(dict(found["positions"]), int(found["acked_through"]))
+    except (LookupError, TypeError, ValueError) as error:
+        raise MessageError(f"a frame of the spool: {error}") from error
+
+
+def _unpack(body: bytes) -> tuple[bytes, bytes]:
+    try:
+        inflated = zlib.decompressobj().decompress(body, _LONGEST)
+    except zlib.error as error:
+        raise MessageError(f"a frame of the spool: {error}") from error
+    report, _, note = inflated.partition(b"\n")
+    return report, note
 
 
 def body_at(content: bytes, frame: Frame) -> bytes | None:

@@ -18,7 +18,7 @@ from typing import Any, Final, Self
 from edgeml.telemetry.compaction import SPANS_S, merged
 from edgeml.telemetry.merging import add_lost, can_merge, merge_reports
 from edgeml.telemetry.report import MOST_BYTES, MOST_REPORTS, Lost, Report
-from edgeml.telemetry.segments import SEGMENT_BYTES, Segment, pack, positions_of, report_of, unpack
+from edgeml.telemetry.segments import SEGMENT_BYTES, Note, Segment, note_of, pack, report_of, text_of
 from edgeml.telemetry.spool_files import LOG, Durability, SpoolFiles
 from edgeml.telemetry.spool_lock import SpoolLock, take_lock
 from edgeml.telemetry.spool_state import SpoolState, new_epoch
@@ -27,8 +27,6 @@ BUDGET_BYTES: Final = 4 * 1024 * 1024
 LEAST_BUDGET_BYTES: Final = 64 * 1024
 _AHEAD: Final = 15
 """Numbers that are marked as sent before they are made, where all is sent: one write for so many windows."""
-_KEEP_ACK_S: Final = 600.0
-"""An acknowledgement is written down after so long at the latest; until then it would be asked for again."""
 _HEAD_BYTES: Final = 512
 """Of a batch, beside its reports."""
 _HELD: Final = 32
@@ -69,7 +67,7 @@ def open_spool(
         return None
     try:
         segment_bytes = max(4096, min(SEGMENT_BYTES, budget_bytes // 8))
-        return Spool(lock, SpoolFiles(folder, segment_bytes, durability, clock), budget_bytes, clock)
+        return Spool(lock, SpoolFiles(folder, segment_bytes, durability), budget_bytes, clock)
     except BaseException:
         lock.close()
         raise
@@ -184,10 +182,15 @@ class Spool:
             OSError: that cannot be written: nothing may be sent.
         """
         found = self._files.mending(lambda: self._next(most, limit_bytes - _HEAD_BYTES))
-        if found and found[-1].seq > self.state.sent_through:
-            self._files.sync()
-            ahead = _AHEAD if found[-1].seq == self.last_seq else 0
-            self._files.save(replace(self.state, sent_through=found[-1].seq + ahead))
+        if not found:
+            return ()
+        self._files.sync()
+        last, state = found[-1].seq, self.state
+        if last > state.sent_through:
+            state = replace(state, sent_through=last + (_AHEAD if last == self.last_seq else 0))
+        # the server knows again what came in its last request, and what came before only as a fork
+        if state is not self.state or state.acked_through > self._files.kept_ack:
+            self._files.save(state)
         return tuple(found)
 
     def _next(self, most: int, room_bytes: int) -> list[Waiting]:
@@ -195,7 +198,7 @@ class Spool:
         for segment, frame in self._files.frames():
             if frame.seq <= self.state.acked_through:
                 continue
-            text, _ = unpack(self._files.body(segment, frame))
+            text = text_of(self._files.body(segment, frame))
             room_bytes -= len(text) + 1
             if found and (room_bytes < 0 or len(found) == most):
                 break
@@ -205,8 +208,10 @@ class Spool:
     def acknowledge(self, through: int) -> None:
         """Forget windows up to a number, which the server has stored.
 
+        The disk knows it with the next window, or before the next batch.
+
         Raises:
-            OSError: it is forgotten all the same, but may be sent again after a restart.
+            OSError: it is forgotten all the same, but cannot be taken from the disk.
         """
         files = self._files
         if through <= files.state.acked_through:
@@ -218,8 +223,6 @@ class Spool:
         try:
             if done:
                 files.replace(0, done, [], files.state)
-            elif not 0 <= self._clock() - files.saved_at < _KEEP_ACK_S:
-                files.save(files.state)
         except OSError:
             # a full disk: what the server has makes room for what it has not
             for segment in files.segments[:done]:
@@ -264,7 +267,7 @@ class Spool:
                 last = number + report.windows - 1
                 fresh = replace(report, seq=last, first=None if last == number else number, prev=link)
                 number, link = last + 1, report.link
-                yield last, pack(fresh, positions_of(body))
+                yield last, pack(fresh, Note(note_of(body).positions))
 
         made = files.write(renumbered(), 0)
         state = replace(

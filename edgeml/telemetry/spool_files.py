@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -14,7 +13,7 @@ from typing import Any, Final, Literal, TypeVar
 from edgeml.telemetry import segments as frames_of
 from edgeml.telemetry.merging import add_lost
 from edgeml.telemetry.report import Lost, Report
-from edgeml.telemetry.segments import Frame, Segment
+from edgeml.telemetry.segments import Frame, Note, Segment
 from edgeml.telemetry.spool_recovery import Recovered, recover, start_anew
 from edgeml.telemetry.spool_state import (
     NOTHING,
@@ -39,14 +38,12 @@ class DamagedError(Exception):
 class SpoolFiles:
     """What :class:`~edgeml.telemetry.spool.Spool` has on the disk; for its owner's one thread."""
 
-    def __init__(
-        self, folder: Path, segment_bytes: int, durability: Durability, clock: Callable[[], float] = time.time
-    ) -> None:
-        self.folder, self._segment_bytes = folder, segment_bytes
-        self._durability, self._clock = durability, clock
+    def __init__(self, folder: Path, segment_bytes: int, durability: Durability) -> None:
+        self.folder, self._segment_bytes, self._durability = folder, segment_bytes, durability
         self.segments: list[Segment] = []
         self.state = read_state(folder) or self._begin()
-        self.saved_at = clock()
+        self.kept_ack = self.state.acked_through
+        """What the disk knows of the server's acknowledgements."""
         self._handle = -1
         self._unsynced = 0
         self.recover()
@@ -106,7 +103,8 @@ class SpoolFiles:
             OSError: nothing was written.
         """
         numbered = replace(report, lost=add_lost((report.lost, self.state.lost)))
-        content = frames_of.frame_bytes(numbered.seq, frames_of.pack(numbered, positions))
+        note = Note(positions, self.state.acked_through)
+        content = frames_of.frame_bytes(numbered.seq, frames_of.pack(numbered, note))
         segment = self._segment_with_room(len(content))
         frames_of.append(self._handle, content, segment.size_bytes)
         try:
@@ -118,6 +116,7 @@ class SpoolFiles:
             raise
         segment.frames.append(Frame(numbered.seq, segment.size_bytes, len(content)))
         segment.size_bytes += len(content)
+        self.kept_ack = note.acked_through
         self.state = replace(
             self.state,
             next_seq=numbered.seq + 1,
@@ -210,7 +209,7 @@ class SpoolFiles:
             OSError: it is what it was.
         """
         write_state(self.folder, state)
-        self.state, self.saved_at = state, self._clock()
+        self.state, self.kept_ack = state, state.acked_through
 
     def lose(self, lost: Lost, untold: Lost = NOTHING) -> SpoolState:
         """Give the state with more to tell: what is lost now, and what something that is lost had to tell."""
@@ -274,11 +273,13 @@ class SpoolFiles:
         seq = last.frames[-1].seq
         if seq >= self.state.next_seq:
             body = self.body(last, last.frames[-1])
+            note = frames_of.note_of(body)
             self.state = replace(
                 self.state,
                 next_seq=seq + 1,
                 link=frames_of.report_of(body).link,
-                positions=frames_of.positions_of(body),
+                positions=note.positions,
+                acked_through=max(note.acked_through, self.state.acked_through),
                 lost=NOTHING,
             )
         if found.is_end_damaged:

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeml.errors import MessageError
 from edgeml.telemetry.report import Lost
-from edgeml.telemetry.segments import Scan, Segment, body_at, positions_of, report_of, scan, segment_path
+from edgeml.telemetry.segments import Scan, Segment, body_at, note_of, report_of, scan, segment_path
 from edgeml.telemetry.spool_state import SpoolState, new_epoch
 
 
@@ -105,7 +105,7 @@ def _windows(body: bytes) -> int:
 
 def _positions(body: bytes) -> Mapping[str, Any]:
     try:
-        return positions_of(body)
+        return note_of(body).positions
     except MessageError:
         return {}
 
