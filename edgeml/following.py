@@ -26,6 +26,7 @@ from edgeml.health import BEAT_EVERY_S, HealthBeat
 from edgeml.installed import CURRENT, InstalledModel, read_installation, release_of
 from edgeml.model import Loaded, Model
 from edgeml.tally import Tally
+from edgeml.telemetry.settings import telemetry_settings
 
 LOOK_EVERY_S: Final = 0.25
 DEFER_LIMIT_S: Final = 86400.0
@@ -104,6 +105,7 @@ class _Follower:
     ) -> None:
         self._installed, self._load = installed, load
         self._mark, self._target, self._plain = mark, target, plain
+        self._telemetry = telemetry_settings()
         self._is_stopped = self._is_asleep = False
         self._defer_until = 0.0
         self._renew()
@@ -150,6 +152,8 @@ class _Follower:
             self._look(model)
             del model
             self._let_go()
+            for release in self._releases():
+                self._tallies[release].drain()
             if time.monotonic() >= self._beat_at:
                 self._beat()
             self._wake.wait(LOOK_EVERY_S)
@@ -186,8 +190,9 @@ class _Follower:
     def _counted(self) -> Loaded:
         """Give what is loaded with calls that are counted."""
         release = self._plain.release or 0
-        tally = self._tallies.setdefault(release, Tally(release))
-        tally.variant = self._plain.variant or ""
+        if release not in self._tallies:
+            self._tallies[release] = Tally(self._installed.name, release, self._telemetry)
+        tally = self._tallies[release]
         counted = tally.counted(self._plain)
         self._use = _Use(self._plain, (weakref.ref(counted.run), weakref.ref(counted.call)))
         return counted
@@ -214,7 +219,7 @@ class _Follower:
 
     def _say(self, release: int, state: Literal["running", "closed"]) -> None:
         tally = self._tallies[release]
-        tally.drain()
+        tally.close() if state == "closed" else tally.drain()
         beat = HealthBeat(
             model=self._installed.name,
             release=tally.release,

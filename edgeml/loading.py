@@ -24,6 +24,7 @@ from edgeml.words import FORMAT_OF_RUNTIME, RUNTIME_OF_FORMAT, Format, RuntimeNa
 if TYPE_CHECKING:
     from edgeml.bundle import Bundle
     from edgeml.installed import InstalledModel
+    from edgeml.telemetry.features import InputFeatures
 
 
 class OtherMachineWarning(UserWarning):
@@ -159,11 +160,26 @@ def _load_bundle(path: Path, runtime: str | None, variant: str | None, texts: Ma
     try:
         spec = _spec(manifest, one, session, labels)
         return loaded(
-            session, spec, name=manifest.name, runtime=one.runtime, release=manifest.release, variant=one.name
+            session,
+            spec,
+            name=manifest.name,
+            runtime=one.runtime,
+            release=manifest.release,
+            variant=one.name,
+            features=_features(manifest),
         )
     except BaseException:
         session.close()
         raise
+
+
+def _features(manifest: Manifest) -> tuple[InputFeatures, ...]:
+    """Say what is recorded of inputs: nothing where there is no reference to hold it against."""
+    if not manifest.drift:
+        return ()
+    from edgeml.telemetry.features import input_features
+
+    return input_features(manifest.inputs)
 
 
 def _first_loadable(choices: Sequence[Choice]) -> tuple[Choice, Runtime]:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import numpy as np
 
 from edgeml.arrays import Array, dequantize
-from edgeml.errors import InputNameError
+from edgeml.errors import InputError, InputNameError
 from edgeml.pipeline import Prediction, finish, prepare
 from edgeml.preprocess import Postprocess, Preprocess
 from edgeml.runtime import Session
 from edgeml.tensors import TensorSpec, reject_names
 
+if TYPE_CHECKING:
+    from edgeml.telemetry.features import InputFeatures
+
 RunCall = Callable[[Mapping[str, Array]], dict[str, Array]]
+_clock: Final = time.monotonic
+"""As of :mod:`edgeml.telemetry.recording`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +35,17 @@ class ModelSpec:
     preprocess: Preprocess = Preprocess()
     postprocess: Postprocess = Postprocess()
     labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """How predictions are recorded, whose runs are not recorded by themselves."""
+
+    run: RunCall
+    predicted: Callable[[Prediction, Mapping[str, Array], tuple[float, float, float, float]], None]
+    """Takes the inputs as prepared, and when it began, was prepared, had run, and ended."""
+    failed: Callable[[float, Exception], None]
+    """Takes when it began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +62,10 @@ class Loaded:
     """Takes and gives the model's own names."""
     call: Callable[[Array], Any]
     """Takes the only input, gives the only output or all of them by name."""
+    features: tuple[InputFeatures, ...] = ()
+    """What is recorded of inputs, where the bundle has a reference to hold them against."""
+    watched: Watched | None = None
+    """Where calls are recorded."""
 
 
 def loaded(
@@ -55,10 +76,12 @@ def loaded(
     runtime: str,
     release: int | None = None,
     variant: str | None = None,
+    features: tuple[InputFeatures, ...] = (),
 ) -> Loaded:
     """Bind the calls of a session under the names of ``spec``."""
     run = _renamed(session, spec)
-    return Loaded(session, spec, name, runtime, release, variant, run, _positional(run, session, spec))
+    call = _positional(run, session, spec)
+    return Loaded(session, spec, name, runtime, release, variant, run, call, features)
 
 
 class Follower(Protocol):
@@ -153,9 +176,9 @@ class Model:
         given = sample if isinstance(sample, Mapping) else {spec.inputs[0].name: sample}
         if given.keys() != {one.name for one in spec.inputs}:
             reject_names(spec.inputs, dict(given))
-        outputs = now.run(
-            {one.name: prepare(_array(given[one.name]), spec.preprocess, one) for one in spec.inputs}
-        )
+        if now.watched is not None:
+            return _watched(now, now.watched, given)
+        outputs = now.run(_prepared(spec, given))
         return finish(_dequantized(now, outputs), spec.postprocess, spec.labels)
 
     def dequantized(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -190,6 +213,27 @@ class Model:
         outputs = ", ".join(map(str, now.spec.outputs))
         what = now.name if now.release is None else f"{now.name} release {now.release}, {now.variant}"
         return f"<edgeml.Model {what} on {now.runtime}: {inputs} -> {outputs}>"
+
+
+def _prepared(spec: ModelSpec, given: Mapping[str, Any]) -> dict[str, Array]:
+    return {one.name: prepare(_array(given[one.name]), spec.preprocess, one) for one in spec.inputs}
+
+
+def _watched(now: Loaded, watched: Watched, given: Mapping[str, Any]) -> Prediction:
+    begin = _clock()
+    inputs = _prepared(now.spec, given)
+    ready = _clock()
+    try:
+        outputs = watched.run(inputs)
+        done = _clock()
+        prediction = finish(_dequantized(now, outputs), now.spec.postprocess, now.spec.labels)
+    except InputError:
+        raise
+    except Exception as error:
+        watched.failed(begin, error)
+        raise
+    watched.predicted(prediction, inputs, (begin, ready, done, _clock()))
+    return prediction
 
 
 def _named(now: Loaded, x: Array | None, inputs: dict[str, Array]) -> Any:

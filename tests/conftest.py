@@ -62,8 +62,9 @@ def marked_needs(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep the user's cache out of the tests: a step taken from it would not be tested."""
+    """Keep the user's cache and telemetry out of the tests: a step taken from it would not be tested."""
     monkeypatch.setenv("EDGEML_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("EDGEML_TELEMETRY_FOLDER", str(tmp_path_factory.getbasetemp() / "rings"))
     monkeypatch.setenv("COLUMNS", "120")
 
 

@@ -98,7 +98,8 @@ class Recorder:
         self._lock = threading.Lock()
         self._ring: Ring | None = None
         self._vectors: Ring | None = None
-        self._is_closed = False
+        self.is_closed = False
+        """Whether what is recorded is lost."""
         _RECORDERS.add(self)
 
     def record(
@@ -147,7 +148,7 @@ class Recorder:
             number, place = ring.take()
             try:  # noqa: SIM105 - suppress would cost as much as all the rest
                 PLAIN_CALL.pack_into(ring.map, place, end, begin, number)
-            except ValueError:  # closed
+            except TypeError:  # closed
                 pass
             return result
 
@@ -171,12 +172,10 @@ class Recorder:
         if confidence is not None and 0 <= confidence <= 1:
             certain = int(confidence * _NANO + 0.5) + 1
         number, place = ring.take()
-        try:
-            if features is not None:
-                self._write_features(ring, number, features)
+        if features:
+            self._write_features(ring, number, features)
+        with suppress(TypeError):  # closed
             CALL.pack_into(ring.map, place, end, begin, *stages, certain, label_code, error_code, number)
-        except ValueError:  # closed
-            pass
 
     def _write_features(self, calls: Ring, number: int, features: Features) -> None:
         if not self._features and isinstance(features, Mapping):
@@ -185,11 +184,10 @@ class Recorder:
             features = [features.get(name, math.nan) for name in self._features]
         if len(features) != len(self._features):
             raise UsageError(f"{self._info.model}: {len(features)} features for the names {self._features}")
-        if not features:
-            return
         ring = self._vectors or self._vector_ring(calls)
         own_number, place = ring.take()
-        vector(len(features)).pack_into(ring.map, place, number, *features, own_number)
+        with suppress(TypeError):  # closed
+            vector(len(features)).pack_into(ring.map, place, number, *features, own_number)
 
     # --- rings
 
@@ -210,7 +208,7 @@ class Recorder:
 
     def _made(self, info: RingInfo, layout: Layout) -> Ring:
         own = replace(info, ring=secrets.token_hex(8), pid=os.getpid(), created=time.time())
-        if self._is_closed or self._settings.record == "off":
+        if self.is_closed or self._settings.record == "off":
             return Ring(own, layout)
         folder = Path(self._settings.folder)
         try:
@@ -224,7 +222,7 @@ class Recorder:
     def close(self) -> None:
         """Record no more. Idempotent."""
         with self._lock:
-            self._is_closed = True
+            self.is_closed = True
             for ring in (self._ring, self._vectors):
                 if ring is not None:
                     ring.close()

@@ -105,7 +105,7 @@ class Ring:
     """A ring as its owner sees it.
 
     ``number, place = ring.take()`` and then ``pack_into(ring.map, place, …, number)`` write an entry, which
-    raises ValueError once the ring is closed. Any thread may do so at any time.
+    raises TypeError once the ring is closed. Any thread may do so at any time.
     """
 
     __slots__ = (
