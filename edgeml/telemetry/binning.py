@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
+import operator
+from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 from edgeml.telemetry.exponential import SCALE, ExponentialHistogram, bucket, from_buckets, histogram_of
 from edgeml.telemetry.report import OTHER
 from edgeml.telemetry.ring import CALL
 
 _WORDS: Final = CALL.size // 8
-_END, _BEGIN, _PREPROCESS, _RUN, _POSTPROCESS = range(5)
-_CONFIDENCE_AT: Final = (10, CALL.size // 4)
-"""Place in an entry and entry's size, in words of 4 bytes."""
-_LABEL_AT: Final = (22, CALL.size // 2)
-_ERROR_AT: Final = (23, CALL.size // 2)
+_END, _BEGIN = 0, 1
+_STAGES: Final = {"preprocess": 2, "run": 3, "postprocess": 4}
+_CONFIDENCE_AT, _LABEL_AT, _ERROR_AT = 40, 44, 46
 _NANO: Final = 1e9
 _MOST: Final = 1e9
 """Seconds; what is above is left to :func:`histogram_of`."""
@@ -41,11 +41,11 @@ class Entry:
 class Calls:
     """Columns of a ring's entries."""
 
-    __slots__ = ("_data", "count")
+    __slots__ = ("_data", "_reals", "count")
 
     def __init__(self, entries: bytes) -> None:
-        self._data = memoryview(entries)
-        self.count = len(entries) // CALL.size
+        self._data, self.count = entries, len(entries) // CALL.size
+        self._reals = array("d", entries)
 
     def entry(self, place: int) -> Entry:
         """Give one of the calls."""
@@ -57,38 +57,51 @@ class Calls:
 
     def latencies(self) -> list[float]:
         """Give seconds of each whole call."""
-        numbers: memoryview[float] = self._data.cast("d")
-        ends, begins = numbers[_END::_WORDS].tolist(), numbers[_BEGIN::_WORDS].tolist()
+        ends, begins = self._reals[_END::_WORDS], self._reals[_BEGIN::_WORDS]
+        if min(begins) > 0:
+            return list(map(operator.sub, ends, begins))
+        if max(begins) <= 0:
+            return list(map(operator.neg, begins))
         return [end - begin if begin > 0 else -begin for end, begin in zip(ends, begins, strict=True)]
 
     def stages(self) -> dict[str, list[float]]:
         """Give seconds of the parts of those calls that told them."""
-        numbers: memoryview[float] = self._data.cast("d")
-        columns = {
-            "preprocess": numbers[_PREPROCESS::_WORDS].tolist(),
-            "run": numbers[_RUN::_WORDS].tolist(),
-            "postprocess": numbers[_POSTPROCESS::_WORDS].tolist(),
-        }
-        return {stage: list(filter(None, column)) for stage, column in columns.items() if any(column)}
+        columns = {stage: self._reals[place::_WORDS] for stage, place in _STAGES.items()}
+        return {stage: list(filter(None, column)) for stage, column in columns.items() if _has_any(column)}
 
-    def confidences(self) -> list[int]:
-        """Give each call's confidence in 1e-9 and one more; 0: it has none."""
-        first, step = _CONFIDENCE_AT
-        return self._data.cast("I")[first::step].tolist()
+    def confidences(self) -> Sequence[int]:
+        """Give each call's confidence in 1e-9 and one more, 0 where it has none; nothing if none has."""
+        return self._column("I", _CONFIDENCE_AT)
 
-    def labels(self) -> list[int]:
-        first, step = _LABEL_AT
-        return self._data.cast("H")[first::step].tolist()
+    def labels(self) -> Sequence[int]:
+        """Give what stands for each call's label, 0 where it has none; nothing if none has."""
+        return self._column("H", _LABEL_AT)
 
-    def errors(self) -> list[int]:
-        first, step = _ERROR_AT
-        return self._data.cast("H")[first::step].tolist()
+    def errors(self) -> Sequence[int]:
+        """Give what stands for each call's error, 0 where it has none; nothing if none has."""
+        return self._column("H", _ERROR_AT)
+
+    def _column(self, kind: str, place_bytes: int) -> Sequence[int]:
+        whole: array[int] = array(kind, self._data)
+        column = whole[place_bytes // whole.itemsize :: CALL.size // whole.itemsize]
+        return column if _has_any(column) else ()
+
+
+def _has_any(column: array[Any]) -> bool:
+    data = column.tobytes()
+    return data != bytes(len(data))
 
 
 def binned(values: Sequence[float]) -> ExponentialHistogram:
     """Count many values at once, as :func:`histogram_of` counts each; the sum is rounded once."""
     inorder = sorted(values)
-    if not inorder or not (inorder[0] > 0 and inorder[-1] <= _MOST and all(map(math.isfinite, values))):
+    if not inorder or not (inorder[0] > 0 and inorder[-1] <= _MOST):
+        return histogram_of(values)
+    try:
+        total = math.fsum(inorder)
+    except (ValueError, OverflowError):
+        return histogram_of(values)
+    if not math.isfinite(total):  # what is no number is not in order
         return histogram_of(values)
     first, last = bucket(inorder[0]), bucket(inorder[-1])
     found: dict[int, int] = {}
@@ -98,7 +111,7 @@ def binned(values: Sequence[float]) -> ExponentialHistogram:
         if below > seen:
             found[place] = below - seen
             seen = below
-    return from_buckets(found, 0, round(math.fsum(inorder) * _NANO), inorder[0], inorder[-1])
+    return from_buckets(found, 0, round(total * _NANO), inorder[0], inorder[-1])
 
 
 @cache

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import re
 import stat
+from array import array
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +121,7 @@ class _Look:
         entries = b"".join(data for _, data in self._pieces)
         is_same = all(self._slots(first, len(data) // size) == data for first, data in self._pieces)
         # an entry begins with what is never 0: one that is being overwritten has its begin cleared first
-        is_whole = 0 not in memoryview(entries).cast("Q")[:: size // _NUMBER].tolist()
+        is_whole = 0 not in array("Q", entries)[:: size // _NUMBER]
         return Fresh(entries, self._position, self._lost, self._missing) if is_same and is_whole else None
 
     def _goes_on(self) -> bool:
@@ -131,7 +133,13 @@ class _Look:
         if count:
             self._pieces.append((wanted, data[: count * size]))
             self._position += count
-            return sum(len(piece) for _, piece in self._pieces) < self._layout.slots * size
+            if sum(len(piece) for _, piece in self._pieces) >= self._layout.slots * size:
+                return False
+        return count == len(numbers) or self._passes(numbers[count:])
+
+    def _passes(self, numbers: array[int]) -> bool:
+        """Pass over what is not there, if anything comes after it, and say whether it does."""
+        wanted = self._position + 1
         ahead = self._ahead(numbers, wanted)
         if ahead is None:
             return False
@@ -147,8 +155,10 @@ class _Look:
             self._position += ahead
         return True
 
-    def _ahead(self, numbers: list[int], wanted: int) -> int | None:
+    def _ahead(self, numbers: array[int], wanted: int) -> int | None:
         """Say how far on the next entry is that is there or was overwritten; ``None``: there is none."""
+        if max(numbers) < wanted:
+            return None
         slots = self._layout.slots
         for ahead, number in enumerate(numbers):
             if number >= wanted + ahead and (number - wanted - ahead) % slots == 0:
@@ -179,16 +189,20 @@ class _Look:
         )
 
 
-def _numbers(data: bytes, size: int) -> list[int]:
+def _numbers(data: bytes, size: int) -> array[int]:
     step = size // _NUMBER
-    return memoryview(data).cast("Q")[step - 1 :: step].tolist()
+    return array("Q", data)[step - 1 :: step]
 
 
-def _leading(numbers: list[int], first: int) -> int:
+def _leading(numbers: array[int], first: int) -> int:
     """Count how many of the numbers go on from ``first`` without a gap."""
-    if numbers == list(range(first, first + len(numbers))):
-        return len(numbers)
-    return next(place for place, number in enumerate(numbers) if number != first + place)
+    # where the last is written, all are, but for gaps
+    count = bisect_left(range(len(numbers)), 1, key=lambda place: numbers[place] != first + place)
+    so_far = numbers[:count]
+    # a number belongs to its slot: from the first to the last, each can only be the right one
+    if not count or (min(so_far) >= first and max(so_far) < first + count):
+        return count
+    return next(place for place, number in enumerate(so_far) if number != first + place)
 
 
 # --- the file
