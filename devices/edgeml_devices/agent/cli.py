@@ -72,6 +72,12 @@ def enrol(
     token = sys.stdin.readline().strip() if join_token == "-" else join_token  # noqa: S105
     request = EnrolRequest(token, "", name or platform.node(), None, _labels(labels))
     joined = identity.enrol(_home(), request, first, server, ca_file)
+    if name and joined.name != name:
+        click.echo(
+            f"the server knows this device as {joined.name}, not as {name}, which was not taken; to change "
+            f"it: edgeml devices rename {joined.name} {name}",
+            err=True,
+        )
     if as_json:
         print_json({"device_id": joined.device_id, "name": joined.name, "server": joined.server})
     else:
@@ -199,7 +205,7 @@ def install_command(home: Path | None, user: str, unit_file: Path | None, only_p
 
     from edgeml_devices.agent.unit import SERVICE_HOME, UNIT_FILE, install_service, unit_text
 
-    place = home or SERVICE_HOME
+    place = (home or SERVICE_HOME).absolute()
     if only_print:
         click.echo(unit_text(place, user, sys.executable), nl=False)
         return
@@ -212,9 +218,11 @@ def install_command(home: Path | None, user: str, unit_file: Path | None, only_p
 
 def _home() -> Home:
     from edgeml.settings import settings
-    from edgeml_devices.agent.home import Home
+    from edgeml_devices.agent.home import Home, require_folder
 
-    return Home(settings().home)
+    home = Home(settings().home.absolute())
+    require_folder(home)
+    return home
 
 
 def _labels(pairs: tuple[str, ...]) -> dict[str, str]:

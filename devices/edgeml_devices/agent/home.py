@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeml.errors import FleetError, UsageError
 from edgeml.installed import InstalledModel, installed_models
+from edgeml_devices.agent.disk import make_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,10 @@ class Home:
     @property
     def identity(self) -> Path:
         return self.path / "identity.json"
+
+    @property
+    def refused(self) -> Path:
+        return self.path / "refused.json"
 
     @property
     def config(self) -> Path:
@@ -51,6 +58,34 @@ class Home:
 
     def models(self) -> tuple[InstalledModel, ...]:
         return installed_models(self.path)
+
+
+def require_folder(home: Home) -> None:
+    """See that the home is a folder, or can become one.
+
+    Raises:
+        UsageError: a file stands in its way.
+    """
+    there = next(place for place in (home.path, *home.path.parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise UsageError(
+            f"{home.path} cannot hold the device's files: {there} is no folder; set EDGEML_HOME to another"
+        )
+
+
+def make_home(home: Home) -> None:
+    """Make the home folder.
+
+    Raises:
+        FleetError: it cannot be made.
+    """
+    try:
+        make_folder(home.path)
+    except OSError as error:
+        raise FleetError(
+            f"{home.path}, where the device's files go, cannot be made: {error.strerror or error}; set "
+            "EDGEML_HOME to a folder that this user may write"
+        ) from error
 
 
 def state_file(model: InstalledModel) -> Path:

@@ -12,13 +12,15 @@ from typing import Final
 from edgeml import typed_json
 from edgeml.errors import FleetError, MessageError, ServerError, TrustError, UsageError
 from edgeml_devices.agent.client import ServerClient
-from edgeml_devices.agent.disk import make_folder, read_file, write_file
+from edgeml_devices.agent.disk import read_file, write_file
 from edgeml_devices.agent.facts import engines_here, gather
 from edgeml_devices.agent.failures import UnreachableError
-from edgeml_devices.agent.home import Home
+from edgeml_devices.agent.home import Home, make_home
+from edgeml_devices.agent.refusal import forget_refusal
 from edgeml_devices.agent.trust import Trust
 from edgeml_devices.messages import EnrolRequest
 
+_UNAUTHORIZED: Final = 401
 _SECRET: Final = 0o600
 _TOKEN_BYTES: Final = 32
 
@@ -91,17 +93,26 @@ def enrol(
     token = kept.token if kept is not None else secrets.token_urlsafe(_TOKEN_BYTES)
     identity = Identity(server_url.rstrip("/"), token, "" if kept is None else kept.device_id, "", ca)
     client = ServerClient(identity.server, ca_file=ca_file)
-    make_folder(home.path)
+    make_home(home)
     try:
         _pin(Trust(home.trust), root, client)
         _write(home.identity, identity)
         facts = gather(home.path, engines_here())
         answer = client.enrol(replace(request, device_token=token, facts=facts))
     except UnreachableError as error:
-        raise ServerError(f"{error}; run the command again, nothing is done twice") from error
+        raise ServerError(f"{error}; {_what_to_do(error)}") from error
     identity = replace(identity, device_id=answer.device_id, name=answer.name)
     _write(home.identity, identity)
+    forget_refusal(home)
     return identity
+
+
+def _what_to_do(error: UnreachableError) -> str:
+    if error.status == _UNAUTHORIZED:
+        return (
+            "a join token that is wrong, used up or expired stays so: ask for a new one (edgeml tokens join)"
+        )
+    return "run the command again, nothing is done twice"
 
 
 def _pin(trust: Trust, root: FirstRoot, client: ServerClient) -> None:

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from edgeml.errors import FleetError
-from edgeml_devices.agent.disk import make_folder
-from edgeml_devices.agent.home import Home
+from edgeml_devices.agent.home import Home, make_home
 
 _PATIENCE_S: Final = 1.0
 """Who only looks whether the lock is held holds it for a moment."""
@@ -22,10 +21,10 @@ def sole_agent(home: Home) -> Iterator[None]:
     """Be the one agent of a home folder.
 
     Raises:
-        FleetError: there is one already.
-        OSError: the home folder cannot be written.
+        FleetError: there is one already, or the home folder cannot be made.
+        OSError: it cannot be written.
     """
-    make_folder(home.path)
+    make_home(home)
     handle = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         deadline = time.monotonic() + _PATIENCE_S

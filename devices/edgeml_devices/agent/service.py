@@ -34,6 +34,7 @@ from edgeml_devices.agent.lock import sole_agent
 from edgeml_devices.agent.origins import Origin, SignedOrigin
 from edgeml_devices.agent.outbox import SENT_AT_ONCE, Outbox, size_bytes
 from edgeml_devices.agent.record import StateRecord
+from edgeml_devices.agent.refusal import REFUSES_DEVICE, forget_refusal, note_refusal
 from edgeml_devices.agent.sources import FolderSource
 from edgeml_devices.agent.status import status_of
 from edgeml_devices.agent.trust import Trust
@@ -204,7 +205,10 @@ class Service:
             try:
                 state = self._client.poll(generation, wait_s)
                 failures = 0
+                forget_refusal(self._home)
             except UnreachableError as error:
+                if error.status in REFUSES_DEVICE:
+                    note_refusal(self._home, self._clock(), str(error))
                 failures += 1
                 wait_s = backoff_s(failures, error.retry_after_s)
                 LOG.log(logging.WARNING if failures == 1 else logging.DEBUG, "%s", error)

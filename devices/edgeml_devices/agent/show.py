@@ -14,6 +14,7 @@ from edgeml_devices.agent.identity import read_identity
 from edgeml_devices.agent.lock import agent_process
 from edgeml_devices.agent.outbox import Outbox
 from edgeml_devices.agent.record import new_record, read_record
+from edgeml_devices.agent.refusal import read_refusal
 from edgeml_devices.agent.status import model_status
 from edgeml_devices.messages import Event
 
@@ -23,13 +24,14 @@ def device_json(home: Home) -> dict[str, Any]:
     identity = None
     with suppress(FleetError, MessageError, Exception):
         identity = read_identity(home)
-    outbox = Outbox(home.outbox)
+    outbox, refusal = Outbox(home.outbox), read_refusal(home)
     events, windows = outbox.waiting()
     return {
         "home": str(home.path),
         "device_id": None if identity is None else identity.device_id,
         "name": None if identity is None else identity.name,
         "server": None if identity is None else identity.server,
+        "refused": None if refusal is None else typed_json.write(refusal),
         "agent": agent_process(home),
         "models": {model.name: _model(model) for model in home.models()},
         "events": [_event(event) for event in outbox.recent()],
@@ -62,6 +64,11 @@ def print_device(shown: dict[str, Any]) -> None:
     )
     works = f"agent runs (process {shown['agent']})" if shown["agent"] else "no agent runs"
     console.print(Text(f"{who}; {works}; {shown['home']}"), soft_wrap=True)
+    if shown["refused"]:
+        since = datetime.fromtimestamp(shown["refused"]["at"], UTC).strftime("%Y-%m-%d %H:%M:%S")
+        told = printable(shown["refused"]["detail"])
+        text = f"the server no longer knows this device since {since}, as where it was retired: {told}"
+        console.print(Text(text), soft_wrap=True)
     models = shown["models"]
     if not models:
         click.echo("no models")

@@ -32,6 +32,8 @@ class Fleet:
     events: dict[tuple[str, int], Event] = field(default_factory=dict)
     health: dict[tuple[str, int], Any] = field(default_factory=dict)
     tokens: dict[str, str] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    """By token the name that the device joined with."""
     join_tokens: set[str] = field(default_factory=lambda: {"join"})
     requests: list[tuple[str, str, int]] = field(default_factory=list)
     """Method, path and status of each answer."""
@@ -130,6 +132,8 @@ class _Handler(BaseHTTPRequestHandler):
         with fleet.changed:
             if fleet.holds_polls:
                 fleet.changed.wait_for(lambda: fleet.stopping or str(fleet.generation) != asked, wait_s)
+            if self._device() is None:
+                return
             if str(fleet.generation) == asked and fleet.holds_polls:
                 self._answer(304, b"")
                 return
@@ -172,7 +176,8 @@ class _Handler(BaseHTTPRequestHandler):
             fleet.lost_answers -= 1
             self.close_connection = True
             return
-        answer = {"device_id": DEVICE_ID, "name": body["name"], "labels": body.get("labels", {})}
+        name = fleet.names.setdefault(body["device_token"], body["name"])
+        answer = {"device_id": DEVICE_ID, "name": name, "labels": body.get("labels", {})}
         self._json(201 if known is None else 200, answer)
 
     def _device(self) -> str | None:

@@ -327,6 +327,57 @@ def test_a_lost_answer_to_an_enrolment_makes_no_second_device(
     assert device.status()["device_id"] == "device-1"
 
 
+def test_another_name_for_a_device_that_has_joined_is_not_taken_in_silence(
+    fleet: Server, repository_here: TinyRepository, tmp_path: Path
+) -> None:
+    device = Device(tmp_path / "new", fleet[1])
+    root = tmp_path / "root.json"
+    root.write_bytes(repository_here.first_root)
+    arguments = ("enrol", "--server", fleet[1], "--join-token", "join", "--root", str(root))
+    assert "not taken" not in device.command(*arguments, "--name", "hall-2").stderr
+    again = device.command(*arguments, "--name", "hall-3")
+    assert "knows this device as hall-2, not as hall-3" in again.stderr
+    assert device.status()["name"] == "hall-2"
+
+
+def test_a_join_token_that_is_refused_is_not_to_be_tried_again(
+    fleet: Server, repository_here: TinyRepository, tmp_path: Path
+) -> None:
+    device = Device(tmp_path / "new", fleet[1])
+    root = tmp_path / "root.json"
+    root.write_bytes(repository_here.first_root)
+    refused = device.command(
+        "enrol", "--server", fleet[1], "--join-token", "used", "--root", str(root), check=False
+    )
+    assert refused.returncode == 1
+    assert "ask for a new one" in refused.stderr
+    assert "again" not in refused.stderr
+
+
+def test_a_device_that_was_retired_says_so_until_it_joins_again(device: Device, fleet: Server) -> None:
+    device.start()
+    fleet[0].assign("times", 1)
+    fleet[0].wait_for_state("times", "COMMITTED", 1)
+    (token,) = fleet[0].tokens
+    del fleet[0].tokens[token]
+    fleet[0].unassign("times")  # lets the poll end
+    device.wait(lambda: device.status()["refused"] is not None)
+    assert "no longer knows this device" in device.command("status").stdout
+    assert device.current("times") == "releases/1"
+    fleet[0].tokens[token] = "device-1"
+    device.wait(lambda: device.status()["refused"] is None)
+
+
+@pytest.mark.parametrize("command", ["status", "run", "enrol"])
+def test_a_home_that_is_a_file_is_named(tmp_path: Path, command: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    more = ["--server", "http://127.0.0.1:9", "--join-token", "x", "--trust-first-root"]
+    device = Device(tmp_path / "file", "")
+    done = device.command(command, *(more if command == "enrol" else []), check=False)
+    assert done.returncode == 2
+    assert "is no folder" in done.stderr.replace("\n", " ")
+
+
 def test_the_first_root_is_held_to_its_hash(
     fleet: Server, repository_here: TinyRepository, tmp_path: Path
 ) -> None:
@@ -504,6 +555,11 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
         ["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_units_home_is_a_whole_path(tmp_path: Path) -> None:
+    text = Device(tmp_path / "new", "").command("install", "--print", "--home", "mine").stdout
+    assert f"Environment=EDGEML_HOME={tmp_path / 'mine'}" in text
 
 
 def test_the_health_socket_is_for_every_user(device: Device) -> None:
