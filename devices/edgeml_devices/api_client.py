@@ -363,7 +363,9 @@ class ApiClient:
         if 200 <= response.status < 300:  # noqa: PLR2004 - HTTP's
             return
         said = _error_message(response.body)
-        if said is None:
+        if response.status == 401 and "Authorization" not in self._headers:  # noqa: PLR2004 - HTTP's
+            said = "it wants to know who you are"
+        elif said is None:
             location = response.headers.get("Location")
             said = (
                 f"{method} {path}: HTTP {response.status} and no answer of an edgeml server"

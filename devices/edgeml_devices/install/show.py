@@ -11,7 +11,7 @@ from edgeml.figures import readable_size, shorten
 from edgeml.terminal import Column, open_console, print_table, printable
 from edgeml_devices.install.device import InstalledOnDevice
 from edgeml_devices.install.words import Outcome, Standing
-from edgeml_devices.messages import Result
+from edgeml_devices.messages import Reason, Result
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,6 +23,7 @@ _RESULT_WORDS: Final = {
     Result.FAILED_ROLLBACK_COMPLETE: "rolled back",
     Result.FAILED_UNABLE_TO_ROLLBACK: "NOT rolled back",
 }
+NOTHING: Final = "–"
 _LONGEST_DETAIL: Final = 60
 """Of what a device is doing, in a line that must not wrap."""
 
@@ -91,16 +92,27 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
         [
             Column("device", [one.url for one in outcomes], is_name=True),
             Column("result", [_RESULT_WORDS[one.result] for one in outcomes], is_word=True),
-            Column("runs", [_number(one.running) for one in outcomes]),
+            Column("runs", [_runs(one) for one in outcomes]),
             Column("before", [_number(one.previous) for one in outcomes], leaves=2),
-            Column("variant", [printable(one.variant or "–") for one in outcomes], is_word=True, leaves=1),
-            Column("tested by", [one.verified for one in outcomes], is_word=True, leaves=3),
+            Column(
+                "variant", [printable(one.variant or NOTHING) for one in outcomes], is_word=True, leaves=1
+            ),
+            Column("tested by", [_tested_by(one) for one in outcomes], is_word=True, leaves=3),
             Column("sent", [readable_size(one.sent_bytes) for one in outcomes], leaves=4),
             Column("time", [f"{one.duration_s:.1f} s" for one in outcomes], leaves=5),
         ],
         ["" if one.result is Result.SUCCESSFUL else "red" for one in outcomes],
     )
     _print_details(console, outcomes)
+
+
+def _runs(one: Outcome) -> str:
+    """Give what runs; where it was stopped before it asked, that is what ran before."""
+    return "as before" if one.running is None and one.reason is Reason.ABORTED else _number(one.running)
+
+
+def _tested_by(one: Outcome) -> str:
+    return NOTHING if one.verified == "nothing" and one.result is not Result.SUCCESSFUL else one.verified
 
 
 def _print_details(console: Console, outcomes: Sequence[Outcome]) -> None:
@@ -129,7 +141,7 @@ def print_installed(found: Mapping[str, Sequence[InstalledOnDevice] | str]) -> N
                 Column("before", [_number(one.previous) for _, one in rows]),
                 Column(
                     "variant",
-                    [printable(", ".join(one.variants) or "–") for _, one in rows],
+                    [printable(", ".join(one.variants) or NOTHING) for _, one in rows],
                     is_word=True,
                     leaves=1,
                 ),
@@ -147,10 +159,10 @@ def _last(one: InstalledOnDevice) -> str:
     if one.state is None:
         return "its record cannot be read"
     if one.release is None:
-        return "–"
+        return NOTHING
     reason = f" ({one.reason})" if one.reason else ""
     return printable(f"{one.release}: {one.state.value}{reason}")
 
 
 def _number(release: int | None) -> str:
-    return "–" if release is None else str(release)
+    return NOTHING if release is None else str(release)

@@ -313,9 +313,16 @@ def _models(found: Mapping[str, Any]) -> str:
         running, wanted = status.get("running"), assigned.get("release")
         text = f"{model} {NOTHING if running is None else running}"
         if assigned and wanted != running:
-            text += f" → {NOTHING if wanted is None else wanted} {status.get('state', 'not reported')}"
+            text += f" → {NOTHING if wanted is None else wanted} {_way(status, wanted)}"
         parts.append(text)
     return printable(", ".join(parts)) or NOTHING
+
+
+def _way(status: Mapping[str, Any], wanted: int | None) -> str:
+    """Say where the device is on its way to a release, or why it did not get there."""
+    if status.get("target") == wanted and status.get("result") not in {None, "SUCCESSFUL"}:
+        return f"FAILED ({status['reason']})" if status.get("reason") else "FAILED"
+    return str(status.get("state", "not reported"))
 
 
 def _failed(found: Mapping[str, Any]) -> bool:

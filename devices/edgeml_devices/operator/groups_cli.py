@@ -68,7 +68,7 @@ def set_group(name: str, selector: str, connection: Connection, as_json: bool) -
     if as_json:
         print_json(found)
     else:
-        click.echo(f"{name}: {found['devices']} devices now")
+        click.echo(f"{name}: now {found['devices']} device{'' if found['devices'] == 1 else 's'}")
 
 
 @groups.command()

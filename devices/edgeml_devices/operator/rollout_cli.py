@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from edgeml.commands.json_output import json_option, print_json
+from edgeml.errors import ServerError
 from edgeml_devices.connection import Connection, server_options
 from edgeml_devices.operator.rollout_options import policy_options, read_rules
 
@@ -48,16 +49,26 @@ def create(
 
     with connection.open() as client:
         made = client.post("/v1/rollouts", read_rules(what, options))
-        if start:
-            made = client.post(endpoint("rollouts", made["id"], "start"))
+        if not as_json:
+            click.echo(made["id"])  # before anything can go wrong: it exists
+        if start and made["state"] == "READY":
+            try:
+                made = client.post(endpoint("rollouts", made["id"], "start"))
+            except ServerError as error:
+                then = f"edgeml rollout start {made['id']}, or end it: edgeml rollout abort {made['id']}"
+                raise ServerError(
+                    f"{made['id']} was created and not started: {error}\nstart it: {then}"
+                ) from error
     if as_json:
         print_json(made)
-    else:
-        click.echo(made["id"])
-        if made["state"] == "READY":
-            click.echo(f"start it: edgeml rollout start {made['id']}", err=True)
-        elif made["state"] == "WAITING_FOR_APPROVAL":
-            click.echo(f"somebody else has to say: edgeml rollout approve {made['id']}", err=True)
+    elif made["state"] == "READY":
+        click.echo(f"start it: edgeml rollout start {made['id']}", err=True)
+    elif made["state"] == "WAITING_FOR_APPROVAL":
+        then = f", then start it: edgeml rollout start {made['id']}"
+        click.echo(
+            f"somebody else has to approve it: edgeml rollout approve {made['id']}{then if start else ''}",
+            err=True,
+        )
 
 
 @rollout.command()

@@ -161,6 +161,10 @@ def print_plan(plan: Document) -> None:
 
     console = open_console()
     waves = plan["waves"]
+    if not any(wave["devices"] + wave["skipped"] for wave in waves):
+        console.print(
+            Text("no device is chosen; see edgeml devices list --selector …", "yellow"), soft_wrap=True
+        )
     columns = [
         Column("wave", [str(wave["wave"]) for wave in waves]),
         Column("which", [printable(wave["what"]) for wave in waves], is_name=True),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeml.commands.json_output import json_option, print_json
+from edgeml.errors import EdgemlError, ServerError
 from edgeml.figures import readable_size
 from edgeml_devices.connection import Connection, server_options
 from edgeml_devices.repository.key_options import Passphrases, keys_option, open_keys, output_option
@@ -56,8 +57,10 @@ def publish(
 
     from edgeml_devices.repository import publish as publishing
     from edgeml_devices.repository.outcome import warn_expiry, warn_first_contact
-    from edgeml_devices.repository.remote import export_release, read_remote
+    from edgeml_devices.repository.remote import export_release, make_room, read_remote
 
+    if export_to is not None:
+        make_room(export_to)
     folder = open_keys(keys_folder)
     candidate = publishing.open_candidate(path, release)
     with connection.open() as client:
@@ -69,7 +72,13 @@ def publish(
             )
         if export_to is not None and done.written is None:
             manifest = candidate.manifest
-            export_release(client, folder.trust, manifest.name, manifest.release, export_to)
+            try:
+                export_release(client, folder.trust, manifest.name, manifest.release, export_to)
+            except (EdgemlError, OSError) as error:
+                again = f"edgeml releases export {manifest.name} {manifest.release} --output {export_to}"
+                raise ServerError(
+                    f"{candidate} is published, but was not exported: {error}; try again: {again}"
+                ) from error
     if as_json:
         print_json(_shape(done, export_to))
     else:
@@ -174,7 +183,10 @@ def _tell(done: Published, export_to: Path | None) -> None:
         click.echo(f"{done.written} waits for signatures: edgeml repo sign, then edgeml repo push,")
         click.echo("then this command again, without --output")
         return
-    what = "is listed; it was signed before" if done.was_signed else f"published, signed by {done.family}"
-    click.echo(f"{candidate}: {what}; {sent}")
+    if done.was_signed and not done.uploaded:
+        click.echo(f"{candidate}: published before, the server has all of it")
+    else:
+        what = "listed; it was signed before" if done.was_signed else f"published, signed by {done.family}"
+        click.echo(f"{candidate}: {what}; {sent}")
     if export_to is not None:
         click.echo(f"{export_to}: for devices without network")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from securesystemslib.signer import Key, SSlibKey
@@ -127,6 +128,22 @@ def push(changes: Sequence[ch.Change], state: RepositoryState, client: ApiClient
     return ordered
 
 
+def make_room(folder: Path) -> None:
+    """Make sure that an export can be written to a folder, before anything is published.
+
+    Raises:
+        UsageError: it holds something, or cannot be made.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists and is not an empty folder; choose another")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent):
+            pass
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made: {error.strerror}; choose another folder") from error
+
+
 def export_release(
     client: ApiClient,
     trust: Path,
@@ -152,8 +169,7 @@ def export_release(
         UsageError: no such release, or the folder holds something.
         TrustError: what the server sent is not what was signed.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} exists and is not an empty folder; choose another")
+    make_room(folder)
     files: dict[str, bytes] = {}
 
     def fetch(name: str) -> bytes | None:

@@ -290,7 +290,7 @@ def push(places: tuple[Path, ...], keys_folder: Path | None, connection: Connect
 def restore(
     bundles: tuple[Path, ...], keys_folder: Path | None, connection: Connection, as_json: bool
 ) -> None:
-    """Give a server that was restored from a back-up what was signed after it.
+    """Give a server that was restored what was signed since.
 
     Pushes all that this machine saw signed and the server lacks; no key is needed. Of releases that were
     published after the back-up, give the bundles: their files are uploaded again.

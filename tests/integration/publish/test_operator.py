@@ -118,7 +118,7 @@ def test_a_device_gets_another_name(shop, enrol):
 
 def test_groups(shop, enrol):
     enrol("group", zone="g")
-    assert shop.do("groups", "set", "zone-g", "zone=g") == "zone-g: 1 devices now\n"
+    assert shop.do("groups", "set", "zone-g", "zone=g") == "zone-g: now 1 device\n"
     assert "zone-g" in shop.do("groups", "list")
     (group,) = [one for one in shop.ask("groups", "list")["groups"] if one["name"] == "zone-g"]
     assert group["selector"] == "zone=g"

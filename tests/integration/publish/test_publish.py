@@ -190,3 +190,32 @@ def test_people_who_publish_at_the_same_moment_all_succeed(shop):
     said = [process.communicate(timeout=60)[0] for process in running]
     assert [process.returncode for process in running] == [0, 0, 0], said
     assert all(shop.manifest_on_device(release) for release in (1, 2, 3))
+
+
+# --- exports
+
+
+def test_an_export_makes_the_folders_around_it(shop, tmp_path):
+    shop.do("publish", shop.bundle(1), "--export", tmp_path / "usb" / "new" / "kws-1")
+    assert (tmp_path / "usb" / "new" / "kws-1" / "metadata" / "1.root.json").is_file()
+
+
+def test_nothing_is_published_where_the_export_could_not_be_written(shop, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    done = shop.run("publish", shop.bundle(1), "--export", tmp_path / "file" / "kws-1")
+    assert done.exit_code == 2
+    assert "choose another folder" in done.stderr
+    assert shop.listed() == []
+
+
+def test_publishing_again_says_that_the_server_has_it(shop):
+    shop.do("publish", shop.bundle(1))
+    assert "published before, the server has all of it" in shop.do("publish", shop.bundle(1))
+
+
+def test_without_a_token_it_says_which_option_to_give(shop):
+    shop.token = ""
+    said = shop.refused("devices", "list")
+    assert "who you are" in said
+    assert "EDGEML_TOKEN" in said
+    assert "Bearer" not in said

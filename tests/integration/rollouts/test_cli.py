@@ -147,3 +147,16 @@ def test_an_unknown_key_of_the_file_is_an_error_that_names_it(shop: Shop) -> Non
     assert "unknown key 'soak'" in refused.stderr
     assert shop.run("create", "kws").returncode == 2
     assert shop.run("create", "kws/2", "--wave", "x%").returncode == 2
+
+
+def test_a_rollout_that_needs_approval_is_created_though_it_cannot_start(shop: Shop) -> None:
+    done = shop.run("create", "kws/2", "--selector", "", "--approval", "--start")
+    assert done.returncode == 0, done.stderr
+    made = done.stdout.strip()
+    assert f"somebody else has to approve it: edgeml rollout approve {made}" in done.stderr
+    assert f"then start it: edgeml rollout start {made}" in done.stderr
+    assert json.loads(shop.do("show", made, "--json"))["state"] == "WAITING_FOR_APPROVAL"
+
+
+def test_a_plan_for_nobody_says_so(shop: Shop) -> None:
+    assert "no device is chosen" in shop.do("plan", "kws/2", "--selector", "site=nowhere")
