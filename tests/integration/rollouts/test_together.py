@@ -127,6 +127,9 @@ async def test_an_abort_takes_nobody_back_to_a_withdrawn_release(fleet: Fleet) -
     await fleet.tick()
     assert await fleet.state(rollout) == "ABORTED"
     assert switched not in await fleet.assigned()
+    assert (await fleet.rows(rollout))[switched].detail == (
+        "nothing is assigned: release 1, which it ran before, was withdrawn"
+    )
 
 
 async def test_an_abort_does_not_wait_for_ever(fleet: Fleet) -> None:

@@ -96,9 +96,9 @@ async def _give_back(tx: Transaction, rollout: Rollout, rows: list[Row[Any]], no
     groups: dict[tuple[Any, ...] | None, list[str]] = {}
     settled = []
     for row in rows:
-        target = _instead(rollout, row, view_of(rollout, row), refused)
+        target, why = _instead(rollout, row, view_of(rollout, row), refused)
         groups.setdefault(target, []).append(row.device_id)
-        settled.append(Settled(row.device_id, DeviceState.CANCELLED, "aborted", _told(target)))
+        settled.append(Settled(row.device_id, DeviceState.CANCELLED, "aborted", _told(target) + why))
     for target, ids in groups.items():
         if target is None:
             await desired.unassign(tx, ids, rollout.policy.model)
@@ -132,8 +132,10 @@ async def _refused(tx: Transaction, rollout: Rollout, rows: list[Row[Any]]) -> _
     return _Refused(stopped, set((await tx.connection.execute(withdrawn)).scalars()))
 
 
-def _instead(rollout: Rollout, row: Row[Any], view: DeviceView, refused: _Refused) -> tuple[Any, ...] | None:
-    """Give what the assignment that comes instead has, in the order of ``_FORMER``.
+def _instead(
+    rollout: Rollout, row: Row[Any], view: DeviceView, refused: _Refused
+) -> tuple[tuple[Any, ...] | None, str]:
+    """Give what the assignment that comes instead has, in the order of ``_FORMER``, and why it is another.
 
     What a rollout that was stopped had assigned, or a release that was withdrawn, does not come back: the
     device keeps what it runs. ``None``: nothing is said about the model.
@@ -141,18 +143,22 @@ def _instead(rollout: Rollout, row: Row[Any], view: DeviceView, refused: _Refuse
     former: Mapping[str, Any] | None = row.former
     if has_switched(view) and rollout.policy.on_abort == "rollback":
         if row.ran in refused.releases:
-            return None
+            return None, f": release {row.ran}, which it ran before, was withdrawn"
         attempt = former["attempt"] if former is not None and former["release"] == row.ran else 1
-        return row.ran, attempt, False, "rollback", None, None
+        return (row.ran, attempt, False, "rollback", None, None), ""
     if former is None:
-        return None
-    if former["rollout"] in refused.rollouts or former["release"] in refused.releases:
-        running = row.ran if view.status is None else view.status.running
-        if running is None or running in refused.releases:
-            return None
-        attempt = former["attempt"] if former["release"] == running else 1
-        return running, attempt, False, "finish", None, None
-    return tuple(former[name] for name in _FORMER)
+        return None, ""
+    if former["release"] in refused.releases:
+        why = f": release {former['release']}, assigned before, was withdrawn"
+    elif former["rollout"] in refused.rollouts:
+        why = f": rollout {former['rollout']}, which had assigned it before, was stopped"
+    else:
+        return tuple(former[name] for name in _FORMER), ""
+    running = row.ran if view.status is None else view.status.running
+    if running is None or running in refused.releases:
+        return None, why
+    attempt = former["attempt"] if former["release"] == running else 1
+    return (running, attempt, False, "finish", None, None), why
 
 
 def _told(target: tuple[Any, ...] | None) -> str:
