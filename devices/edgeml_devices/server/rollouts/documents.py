@@ -65,12 +65,8 @@ def _head(rollout: Rollout, total: Counts) -> dict[str, Any]:
         "started_at": rollout.started_at,
         "changed_at": rollout.changed_at,
         "ended_at": rollout.ended_at,
-        "counts": _counts(total),
+        "counts": asdict(total),
     }
-
-
-def _counts(counts: Counts) -> dict[str, int]:
-    return asdict(counts)
 
 
 def _total(counts: Mapping[int | None, Counts]) -> Counts:
@@ -113,7 +109,7 @@ async def _waves(
                 "what": str(wave),
                 "released_at": None if row is None else row.released_at,
                 "reached_at": None if row is None else row.reached_at,
-                "counts": _counts(counts.get(number, Counts())),
+                "counts": asdict(counts.get(number, Counts())),
             }
         )
     return found

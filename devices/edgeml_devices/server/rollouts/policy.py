@@ -56,7 +56,6 @@ class DeviceState(StrEnum):
 
 
 UNDER_WAY: Final = (DeviceState.HELD, DeviceState.ASSIGNED)
-WITHOUT_OUTCOME: Final = (DeviceState.WAITING, *UNDER_WAY)
 
 
 @dataclass(frozen=True, slots=True)
