@@ -168,9 +168,9 @@ def class_nulls(counts: tuple[int, ...], sizes: tuple[int, ...] = SIZES) -> tupl
 
 @lru_cache(maxsize=64)
 def drawn_distance(spectrum: tuple[float, ...]) -> Drawn:
-    """Give the null of the squared distance of two means over ``1/n + 1/m``.
+    """Give the null of ``telemetry.drift.joint_distance``.
 
-    It is a sum of squared normal numbers, weighted with the eigenvalues of the rows' covariance (Gretton
+    It is a sum of squared normal numbers, weighted with the eigenvalues of the rows' correlation (Gretton
     et al. 2012, theorem 12, with features of finite number).
     """
     generator = np.random.default_rng(len(spectrum))

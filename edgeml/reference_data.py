@@ -184,7 +184,9 @@ def joint_reference(features: Sequence[FeatureReference], rows: Array) -> JointR
         sums += waved.sum(0)
         squares += waved.T @ waved
     embedded = sums / len(z)
-    spectrum = np.linalg.eigvalsh(squares / len(z) - np.outer(embedded, embedded))[::-1]
+    covariance = squares / len(z) - np.outer(embedded, embedded)
+    spread = np.sqrt(np.maximum(np.diag(covariance), 1e-12))
+    spectrum = np.linalg.eigvalsh(covariance / np.outer(spread, spread))[::-1]
     short = tuple(float(f"{value:.6g}") for value in np.maximum(spectrum, 0))
     return JointReference(
         seed=0,
@@ -192,6 +194,7 @@ def joint_reference(features: Sequence[FeatureReference], rows: Array) -> JointR
         scale=scale,
         features=tuple(one.name for one in chosen),
         mean=tuple(float(f"{value:.8g}") for value in embedded),
+        std=tuple(float(f"{value:.6g}") for value in spread),
         spectrum=short,
         count=len(z),
         nulls=tuple(float(f"{value:.5g}") for value in drawn_distance(short).critical()),

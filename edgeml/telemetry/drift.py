@@ -28,12 +28,12 @@ FEWEST: Final = 30
 """Values below which nothing is judged."""
 LEVEL: Final = 0.01
 """Share of false findings among all findings (Benjamini and Hochberg's false discovery rate)."""
-FLOORS: Final[Mapping[Test, float]] = {"w1": 0.05, "ks": 0.03, "chi2": 0.05, "mmd": 0.02}
-"""Effects below these are no finding, however sure: see :class:`TestResult`."""
+FLOORS: Final[Mapping[Test, float]] = {"w1": 0.05, "ks": 0.03, "chi2": 0.05, "mmd": 0.01}
+"""Effects below these are no finding, however sure: see :class:`Statistic`."""
 
 
 @dataclass(frozen=True, slots=True)
-class TestResult:
+class Statistic:
     """One statistic."""
 
     test: Test
@@ -41,7 +41,8 @@ class TestResult:
     """How often data that did not drift would give as much, the reference's own error counted."""
     effect: float
     """How much it is, whatever the sample size. w1: standard deviations of the reference; ks: share of
-    values; chi2: Cohen's w, what exceeds chance; mmd: spreads of a single row, what exceeds chance."""
+    values; chi2: Cohen's w, what exceeds chance; mmd: standard deviations of a single row's cosines and
+    sines, root mean square, what exceeds chance."""
 
     @property
     def matters(self) -> bool:
@@ -56,7 +57,7 @@ class Verdict:
     name: str
     """Of the feature; ``classes``; ``joint``."""
     n: int
-    tests: tuple[TestResult, ...] = ()
+    tests: tuple[Statistic, ...] = ()
     """Empty: fewer than ``FEWEST`` values."""
     q: float = 1.0
     """Least false discovery rate at which this is a finding, among all that were judged with it."""
@@ -72,7 +73,7 @@ class Verdict:
         return min(1.0, len(self.tests) * min((one.p for one in self.tests if one.matters), default=1.0))
 
     @property
-    def strongest(self) -> TestResult | None:
+    def strongest(self) -> Statistic | None:
         """The test that speaks loudest, one whose effect matters first."""
         return min(self.tests, key=lambda one: (not one.matters, one.p), default=None)
 
@@ -132,7 +133,7 @@ def judge_feature(reference: FeatureReference, counts: Sequence[int]) -> Verdict
     return Verdict(
         reference.name,
         n,
-        tuple(TestResult(t, _p(reference.nulls, t, n, x), effects[t]) for t, x in scaled.items()),
+        tuple(Statistic(t, _p(reference.nulls, t, n, x), effects[t]) for t, x in scaled.items()),
     )
 
 
@@ -142,15 +143,14 @@ def _judge_classes(reference: Reference, classes: Mapping[str, int]) -> Verdict:
     if n < FEWEST or not reference.class_nulls:
         return Verdict("classes", n)
     chi2, effect = chi_squared(expected, counts)
-    return Verdict("classes", n, (TestResult("chi2", _p(reference.class_nulls, "chi2", n, chi2), effect),))
+    return Verdict("classes", n, (Statistic("chi2", _p(reference.class_nulls, "chi2", n, chi2), effect),))
 
 
 def _judge_joint(joint: JointReference, sums: Sequence[float], n: int) -> Verdict:
     if n < FEWEST or not joint.nulls:
         return Verdict("joint", n)
-    squared = math.fsum((one / n - mean) ** 2 for one, mean in zip(sums, joint.mean, strict=True))
-    p = p_between(joint.nulls, squared / (1 / n + 1 / joint.count))
-    return Verdict("joint", n, (TestResult("mmd", p, joint_effect(joint, squared, n)),))
+    distance, effect = joint_distance(joint, sums, n)
+    return Verdict("joint", n, (Statistic("mmd", p_between(joint.nulls, distance), effect),))
 
 
 # --- the statistics
@@ -194,12 +194,16 @@ def chi_squared(reference: Sequence[int], counts: Sequence[int]) -> tuple[float,
     return distance / inverse, math.sqrt(max(0.0, distance - (used - 1) * inverse))
 
 
-def joint_effect(joint: JointReference, squared: float, n: int) -> float:
-    """Give the distance of two means in spreads of a single row, what chance gives taken off."""
-    spread = math.fsum(joint.spectrum)
-    if spread <= 0:
-        return 0.0
-    return math.sqrt(max(0.0, squared / spread - (1 / n + 1 / joint.count)))
+def joint_distance(joint: JointReference, sums: Sequence[float], n: int) -> tuple[float, float]:
+    """Give the squared distance of a window's mean from the reference's over ``1/n + 1/count``; the effect.
+
+    Each cosine and sine counts in its own standard deviation: else the sines of a wide kernel, which see only
+    means, drown the cosines, which see how features hang together.
+    """
+    inverse = 1 / n + 1 / joint.count
+    parts = zip(sums, joint.mean, joint.std, strict=True)
+    squared = math.fsum(((one / n - mean) / std) ** 2 for one, mean, std in parts)
+    return squared / inverse, math.sqrt(max(0.0, squared / len(joint.std) - inverse))
 
 
 def class_counts(reference: Reference, classes: Mapping[str, int]) -> tuple[list[int], list[int]]:

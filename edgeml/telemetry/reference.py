@@ -98,12 +98,14 @@ class JointReference:
     """In this order; all of them must be there for a row to count."""
     mean: tuple[float, ...]
     """Of the reference: all cosines, then all sines."""
+    std: tuple[float, ...]
+    """Of single rows, the same way; all above 0."""
     spectrum: tuple[float, ...]
-    """Eigenvalues of the covariance of the ``2 * frequencies`` numbers, largest first."""
+    """Eigenvalues of the correlation of the ``2 * frequencies`` numbers, largest first."""
     count: int
     """Rows that the mean was made of."""
     nulls: tuple[float, ...] = ()
-    """Critical values at ``LEVELS`` of the squared distance of two means over ``1/n + 1/count``."""
+    """Critical values at ``LEVELS`` of :func:`edgeml.telemetry.drift.joint_distance`."""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -224,8 +226,10 @@ def _check_joint(joint: JointReference, reference: Reference, where: str) -> Non
         raise MessageError(f"{where}: from 1 to {MOST_FREQUENCIES} frequencies, scale and count above 0")
     if not set(joint.features) <= known or not joint.features:
         raise MessageError(f"{where}: features that the reference does not have")
-    numbers = [getattr(joint, one.name) for one in fields(joint) if one.name in {"mean", "spectrum"}]
+    numbers = [getattr(joint, one.name) for one in fields(joint) if one.name in {"mean", "std", "spectrum"}]
     for values in numbers:
         if len(values) != 2 * joint.frequencies or not all(map(math.isfinite, values)):
             raise MessageError(f"{where}: must have two numbers for each frequency")
+    if min(joint.std) <= 0:
+        raise MessageError(f"{where}: std: must be above 0")
     _check_levels(joint.nulls, where)

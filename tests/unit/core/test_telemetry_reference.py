@@ -31,7 +31,7 @@ FULL = with_digest(
         classes={"cat": 5, "other": 3},
         confidence=FeatureReference("output:confidence", (0.5,), (2, 6), mean=0.7, std=0.1, discrete=True),
         joint=JointReference(
-            7, 1, 1.25, ("x[0]",), (0.5, 0.1), (0.2, 0.1), 8, nulls=(1.0, 2.0, 3.0, 4.0, 5.0)
+            7, 1, 1.25, ("x[0]",), (0.5, 0.1), (1.0, 2.0), (1.5, 0.5), 8, nulls=(1.0, 2.0, 3.0, 4.0, 5.0)
         ),
     )
 )
