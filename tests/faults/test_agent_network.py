@@ -266,10 +266,12 @@ def test_what_happened_without_a_server_is_told_later(
         fleet.wait_for_state("times", "FETCHING", 1, 60)
         proxy.always = Fault(answer=http("503 Busy"))
         proxy.drop_all()
-        time.sleep(1)
-        device.kill()
-        device.start()
-        time.sleep(1)
+        for restarts in (True, False):
+            before = proxy.connections
+            device.wait(lambda asked=before + 3: proxy.connections >= asked)
+            if restarts:
+                device.kill()
+                device.start()
         proxy.always = None
         fleet.wait_for_state("times", "COMMITTED", 1, 60)
     finally:

@@ -93,8 +93,9 @@ def test_without_its_server_the_device_runs_on(process: ServerProcess, joined: D
     port = int(process.url.rpartition(":")[2])
     process.kill()
     joined.kill()
+    joined.log.unlink()
     joined.start()
-    time.sleep(0.5)
+    eventually(lambda: "cannot be reached" in joined.log.read_text(), "the server missed")
     assert joined.current("times") == "releases/1"
     process.start(port=port)
     assign(process, 2)
