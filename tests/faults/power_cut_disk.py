@@ -22,6 +22,8 @@ CALLS = (
     "open",
     "write",
     "fsync",
+    "fdatasync",
+    "ftruncate",
     "replace",
     "rename",
     "symlink",
@@ -118,6 +120,10 @@ class Disk:
     def _before(self, name: str, arguments: tuple[Any, ...]) -> None:
         if name == "open" and len(arguments) > 1 and arguments[1] & os.O_CREAT:
             self._created(str(arguments[0]))
+        if name == "write":
+            path = _path_of(arguments[0])
+            if self._is_mine(path):
+                self._synced.setdefault(path, os.stat(path).st_size)
         if name in {"replace", "rename"} and self._is_mine(arguments[1]):
             self._renaming(str(arguments[0]), str(arguments[1]))
         if name == "unlink" and self._is_mine(arguments[0]) and os.path.lexists(arguments[0]):
@@ -150,8 +156,8 @@ class Disk:
             self._synced[target + path.removeprefix(source)] = self._synced.pop(path)
 
     def _after(self, name: str, arguments: tuple[Any, ...]) -> None:
-        if name == "fsync":
-            path = os.readlink(f"/proc/self/fd/{arguments[0]}")
+        if name in {"fsync", "fdatasync"}:
+            path = _path_of(arguments[0])
             if os.path.isdir(path):
                 self._undo = [one for one in self._undo if one.folder != path]
             else:
@@ -194,3 +200,7 @@ class Disk:
     def _remove(self, path: str) -> None:
         if os.path.lexists(path):
             self._real["unlink"](path)
+
+
+def _path_of(handle: int) -> str:
+    return os.readlink(f"/proc/self/fd/{handle}")
