@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import insert, select, text
+from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeml_devices import audit_chain
 from edgeml_devices.server.tables import audit as table
-from edgeml_devices.server.transaction import Entry, Transaction
+from edgeml_devices.server.transaction import Entry, Transaction, take_turn
 
 _LOCK: Final = 0x65646765_61756469
 """PostgreSQL's advisory lock of the last row ("edgeaudi")."""
@@ -49,10 +49,9 @@ async def head(connection: AsyncConnection) -> Head:
     return Head(0, audit_chain.START) if row is None else Head(row.id, row.sha256)
 
 
-async def append(connection: AsyncConnection, dialect: str, entries: Sequence[Entry], now: float) -> None:
+async def append(connection: AsyncConnection, entries: Sequence[Entry], now: float) -> None:
     """Write rows behind the last. Holds a lock until the transaction ends: call it last."""
-    if dialect == "postgresql":
-        await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    await take_turn(connection, _LOCK)
     last = await head(connection)
     number, previous = last.id, last.sha256
     rows = []

@@ -90,13 +90,13 @@ class Database:
             async with self._writer.begin() as connection:
                 transaction = Transaction(connection)
                 yield transaction
-                await _append_audit(transaction, self.dialect)
+                await _append_audit(transaction)
                 await self._announce(transaction)
         else:
             async with self._turn, self._writer.begin() as connection:
                 transaction = Transaction(connection)
                 yield transaction
-                await _append_audit(transaction, self.dialect)
+                await _append_audit(transaction)
         if transaction.changed:
             for hear in self._subscribers:
                 await hear(frozenset(transaction.changed))
@@ -109,9 +109,9 @@ class Database:
             )
 
 
-async def _append_audit(transaction: Transaction, dialect: Dialect) -> None:
+async def _append_audit(transaction: Transaction) -> None:
     if transaction.entries:
-        await audit.append(transaction.connection, dialect, transaction.entries, time.time())
+        await audit.append(transaction.connection, transaction.entries, time.time())
 
 
 def pieces(values: Iterable[T], size: int = PIECE) -> Iterator[Sequence[T]]:

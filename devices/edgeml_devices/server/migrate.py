@@ -12,11 +12,11 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from edgeml.errors import ServerError
 from edgeml_devices.server.database import Database
-from edgeml_devices.server.transaction import Transaction
+from edgeml_devices.server.transaction import Transaction, take_turn
 
 _LOCK: Final = 0x65646765_6D696772
 """PostgreSQL's advisory lock of the tables ("edgemigr")."""
@@ -34,8 +34,7 @@ async def migrate(database: Database) -> tuple[str | None, str]:
 
 async def migrate_within(transaction: Transaction, step: str | None = None) -> tuple[str | None, str]:
     """Do what :func:`migrate` does as part of a transaction; ``step``: no further than to this one."""
-    if transaction.connection.dialect.name == "postgresql":
-        await transaction.connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    await take_turn(transaction.connection, _LOCK)
     return await transaction.connection.run_sync(_upgrade, step)
 
 

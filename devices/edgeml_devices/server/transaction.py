@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 
@@ -29,3 +30,12 @@ class Transaction:
     """Ids of devices whose desired state, token or being there changed."""
     entries: list[Entry] = field(default_factory=list)
     """Rows for the audit log, appended last, so that its lock is held shortly and always taken last."""
+
+
+async def take_turn(connection: AsyncConnection, lock: int) -> None:
+    """Wait until no other process has this lock of PostgreSQL's, and have it until the transaction ends.
+
+    SQLite has one writer at a time anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})

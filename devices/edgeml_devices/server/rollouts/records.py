@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import RowMapping, case, func, select, text, update
+from sqlalchemy import RowMapping, case, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeml_devices.server.rollouts.engine import SELFTEST_REASONS, Counts, WaveView
@@ -20,7 +20,7 @@ from edgeml_devices.server.rollouts.policy import (
 )
 from edgeml_devices.server.rollouts.tables import rollout_devices, rollout_waves, rollouts
 from edgeml_devices.server.tables import statuses
-from edgeml_devices.server.transaction import Transaction
+from edgeml_devices.server.transaction import Transaction, take_turn
 
 _BUDGETS: Final = 0x65646765_62756467
 """PostgreSQL's advisory lock of the disruption budgets ("edgebudg")."""
@@ -84,12 +84,8 @@ async def try_lock(tx: Transaction, rollout_id: str) -> Rollout | None:
 
 
 async def lock_budgets(tx: Transaction) -> None:
-    """Count and take places one after the other: a budget holds over all rollouts and processes.
-
-    SQLite has one writer at a time anyway.
-    """
-    if tx.connection.dialect.name == "postgresql":
-        await tx.connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _BUDGETS})
+    """Count and take places one after the other: a budget holds over all rollouts and processes."""
+    await take_turn(tx.connection, _BUDGETS)
 
 
 async def active_ids(connection: AsyncConnection) -> list[str]:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from securesystemslib.signer import CryptoSigner
-from sqlalchemy import delete, func, insert, select, text
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
 
@@ -26,7 +26,7 @@ from edgeml_devices.server.signed.online_keys import OnlineKeys
 from edgeml_devices.server.tables import audit as audit_log
 from edgeml_devices.server.tables import releases
 from edgeml_devices.server.tables import signed_metadata as table
-from edgeml_devices.server.transaction import Transaction
+from edgeml_devices.server.transaction import Transaction, take_turn
 
 SNAPSHOT_LIFETIME: Final = timedelta(days=7)
 TIMESTAMP_LIFETIME: Final = timedelta(days=1)
@@ -121,7 +121,7 @@ class Repository:
             MessageError: metadata that cannot be used.
         """
         async with self.database.writing() as tx:
-            await self._lock(tx)
+            await take_turn(tx.connection, _LOCK)
             if await _versions(tx.connection):
                 raise RefusalError(409, "this server has a repository already; publish to it")
             content = md.write(root)
@@ -153,7 +153,7 @@ class Repository:
             MessageError: metadata that cannot be used.
         """
         async with self.database.writing() as tx:
-            await self._lock(tx)
+            await take_turn(tx.connection, _LOCK)
             versions = await _versions(tx.connection)
             if not versions:
                 raise RefusalError(404, "this server has no repository yet; make one: edgeml repo init")
@@ -180,7 +180,7 @@ class Repository:
             if not await self._is_due(connection, now):
                 return False
         async with self.database.writing() as tx:
-            await self._lock(tx)
+            await take_turn(tx.connection, _LOCK)
             # another process may have been quicker
             if not await self._is_due(tx.connection, now):
                 return False
@@ -302,10 +302,6 @@ class Repository:
         await _put(tx, role, signed.version, metadata.to_bytes(), signed.expires)
         old = table.c.role == role, table.c.version <= signed.version - _KEPT
         await tx.connection.execute(delete(table).where(*old))
-
-    async def _lock(self, tx: Transaction) -> None:
-        if self.database.dialect == "postgresql":
-            await tx.connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
 
     def _keep(self, role: str, version: int, content: bytes) -> None:
         for memory in (self._files, self._parsed):
