@@ -264,6 +264,9 @@ class Service:
             self._send_less(report, error)
             return told
         outbox.accepted(answer)
+        lost_events = bool(events) and events[0].seq > answer.events
+        if lost_events or (windows and windows[0].seq > answer.health):
+            raise UnreachableError(f"{self._identity.server} took a report and stored nothing of it")
         self._at_once = min(2 * self._at_once, SENT_AT_ONCE)
         if any(outbox.waiting()):
             self._changed.set()

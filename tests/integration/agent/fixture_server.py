@@ -44,6 +44,8 @@ class Fleet:
     """Which reports are answered with 400."""
     report_bytes: list[int] = field(default_factory=list)
     """Of each report's body, refused ones included."""
+    says_stored: bool = True
+    """``False``: a broken server, which says that it has stored nothing."""
     holds_polls: bool = True
     """``False``: a broken server, which answers each poll at once with the state."""
     lost_answers: int = 0
@@ -158,8 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(
             200,
             {
-                "events": max((event.seq for event in report.events), default=-1),
-                "health": max((window.seq for window in report.health), default=-1),
+                "events": max((event.seq for event in report.events if fleet.says_stored), default=-1),
+                "health": max((window.seq for window in report.health if fleet.says_stored), default=-1),
             },
         )
 

@@ -63,6 +63,17 @@ def test_a_server_that_refuses_all_reports_makes_a_device_forget_nothing(
     assert not all(one.events for one in refused)
 
 
+def test_a_server_that_stores_nothing_is_not_told_without_end(device: Device, fleet: Server) -> None:
+    fill(device, 3)
+    fleet[0].says_stored = False
+    device.start()
+    fleet[0].assign("times", 1)
+    device.wait(lambda: device.current("times") == "releases/1")
+    assert len(fleet[0].reports) < 6
+    fleet[0].says_stored = True
+    device.wait(lambda: device.status()["unsent"] == {"events": 0, "health": 0})
+
+
 def test_a_report_has_a_bounded_size_however_much_waits(device: Device, fleet: Server) -> None:
     fill(device, 2, windows=HEALTH_LIMIT, detail="\U0001f600" * 1000)
     device.start()
