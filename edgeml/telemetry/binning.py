@@ -53,6 +53,8 @@ class Calls:
             self._data, place * CALL.size
         )
         latency_s = end - begin if begin > 0 else -begin
+        latency_s = latency_s if 0 <= latency_s <= _MOST else 0.0
+        end = end if 0 <= end <= _MOST else 0.0
         return Entry(end, latency_s, (confidence - 1) / _NANO if confidence else None, label, error, number)
 
     def latencies(self) -> list[float]:

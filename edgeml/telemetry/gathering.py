@@ -14,7 +14,7 @@ from edgeml.telemetry.fourier import fourier_sums
 from edgeml.telemetry.reference import CONFIDENCE, Reference
 from edgeml.telemetry.report import MOST_CLASSES, MOST_ERRORS, ModelWindow
 from edgeml.telemetry.ring import RingInfo, vector
-from edgeml.telemetry.ring_file import RingFile
+from edgeml.telemetry.ring_file import MOST_ENTRIES, RingFile
 from edgeml.telemetry.samples import Recorded, Rows, choose
 
 MOST_ROWS: Final = 256
@@ -58,7 +58,8 @@ class Gathered:
 
     def add_features(self, info: RingInfo, entries: bytes) -> None:
         """Add entries of a ring of feature vectors."""
-        rows = {call: tuple(values) for call, *values, _ in vector(len(info.features)).iter_unpack(entries)}
+        unpacked = vector(len(info.features)).iter_unpack(entries)
+        rows = {int(call): tuple(values) for call, *values, _ in unpacked if 0 < call <= MOST_ENTRIES}
         if rows:
             self._features[info.of] = info.features, rows
 

@@ -98,7 +98,7 @@ class Layout:
 
 def vector(features: int) -> struct.Struct:
     """Give the layout of an entry of so many features: number of the call, the values, its own number."""
-    return struct.Struct(f"=Q{features}dQ")
+    return struct.Struct(f"={1 + features}dQ")
 
 
 class Ring:

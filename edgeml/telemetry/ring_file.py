@@ -49,7 +49,10 @@ _MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _WORD: Final = re.compile(r"[A-Za-z0-9._+-]{0,128}")
 _RING: Final = re.compile(r"[0-9a-f]{16}")
 _NUMBER: Final = 8
+_CLEARED: Final = bytes(_NUMBER)
 _NAME_LENGTH: Final = 128
+_LATEST: Final = 1e11
+"""Of wall clocks: the year 5138."""
 
 Read = Callable[[int, int], bytes]
 """Gives so many bytes from a place; fewer where the file ends."""
@@ -120,8 +123,9 @@ class _Look:
         size = self._layout.entry_bytes
         entries = b"".join(data for _, data in self._pieces)
         is_same = all(self._slots(first, len(data) // size) == data for first, data in self._pieces)
-        # an entry begins with what is never 0: one that is being overwritten has its begin cleared first
-        is_whole = 0 not in array("Q", entries)[:: size // _NUMBER]
+        # an entry begins with a float above 0, whose bytes are never all 0, nor those of two neighbours in a
+        # row: where they are, it is about to be overwritten, which clears it first
+        is_whole = _CLEARED not in array("d", entries)[:: size // _NUMBER].tobytes()
         return Fresh(entries, self._position, self._lost, self._missing) if is_same and is_whole else None
 
     def _goes_on(self) -> bool:
@@ -288,9 +292,8 @@ def _check(info: RingInfo, path: Path) -> None:
     words = (info.variant, info.runtime)
     is_named = bool(_MODEL.fullmatch(info.model)) and all(_WORD.fullmatch(word) for word in words)
     is_known = info.ring == path.stem and (not info.of or _RING.fullmatch(info.of))
-    is_few = len(info.features) <= MOST_FEATURES and all(
-        0 < len(name) <= _NAME_LENGTH for name in info.features
-    )
-    is_sane = 0 <= info.release < MOST_ENTRIES and bool(info.features) == bool(info.of)
-    if not (is_named and is_known and is_few and is_sane):
+    is_few = bool(info.features) == bool(info.of) and len(info.features) <= MOST_FEATURES
+    is_short = all(0 < len(name) <= _NAME_LENGTH for name in info.features)
+    is_sane = 0 <= info.release < MOST_ENTRIES and 0 <= info.created < _LATEST
+    if not (is_named and is_known and is_few and is_short and is_sane):
         raise DamagedRingError(f"{path}: names or numbers that cannot be")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,6 +78,7 @@ def _sample(
     one: Recorded, place: int, why: Literal["random", "error", "unsure"], rows: Rows, begun_at: float
 ) -> Sample:
     entry = one.calls.entry(place)
+    row = rows.get(entry.number)
     return Sample(
         at=min(max(begun_at + entry.end, one.info.created), time.time()),
         why=why,
@@ -84,5 +86,5 @@ def _sample(
         label=one.texts.get(entry.label) or None,
         confidence=entry.confidence,
         error=one.texts.get(entry.error) or None,
-        features=rows.get(entry.number),
+        features=row if row is not None and all(map(math.isfinite, row)) else None,
     )

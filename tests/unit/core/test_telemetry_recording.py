@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
+import textwrap
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,13 +19,22 @@ from hypothesis import strategies as st
 from edgeml.errors import UsageError
 from edgeml.telemetry import Recorder, recorder
 from edgeml.telemetry.exponential import histogram_of, merge
-from edgeml.telemetry.reading import RingReader
+from edgeml.telemetry.reading import Drained, RingReader
+from edgeml.telemetry.reference import CONFIDENCE, FeatureReference, JointReference, Reference
+from edgeml.telemetry.report import OTHER
 from edgeml.telemetry.settings import TelemetrySettings
+from tests.conftest import REPOSITORY
+
+WAIT_S = 30.0
 
 
-def begin(folder: Path, **changes: object) -> Recorder:
-    own = TelemetrySettings(folder=str(folder), slots=int(changes.pop("slots", 1024)))  # type: ignore[arg-type]
-    return recorder("m", release=3, variant="v", runtime="r", settings=own, **changes)  # type: ignore[arg-type]
+def begin(folder: Path, slots: int = 1024, **changes: Any) -> Recorder:
+    own = TelemetrySettings(folder=str(folder), slots=slots)
+    return recorder("m", release=3, variant="v", runtime="r", settings=own, **changes)
+
+
+def calls(drained: Drained) -> int:
+    return sum(window.calls for window in drained.models)
 
 
 def test_an_inference_is_read_once_with_all_that_was_said_of_it(tmp_path: Path) -> None:
@@ -43,7 +56,408 @@ def test_an_inference_is_read_once_with_all_that_was_said_of_it(tmp_path: Path) 
     assert window.latency["total"].max == 0.5
     assert window.confidence == histogram_of([0.75, 0.5])
     assert (window.processes, window.killed) == (1, 0)
-    assert Counter(sample.error for sample in window.samples if sample.why == "error") == {
-        "ValueError": 1,
-        "KeyError": 1,
-    }
+    failed = Counter(sample.error for sample in window.samples if sample.why == "error")
+    assert failed == {"ValueError": 1, "KeyError": 1}
+    assert len(window.samples) == 4
+
+
+def test_a_decorated_function_is_timed_and_its_exceptions_go_on(tmp_path: Path) -> None:
+    one = begin(tmp_path)
+
+    @one
+    def half(x: int) -> float:
+        """Divide."""
+        return x / 2
+
+    assert (half(4), half.__doc__) == (2, "Divide.")
+    with pytest.raises(TypeError):
+        half("x")  # type: ignore[arg-type] # the mistake under test
+    one.close()
+    assert half(6) == 3  # and is not recorded
+    one.record(1.0, "late", 1.0)
+    (window,) = RingReader(tmp_path).read().models
+    assert (window.calls, window.errors) == (2, {"TypeError": 1})
+
+
+recorded = st.tuples(
+    st.floats(0, 1e6),
+    st.none() | st.sampled_from(["a", "b", "ä" * 50]) | st.integers(-1, 5),
+    st.none() | st.floats(0, 1, width=32),
+    st.none() | st.sampled_from(["InferenceError", "OSError"]),
+)
+
+
+@settings(max_examples=60)
+@given(batches=st.lists(st.lists(recorded, max_size=150), max_size=6), seed=st.integers(0, 9))
+def test_what_is_read_and_what_was_overwritten_is_what_was_recorded(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[list[tuple[Any, ...]]], seed: int
+) -> None:
+    folder = tmp_path_factory.mktemp("rings")
+    positions: dict[str, int] = {}
+    with begin(folder, slots=64) as one:
+        for batch in batches:
+            for latency_s, label, confidence, error in batch:
+                one.record(latency_s, label, confidence, error)
+            # each time as after a restart
+            drained = RingReader(folder, positions, random_numbers=random.Random(seed)).read()  # noqa: S311
+            positions = dict(drained.positions)
+            there = batch[drained.overwritten :]
+            assert drained.overwritten in ({0} if len(batch) <= 64 else {len(batch) - 48})
+            assert calls(drained) == len(there)
+            if not there:
+                continue
+            (window,) = drained.models
+            total = histogram_of(latency_s for latency_s, *_ in there)
+            assert window.latency["total"].counts == total.counts
+            assert (window.latency["total"].zero, window.latency["total"].max) == (total.zero, total.max)
+            assert window.latency["total"].sum_nano == pytest.approx(total.sum_nano, rel=1e-9, abs=100)
+            texts = Counter(str(label)[:31] if label == "ä" * 50 else str(label) for _, label, _, _ in there)
+            del texts["None"]
+            assert window.classes == texts
+            assert window.errors == Counter(error for *_, error in there if error)
+            certain = [confidence for _, _, confidence, _ in there if confidence is not None]
+            assert (window.confidence.total if window.confidence else 0) == len(certain)
+            if window.confidence:
+                assert window.confidence.sum_nano == histogram_of(certain).sum_nano
+
+
+@settings(max_examples=100)
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True) | st.floats(1e-9, 1e9), max_size=200))
+def test_many_values_are_binned_as_each_would_be(values: list[float]) -> None:
+    from edgeml.telemetry.binning import binned
+
+    at_once, each = binned(values), histogram_of(values)
+    assert (at_once.counts, at_once.offset, at_once.zero) == (each.counts, each.offset, each.zero)
+    assert (at_once.min, at_once.max) == (each.min, each.max)
+    assert at_once.sum_nano == pytest.approx(each.sum_nano, rel=1e-9, abs=len(values))
+
+
+def test_an_overflow_is_counted(tmp_path: Path) -> None:
+    reader = RingReader(tmp_path)
+    with begin(tmp_path, slots=64) as one:
+        for _ in range(1000):
+            one.record(0.1)
+        drained = reader.read()
+        assert (calls(drained), drained.overwritten) == (48, 952)
+        one.record(0.1)
+        assert calls(reader.read()) == 1
+
+
+def test_many_labels_and_errors_are_counted_together_as_other(tmp_path: Path) -> None:
+    with begin(tmp_path, slots=4096) as one:
+        for number in range(3000):
+            one.record(0.1, number, error=f"Error{number}")
+        (window,) = RingReader(tmp_path).read().models
+    assert (len(window.classes), len(window.errors)) == (32, 16)
+    assert sum(window.classes.values()) == sum(window.errors.values()) == 3000
+    assert window.classes[OTHER] == 3000 - 31
+
+
+def test_threads_share_a_ring_and_lose_nothing(tmp_path: Path) -> None:
+    reader, read = RingReader(tmp_path), []
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with begin(tmp_path, slots=2**16) as one:
+
+            def work(label: int) -> None:
+                for _ in range(5000):
+                    one.record(0.1, label)
+
+            threads = [threading.Thread(target=work, args=(label,)) for label in range(6)]
+            for thread in threads:
+                thread.start()
+            while any(thread.is_alive() for thread in threads):
+                read.append(reader.read())
+            for thread in threads:
+                thread.join()
+            read.append(reader.read())
+    finally:
+        sys.setswitchinterval(before)
+    classes: Counter[str] = Counter()
+    for drained in read:
+        for window in drained.models:
+            classes.update(window.classes)
+    assert classes == {str(label): 5000 for label in range(6)}
+    assert sum(drained.overwritten for drained in read) == 0
+    histograms = [window.latency["total"] for drained in read for window in drained.models]
+    assert merge(histograms).total == 30_000
+
+
+def test_features_are_counted_between_the_edges_of_the_reference(tmp_path: Path) -> None:
+    feature = FeatureReference("mean", (0.0, 1.0), (1, 1, 1), std=1.0)
+    other = FeatureReference("std", (2.0,), (1, 1), std=1.0)
+    confidence = FeatureReference(CONFIDENCE, (0.5,), (1, 1))
+    joint = JointReference(1, 4, 1.0, ("std", "mean"), (0.0,) * 8, (1.0,) * 8, 9)
+    reference = Reference(9, (feature, other), confidence=confidence, joint=joint, digest="0" * 16)
+    reader = RingReader(tmp_path, references=lambda _model, release: reference if release == 3 else None)
+    with begin(tmp_path, features=["std", "mean"]) as one:
+        one.record(0.1, confidence=0.4, features=[1.0, -1.0])
+        one.record(0.1, confidence=0.6, features={"mean": 0.0, "std": 2.0})
+        one.record(0.1, confidence=0.6, features=[3.0, 1.5])
+        one.record(0.1, features=[float("nan"), 0.5])
+        with pytest.raises(UsageError, match="3 features"):
+            one.record(0.1, features=[1.0, 2.0, 3.0])
+        (window,) = reader.read().models
+    assert window.features == {"mean": (1, 2, 1), "std": (1, 3), CONFIDENCE: (1, 2)}
+    assert (len(window.rff_sum), window.rff_count, window.reference) == (8, 3, "0" * 16)
+    assert {sample.features for sample in window.samples} >= {(1.0, -1.0), (3.0, 1.5)}
+
+
+def test_samples_are_random_failed_or_unsure_and_no_call_is_taken_twice(tmp_path: Path) -> None:
+    with begin(tmp_path) as one:
+        for number in range(500):
+            one.record(
+                number + 1.0, confidence=0.1 if number == 77 else 0.9, error="E" if number < 40 else None
+            )
+        (window,) = RingReader(tmp_path).read().models
+    assert Counter(sample.why for sample in window.samples)["error"] == 10
+    assert len(window.samples) <= 20
+    assert len({sample.latency_s for sample in window.samples}) == len(window.samples)
+    assert 78.0 in {sample.latency_s for sample in window.samples if sample.why == "unsure"}
+    assert all(sample.raw is None for sample in window.samples)
+
+
+# --- switched off, or impossible
+
+
+def test_what_is_switched_off_leaves_no_file(tmp_path: Path) -> None:
+    off = TelemetrySettings(record="off", folder=str(tmp_path / "rings"))
+    with recorder("m", settings=off) as one:
+        one.record(0.1, features={"a": 1.0})
+    assert not (tmp_path / "rings").exists()
+
+
+PROGRAM = """
+import os, sys, warnings
+warnings.simplefilter("always")
+from edgeml.telemetry import recorder
+from edgeml.telemetry.settings import TelemetrySettings
+own = TelemetrySettings(folder=sys.argv[1], slots=1024)
+"""
+
+
+def python(folder: Path, program: str, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *options, "-c", PROGRAM + textwrap.dedent(program), str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY,
+    )
+
+
+def test_where_there_is_no_room_inferences_go_on_and_it_is_said_once(tmp_path: Path) -> None:
+    program = """
+        import resource
+        resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+        for name in "ab":
+            with recorder(name, settings=own) as one:
+                for _ in range(5000):
+                    one.record(0.1, "x", 0.5)
+        print("went on")
+    """
+    said, warned = python(tmp_path, program).communicate(timeout=WAIT_S)
+    assert said == "went on\n"
+    assert warned.count("TelemetryWarning") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_a_link_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "rings").symlink_to("elsewhere")
+    python(tmp_path / "rings", "recorder('m', settings=own).record(0.1)").communicate(timeout=WAIT_S)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_the_standard_library_is_enough(tmp_path: Path) -> None:
+    program = """
+        from pathlib import Path
+        from edgeml.telemetry.reading import RingReader
+        with recorder("m", settings=own) as one:
+            one.record(0.1, "x", 0.5, features={"a": 1.0})
+            print(RingReader(Path(own.folder)).read().models[0].calls)
+        own_names = {"edgeml", "__main__", "__mp_main__"}
+        foreign = {name.partition(".")[0] for name in sys.modules} - sys.stdlib_module_names - own_names
+        print(sorted(foreign))
+    """
+    blocked = (
+        f"import sys; sys.path = [p for p in sys.path if 'site-packages' not in p] + [{str(REPOSITORY)!r}]\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", blocked + PROGRAM + textwrap.dedent(program), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("1\n[]\n", "")
+
+
+# --- processes that end
+
+
+def test_what_is_overwritten_while_it_is_read_is_counted_and_never_torn(tmp_path: Path) -> None:
+    program = """
+        one = recorder("m", settings=TelemetrySettings(folder=sys.argv[1], slots=64))
+        for number in range(1, 200_001):
+            one.record(number, number % 1000)
+    """
+    process, reader, read = python(tmp_path, program), RingReader(tmp_path), []
+    while process.poll() is None:
+        read.append(reader.read())
+        reader.kept()
+    read.append(reader.read())
+    assert process.communicate() == ("", "")
+    lost = sum(drained.overwritten for drained in read)
+    assert sum(calls(drained) > 0 for drained in read) > 5
+    assert lost > 0
+    assert sum(map(calls, read)) + lost == 200_000
+    samples = [sample for drained in read for window in drained.models for sample in window.samples]
+    assert {str(round(sample.latency_s or 0) % 1000) == sample.label for sample in samples} == {True}
+
+
+def test_a_ring_of_an_ended_process_is_read_and_then_taken_away(tmp_path: Path) -> None:
+    program = """
+        one = recorder("m", settings=own)
+        for _ in range(7): one.record(0.1)
+    """
+    python(tmp_path, program).communicate(timeout=WAIT_S)
+    (ring,) = tmp_path.iterdir()
+    assert ring.stat().st_size < 150_000  # cut to what is in it
+    reader = RingReader(tmp_path)
+    drained = reader.read()
+    assert (calls(drained), drained.models[0].killed) == (7, 0)
+    assert ring.exists()
+    assert calls(RingReader(tmp_path).read()) == 7  # as nothing was kept
+    reader.kept()
+    assert list(tmp_path.iterdir()) == []
+    assert reader.read().positions == {}
+
+
+def test_what_was_kept_before_a_restart_is_not_read_again(tmp_path: Path) -> None:
+    python(tmp_path, "recorder('m', settings=own).record(0.1)").communicate(timeout=WAIT_S)
+    positions = RingReader(tmp_path).read().positions
+    assert RingReader(tmp_path, positions).read() == Drained()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_forked_child_records_into_a_ring_of_its_own(tmp_path: Path) -> None:
+    program = """
+        one = recorder("m", settings=own)
+        one.record(0.1, "parent")
+        child = os.fork()
+        if child == 0:
+            for _ in range(3): one.record(0.1, "child", features={"a": 1.0})
+            os._exit(0)
+        os.waitpid(child, 0)
+        one.record(0.1, "parent")
+        print("ready", flush=True)
+        sys.stdin.read()
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM + textwrap.dedent(program), str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=REPOSITORY,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    reader = RingReader(tmp_path)
+    (window,) = reader.read().models
+    assert window.classes == {"parent": 2, "child": 3}
+    assert (window.processes, window.killed) == (2, 1)
+    process.kill()
+    process.communicate()
+    (window,) = reader.read().models
+    assert (window.calls, window.processes, window.killed) == (0, 1, 1)
+
+
+def test_a_child_that_outlives_its_parent_does_not_keep_its_ring_alive(tmp_path: Path) -> None:
+    program = """
+        one = recorder("m", settings=own)
+        one.record(0.1)
+        if os.fork() == 0:
+            print(os.getpid(), flush=True)
+            sys.stdin.read()
+            os._exit(0)
+        os.kill(os.getpid(), 9)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM + textwrap.dedent(program), str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=REPOSITORY,
+    )
+    process.wait(WAIT_S)
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    (window,) = RingReader(tmp_path).read().models
+    assert (window.calls, window.killed) == (1, 1)
+    process.communicate()
+
+
+RECORD_UNTIL_KILLED = """
+import mmap
+seen = mmap.mmap(os.open(sys.argv[2], os.O_RDWR), 8)
+one = recorder("m", settings=TelemetrySettings(folder=sys.argv[1], slots=2**20))
+number = 0
+while True:
+    number += 1
+    one.record(number, number % 7)
+    seen[:8] = number.to_bytes(8, "little")
+"""
+
+
+def kill_one(folder: Path, pause_s: float) -> None:
+    """Kill a process while it records: what it had recorded is read, in its order, and nothing else."""
+    seen = folder / "seen"
+    seen.write_bytes(bytes(8))
+    rings = folder / "rings"
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM + RECORD_UNTIL_KILLED, str(rings), str(seen)], cwd=REPOSITORY
+    )
+    try:
+        deadline = threading.Event()
+        while seen.read_bytes() == bytes(8):
+            assert process.poll() is None
+            deadline.wait(0.001)
+        deadline.wait(pause_s)
+    finally:
+        process.kill()
+        process.wait()
+    known = int.from_bytes(seen.read_bytes(), "little")
+    reader = RingReader(rings)
+    drained = reader.read()
+    (window,) = drained.models
+    assert (drained.overwritten, drained.damaged, window.killed) == (0, 0, 1)
+    assert window.calls in {known, known + 1}
+    assert window.latency["total"].sum_nano == window.calls * (window.calls + 1) // 2 * 10**9
+    assert window.classes == Counter(str(number % 7) for number in range(1, window.calls + 1))
+    reader.kept()
+    assert list(rings.iterdir()) == []
+
+
+def test_a_process_killed_while_it_records_loses_nothing(tmp_path: Path) -> None:
+    for pause_s in (0.0, 0.003, 0.02):
+        kill_one(tmp_path, pause_s)
+
+
+@pytest.mark.soak
+def test_hundreds_of_processes_killed_while_they_record_lose_nothing(tmp_path: Path) -> None:
+    noise = random.Random(os.getpid())  # noqa: S311
+    for _ in range(150):
+        kill_one(tmp_path, noise.expovariate(200))
+
+
+def test_rings_that_nobody_reads_are_bounded(tmp_path: Path) -> None:
+    for _ in range(30):
+        with begin(tmp_path) as one:
+            one.record(0.1)
+    assert len(list(tmp_path.iterdir())) <= 17
+
+
+def test_a_ring_that_holds_nothing_leaves_no_file(tmp_path: Path) -> None:
+    with begin(tmp_path) as one:
+        one.ring()
+        assert len(list(tmp_path.iterdir())) == 1
+    assert list(tmp_path.iterdir()) == []
