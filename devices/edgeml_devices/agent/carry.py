@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from edgeml import health
 from edgeml.bundle import open_bundle
-from edgeml.errors import UsageError
+from edgeml.errors import TrustError, UsageError
 from edgeml_devices.agent.beats import receive
 from edgeml_devices.agent.config import AgentConfig
 from edgeml_devices.agent.deployment import Deployment, Tools, Wish
@@ -25,6 +26,29 @@ from edgeml_devices.agent.trust import Trust
 from edgeml_devices.messages import Assignment
 
 
+def trust_carried_root(trust: Trust, folder: Path, sha256: str) -> None:
+    """Trust the repository whose first root lies in an exported folder, if it is the one expected.
+
+    Raises:
+        UsageError: the folder holds no first root.
+        TrustError: it is another one.
+    """
+    file = folder / "metadata" / "1.root.json"
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"{file}: cannot be read: {error.strerror}; give the root with --root FILE"
+        ) from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256.lower():
+        raise TrustError(
+            f"{file} has sha256 {found}, not {sha256}; this is another repository: do not go on before that "
+            "is clear"
+        )
+    trust.pin(content)
+
+
 def signed_release(trust: Trust, folder: Path) -> tuple[Origin, Carried]:
     """Give the release in an exported folder, the newest if there are several of one model.
 
@@ -37,7 +61,9 @@ def signed_release(trust: Trust, folder: Path) -> tuple[Origin, Carried]:
         what = f"holds several models: {', '.join(sorted(models))}" if models else "holds no release"
         raise UsageError(f"{folder} {what}; it is made by: edgeml releases export MODEL RELEASE")
     if not trust.is_pinned:
-        raise UsageError("this device trusts no repository yet: give its first root with --root FILE")
+        raise UsageError(
+            "this device trusts no repository yet: give its first root with --root FILE or --root-sha256 HEX"
+        )
     newest = max(found, key=lambda one: one.release)
     return SignedOrigin(trust, FolderSource(folder), offline=True), newest
 

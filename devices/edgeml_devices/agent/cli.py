@@ -135,10 +135,18 @@ def status(as_json: bool) -> None:
 @agent.command("install-bundle")
 @click.argument("path", metavar="FOLDER|BUNDLE", type=_PATH)
 @click.option("--root", type=_FILE, help="The repository's first root metadata, where none is known yet.")
+@click.option("--root-sha256", metavar="HEX", help="Hash of the first root metadata that FOLDER holds.")
 @click.option("--unsigned", is_flag=True, help="Take a .edgeml file that nobody signed.")
 @json_option
 @click.pass_context
-def install_bundle(ctx: click.Context, path: Path, root: Path | None, unsigned: bool, as_json: bool) -> None:
+def install_bundle(
+    ctx: click.Context,
+    path: Path,
+    root: Path | None,
+    root_sha256: str | None,
+    unsigned: bool,
+    as_json: bool,
+) -> None:
     """Install a release that was carried here.
 
     FOLDER is what `edgeml releases export` wrote; its signatures are checked as a server's are. A running
@@ -150,17 +158,21 @@ def install_bundle(ctx: click.Context, path: Path, root: Path | None, unsigned: 
       edgeml agent install-bundle /media/usb/kws-3
       edgeml agent install-bundle kws-3.edgeml --unsigned
     """  # noqa: D301 - as above
-    from edgeml_devices.agent.carry import install, signed_release, unsigned_release
+    from edgeml_devices.agent.carry import install, signed_release, trust_carried_root, unsigned_release
     from edgeml_devices.agent.config import read_config
     from edgeml_devices.agent.desired import put_in_inbox
     from edgeml_devices.agent.lock import agent_process
     from edgeml_devices.agent.trust import Trust
     from edgeml_devices.messages import Result
 
+    if sum((root is not None, root_sha256 is not None, unsigned)) > 1:
+        raise click.UsageError("give one of --root, --root-sha256 and --unsigned")
     home = _home()
     trust = Trust(home.trust)
     if root is not None and not trust.is_pinned:
         trust.pin(root.read_bytes())
+    elif root_sha256 is not None and not trust.is_pinned:
+        trust_carried_root(trust, path, root_sha256)
     origin, carried = unsigned_release(trust, path) if unsigned else signed_release(trust, path)
     if agent_process(home) is not None:
         if unsigned:

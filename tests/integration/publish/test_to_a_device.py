@@ -83,3 +83,15 @@ def test_a_device_without_network_installs_an_export(own, bundle, tmp_path):
     refused = other.run("agent", "install-bundle", tmp_path / "usb", "--root", root)
     assert refused.returncode == 1
     assert not (other.home / "models" / "times" / "current").exists()
+
+
+def test_an_export_is_taken_whose_root_has_the_hash_that_repo_status_prints(own, bundle, tmp_path):
+    own.do("publish", bundle, "--export", tmp_path / "usb")
+    sha256 = own.ask("repo", "status")["root_sha256"]
+    device = Device(tmp_path / "device")
+    refused = device.run("agent", "install-bundle", tmp_path / "usb", "--root-sha256", "0" * 64)
+    assert refused.returncode == 1
+    assert f"has sha256 {sha256}, not {'0' * 64}" in refused.stderr
+    installed = device.run("agent", "install-bundle", tmp_path / "usb", "--root-sha256", sha256)
+    assert installed.returncode == 0, installed.stdout + installed.stderr
+    assert (device.home / "models" / "times" / "current").resolve().name == "1"
