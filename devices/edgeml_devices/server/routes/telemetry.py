@@ -10,18 +10,12 @@ from dataclasses import asdict
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeml.errors import UsageError
 from edgeml_devices.server.auth import Viewer
-from edgeml_devices.server.database import pieces
-from edgeml_devices.server.fleet import selectors
-from edgeml_devices.server.fleet.finding import find_device
-from edgeml_devices.server.refusals import not_found
 from edgeml_devices.server.routes.answers import Name
 from edgeml_devices.server.services import ServicesOf
-from edgeml_devices.server.tables import devices, groups
+from edgeml_devices.server.telemetry.choosing import choose_devices, device_names
 from edgeml_devices.server.telemetry.comparing import Pairing, compare
 from edgeml_devices.server.telemetry.machines import machines
 from edgeml_devices.server.telemetry.questions import TOTAL, Question, dimensions, quantiles, rates
@@ -54,7 +48,7 @@ async def selection(
     if begins >= ends:
         raise UsageError(f"the time asked about ends at {ends:.0f}, before it begins at {begins:.0f}")
     async with services.database.reading() as connection:
-        chosen = await _devices(connection, _listed(device), _listed(group), selector)
+        chosen = await choose_devices(connection, _listed(device), _listed(group), selector)
     return Selection(begins, ends, chosen, model, release, variant, target)
 
 
@@ -123,7 +117,7 @@ async def ask_coverage(services: ServicesOf, _viewer: Viewer, asked: Asked) -> A
     found = await services.telemetry.coverage(asked.since, asked.until)
     rows = [one for one in found if asked.devices is None or one.device_id in asked.devices]
     async with services.database.reading() as connection:
-        names = await _names(connection, {one.device_id for one in rows})
+        names = await device_names(connection, {one.device_id for one in rows})
     shown = [{"device": names.get(one.device_id, one.device_id), **asdict(one)} for one in rows]
     return {**_span(asked), "answers": shown}
 
@@ -135,7 +129,7 @@ async def ask_samples(
     """Inferences that were kept: random ones, errors, and those the model was least sure of."""
     found = await services.telemetry.samples(asked, limit)
     async with services.database.reading() as connection:
-        names = await _names(connection, {one.device_id for one in found})
+        names = await device_names(connection, {one.device_id for one in found})
     shown = [_plain({"device": names.get(one.device_id, one.device_id), **asdict(one)}) for one in found]
     return {**_span(asked), "answers": shown}
 
@@ -160,7 +154,7 @@ async def _answer(services: ServicesOf, asked: Selection, found: Iterable[Any]) 
     rows = [asdict(one) for one in found]
     async with services.database.reading() as connection:
         ids = {row["key"]["device"] for row in rows if "device" in row["key"]}
-        names = await _names(connection, ids)
+        names = await device_names(connection, ids)
     for row in rows:
         if "device" in row["key"]:
             row["key"] = {**row["key"], "device": names.get(row["key"]["device"], row["key"]["device"])}
@@ -176,30 +170,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-async def _devices(
-    connection: AsyncConnection, names: list[str], of_groups: list[str], selector: str
-) -> frozenset[str] | None:
-    """Give the devices that all of the conditions choose; ``None``: there is no condition."""
-    chosen: set[str] | None = None
-    if names:
-        chosen = {(await find_device(connection, name))["id"] for name in names}
-    texts = [selector] if selector else []
-    for name in of_groups:
-        found = (await connection.execute(select(groups.c.selector).where(groups.c.name == name))).scalar()
-        if found is None:
-            raise not_found("group", name)
-        texts.append(found)
-    for text in texts:
-        some = set(await selectors.select_ids(connection, selectors.parse(text)))
-        chosen = some if chosen is None else chosen & some
-    return None if chosen is None else frozenset(chosen)
-
-
-async def _names(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, str]:
-    names: dict[str, str] = {}
-    for piece in pieces(sorted(ids)):
-        rows = await connection.execute(select(devices.c.id, devices.c.name).where(devices.c.id.in_(piece)))
-        names.update((row.id, row.name) for row in rows)
-    return names
