@@ -111,8 +111,14 @@ class _Reservoir:
         )
 
 
-def feature_reference(name: str, values: Array) -> FeatureReference | None:
-    """Make the reference of one feature; ``None`` for fewer than ``FEWEST_ROWS`` values that are numbers."""
+def feature_reference(name: str, values: Array, *, nulls: bool = True) -> FeatureReference | None:
+    """Make the reference of one feature; ``None`` for fewer than ``FEWEST_ROWS`` values that are numbers.
+
+    Args:
+        name: of the feature.
+        values: any number of them.
+        nulls: with the critical values that a device needs; a server draws its own.
+    """
     finite = np.sort(values[np.isfinite(values)])
     if len(finite) < FEWEST_ROWS:
         return None
@@ -130,7 +136,7 @@ def feature_reference(name: str, values: Array) -> FeatureReference | None:
         float(held.std()) if len(distinct) > 1 else 0.0,
         discrete,
     )
-    return replace(made, nulls=nulls_of(made))
+    return replace(made, nulls=nulls_of(made)) if nulls else made
 
 
 def _between(distinct: Array) -> Array:
