@@ -48,8 +48,6 @@ async def answer_reports(services: Services, scope: Scope, receive: Receive, sen
     content_type = headers.get(b"content-type", b"").decode("latin-1")
     batch = wire.decode(body, content_type, headers.get(b"content-encoding", b"").decode("latin-1"))
     bounds.check(batch)
-    if not batch.reports:
-        raise RefusalError(400, "a batch holds one report at least")
     services.directory.note_seen(known)
     stored = await _stored(services, _incoming(known, batch, time.time()))
     if stored[0].verdict is Verdict.FORK:

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from edgeml.errors import ServerError
+from edgeml_devices.server.telemetry.wire_types import MODELS
 
 SCHEMA: Final = 1
 CATALOGUE: Final = "catalog.db"
 DAY_US: Final = 86_400_000_000
-MODELS: Final = 64
-"""Of one report, at most: the rows of report N are N * 64 and those after it."""
 _BUSY_S: Final = 10.0
 _PAGE_BYTES: Final = 8192
 _WAL_BYTES: Final = 16 << 20
@@ -40,7 +39,7 @@ CREATE INDEX report_at ON report (at, boot);
 CREATE TABLE model (id INTEGER PRIMARY KEY, series INTEGER NOT NULL, calls INTEGER NOT NULL,
     errors INTEGER NOT NULL, total BLOB, body BLOB NOT NULL, samples BLOB);
 """
-"""``at`` (a window's end) and ``duration`` are µs. Rows of ``model`` belong to report ``id >> 6``."""
+"""``at`` (a window's end) and ``duration`` are µs. Rows of ``model`` belong to report ``id / MODELS``."""
 
 FROM_REPORT: Final = """
     FROM report r CROSS JOIN boot b ON b.id = r.boot CROSS JOIN stream s ON s.id = b.stream"""

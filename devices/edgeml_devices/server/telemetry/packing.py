@@ -11,7 +11,7 @@ import struct
 import sys
 import zlib
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -38,12 +38,18 @@ Texts = Mapping[int, str]
 
 def pack_counts(counts: Sequence[int]) -> bytes:
     """Give counts from 0 to 2**64 - 1 as bytes: half a byte each, one, two, four or eight."""
-    most = max(counts, default=0)
-    if most < 16:  # noqa: PLR2004 - four bits
-        digits = bytes(counts).hex()[1::2]
-        return bytes.fromhex(f"0{len(counts) & 1}{digits}{'0' * (len(counts) & 1)}")
-    if most < 256:  # noqa: PLR2004 - eight bits
-        return b"\2" + bytes(counts)
+    try:
+        narrow = bytes(counts)
+    except ValueError:
+        return _pack_wide(counts)
+    digits = narrow.hex()
+    if not digits[::2].strip("0"):
+        return bytes.fromhex(f"01{digits[1::2]}0" if len(narrow) & 1 else f"00{digits[1::2]}")
+    return b"\2" + narrow
+
+
+def _pack_wide(counts: Sequence[int]) -> bytes:
+    most = max(counts)
     for kind, (code, above) in enumerate(_WIDE, 3):
         if most < above:
             return bytes([kind]) + _little(array(code, counts)).tobytes()
@@ -52,15 +58,19 @@ def pack_counts(counts: Sequence[int]) -> bytes:
 
 def unpack_counts(packed: bytes) -> tuple[int, ...]:
     """Give the counts that :func:`pack_counts` packed."""
+    return tuple(_iterable_counts(packed))
+
+
+def _iterable_counts(packed: bytes) -> bytes | array[Any]:
     kind = packed[0]
     if kind < 2:  # noqa: PLR2004 - half bytes, an even or odd number of them
         counts = packed[1:].hex().encode().translate(_NIBBLES)
-        return tuple(counts[:-1] if kind else counts)
+        return counts[:-1] if kind else counts
     if kind == 2:  # noqa: PLR2004 - bytes
-        return tuple(packed[1:])
+        return packed[1:]
     wide = array(_WIDE[kind - 3][0])
     wide.frombytes(packed[1:])
-    return tuple(_little(wide))
+    return _little(wide)
 
 
 def _little(numbers: array[Any]) -> array[Any]:
@@ -77,6 +87,13 @@ def pack_histogram(histogram: ExponentialHistogram) -> bytes:
 def unpack_histogram(packed: bytes) -> ExponentialHistogram:
     """Give the histogram that :func:`pack_histogram` packed."""
     return _histogram(_decode(packed))
+
+
+def packed_fields(packed: bytes) -> tuple[int, Iterable[int], int, int, float, float, int]:
+    """Give the fields of a packed histogram, for sums that need no histogram of it."""
+    offset, counts, zero, total, least, most, scale = _decode(packed)
+    sum_nano = int.from_bytes(total, "little") if isinstance(total, bytes) else total
+    return offset, _iterable_counts(counts), zero, sum_nano, least, most, scale
 
 
 def _histogram_fields(one: ExponentialHistogram) -> tuple[Any, ...]:
@@ -101,7 +118,8 @@ def texts_of(report: Report) -> set[str]:
     found: set[str] = set(report.system)
     for window in report.models:
         found.update(window.errors, window.latency, window.classes, window.features)
-    return found
+    # some databases have no NUL in texts
+    return {text for text in found if "\0" not in text} if "\0" in "".join(found) else found
 
 
 def pack_window(window: ModelWindow, codes: Codes) -> bytes:

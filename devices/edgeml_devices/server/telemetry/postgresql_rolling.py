@@ -31,8 +31,10 @@ async def roll(pool: Any) -> bool:
         )
         pieces, last_us = _pieces(rows)
         if pieces:
-            await _add_hours(connection, rolling.add_up([*pieces, *map(rolling.of_fleet, pieces)]))
-            await _add_totals(connection, rolling.add_up(map(rolling.of_all_time, pieces)), last_us)
+            sums = rolling.add_up(pieces)
+            by_device = rolling.pieces_of(sums)
+            await _add_hours(connection, sums | rolling.add_up(map(rolling.of_fleet, by_device)))
+            await _add_totals(connection, rolling.add_up(map(rolling.of_all_time, by_device)), last_us)
     return len(rows) == _TOGETHER
 
 
@@ -85,8 +87,7 @@ async def _add_totals(connection: Any, sums: dict[Key, Sum], last_us: dict[Key, 
 
 
 def _with(sums: dict[Key, Sum], kept: Iterable[Piece]) -> dict[Key, Sum]:
-    new = [Piece(key, one.calls, one.errors, pack_histogram(one.latency)) for key, one in sums.items()]
-    return rolling.add_up([*kept, *new])
+    return rolling.add_up([*kept, *rolling.pieces_of(sums)])
 
 
 def _hour_piece(row: Any) -> Piece:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from edgeml.telemetry.exponential import ROLLUP_SCALE, ExponentialHistogram, merge
-from edgeml_devices.server.telemetry.packing import unpack_histogram
+from edgeml.telemetry.exponential import ROLLUP_SCALE, ExponentialHistogram
+from edgeml_devices.server.telemetry.packing import pack_histogram, packed_fields
 from edgeml_devices.server.telemetry.store import HourRow, TotalRow
 
 FLEET = ""
@@ -47,31 +48,65 @@ class Sum:
     latency: ExponentialHistogram
 
 
+class _Growing:
+    """A sum that pieces are added to, one by one, without a histogram for each."""
+
+    __slots__ = ("calls", "errors", "found", "least", "most", "scale", "sum_nano", "zero")
+
+    def __init__(self) -> None:
+        self.calls = self.errors = self.zero = self.sum_nano = 0
+        self.found: dict[int, int] = {}
+        self.least, self.most = math.inf, -math.inf
+        self.scale = ROLLUP_SCALE
+
+    def add(self, calls: int, errors: int, latency: bytes | None) -> None:
+        self.calls += calls
+        self.errors += errors
+        if latency is None:
+            return
+        offset, counts, zero, sum_nano, least, most, scale = packed_fields(latency)
+        if scale < self.scale:
+            self._coarsen(scale)
+        found, shift = self.found, scale - self.scale
+        for place, count in enumerate(counts, offset):
+            if count:
+                found[place >> shift] = found.get(place >> shift, 0) + count
+        self.zero += zero
+        self.sum_nano += sum_nano
+        self.least, self.most = min(self.least, least), max(self.most, most)
+
+    def _coarsen(self, scale: int) -> None:
+        finer, self.found = self.found, {}
+        for place, count in finer.items():
+            coarse = place >> (self.scale - scale)
+            self.found[coarse] = self.found.get(coarse, 0) + count
+        self.scale = scale
+
+    def sum(self) -> Sum:
+        found, first, counts = self.found, 0, ()
+        if found:
+            first = min(found)
+            counts = tuple(min(_MOST, found.get(place, 0)) for place in range(first, max(found) + 1))
+        latency = ExponentialHistogram(
+            first, counts, min(_MOST, self.zero), self.sum_nano, self.least, self.most, self.scale
+        )
+        return Sum(self.calls, self.errors, latency)
+
+
 def add_up(pieces: Iterable[Piece]) -> dict[Key, Sum]:
     """Add up pieces of the same key."""
-    parts: dict[Key, list[Piece]] = {}
-    for piece in pieces:
-        parts.setdefault(piece.key, []).append(piece)
-    return {key: _sum(several) for key, several in parts.items()}
+    growing: dict[Key, _Growing] = {}
+    for key, calls, errors, latency in pieces:
+        one = growing.get(key)
+        if one is None:
+            one = growing[key] = _Growing()
+        one.add(calls, errors, latency)
+    return {key: one.sum() for key, one in growing.items()}
 
 
-def _sum(pieces: list[Piece]) -> Sum:
-    latency = merge(
-        (unpack_histogram(one.latency) for one in pieces if one.latency is not None), ROLLUP_SCALE
-    )
-    return Sum(
-        sum(one.calls for one in pieces),
-        sum(one.errors for one in pieces),
-        ExponentialHistogram(
-            latency.offset,
-            tuple(min(count, _MOST) for count in latency.counts),
-            min(latency.zero, _MOST),
-            latency.sum_nano,
-            latency.min,
-            latency.max,
-            latency.scale,
-        ),
-    )
+def pieces_of(sums: Mapping[Key, Sum]) -> list[Piece]:
+    """Give sums as parts of larger ones."""
+    return [Piece(key, one.calls, one.errors, pack_histogram(one.latency)) for key, one in sums.items()]
 
 
 def total_rows(sums: dict[Key, Sum], last_us: dict[Key, int]) -> list[TotalRow]:

@@ -43,12 +43,14 @@ class Roller:
         if until <= done:
             return 0
         pieces, last_us = new_pieces(reader, done, until)
-        sums = rolling.add_up([*pieces, *map(rolling.of_fleet, pieces)])
+        sums = rolling.add_up(pieces)
+        by_device = rolling.pieces_of(sums)
+        sums |= rolling.add_up(map(rolling.of_fleet, by_device))
         with _immediate(self._catalogue) as catalogue:
             places = _Places(catalogue)
             for key, one in sums.items():
                 _add(catalogue, places.of(key), key, one)
-            for key, one in rolling.add_up(map(rolling.of_all_time, pieces)).items():
+            for key, one in rolling.add_up(map(rolling.of_all_time, by_device)).items():
                 _add_total(catalogue, places.of(key)[1], key, one, last_us[key])
             catalogue.execute("INSERT OR REPLACE INTO rolled VALUES (?, ?)", (day, until))
         return int(until - done)

@@ -21,6 +21,7 @@ from edgeml_devices.server.telemetry.packing import (
 from edgeml_devices.server.telemetry.selecting import microseconds
 from edgeml_devices.server.telemetry.store import Incoming, Stored, Verdict
 from edgeml_devices.server.telemetry.streams import Stream, window_of
+from edgeml_devices.server.telemetry.wire_types import MODELS
 
 MOST_NAMES: Final = 4096
 """That get a number in one file; further ones are spelt out each time."""
@@ -155,7 +156,7 @@ class DayWriter:
                 total = window.latency.get(TOTAL)
                 models.append(
                     (
-                        self._next * day_files.MODELS + place,
+                        self._next * MODELS + place,
                         self._number(connection, self._series, "series", key),
                         window.calls,
                         sum(window.errors.values()),

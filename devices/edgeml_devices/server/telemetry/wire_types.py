@@ -1,0 +1,125 @@
+"""The types of :mod:`edgeml.telemetry.report` as a stranger may send them, checked while they are decoded.
+
+Field by field the same (a test compares them), so that what takes the one takes the other. In Python the same
+checks would cost as much as all the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, Struct
+
+from edgeml.telemetry.exponential import SCALE
+from edgeml.telemetry.report import (
+    MOST_CLASSES,
+    MOST_ERRORS,
+    MOST_FEATURES,
+    MOST_REPORTS,
+    MOST_SAMPLES,
+    SCHEMA,
+)
+
+MODELS: Final = 64
+"""In one report."""
+_BINS: Final = 1024
+_RAW_BYTES: Final = 64 * 1024
+
+Count = Annotated[int, Meta(ge=0, lt=2**53)]
+"""Every language has these exactly."""
+Sum = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Text = Annotated[str, Meta(max_length=128)]
+Link = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
+Number = Annotated[float, Meta(ge=-1e300, le=1e300)]
+"""No infinity, and nothing that is no number."""
+
+
+class ExponentialHistogram(Struct, frozen=True, gc=False):
+    offset: Annotated[int, Meta(ge=-(2**40), le=2**40)] = 0
+    counts: Annotated[tuple[Count, ...], Meta(max_length=4096)] = ()
+    zero: Count = 0
+    sum_nano: Sum = 0
+    min: float = math.inf
+    max: float = -math.inf
+    scale: Annotated[int, Meta(ge=-10, le=20)] = SCALE
+
+
+class Summary(Struct, frozen=True, gc=False):
+    min: Number
+    mean: Number
+    max: Number
+    count: Count = 1
+
+
+class Sample(Struct, frozen=True, gc=False):
+    at: Number
+    why: Literal["random", "error", "unsure"]
+    latency_s: Number | None = None
+    label: Text | None = None
+    confidence: Number | None = None
+    error: Text | None = None
+    features: Annotated[tuple[Number, ...], Meta(max_length=_BINS)] | None = None
+    raw: Annotated[bytes, Meta(max_length=_RAW_BYTES)] | None = None
+
+
+class ModelWindow(Struct, frozen=True, gc=False):
+    model: Text
+    release: Sum
+    variant: Text = ""
+    runtime: Text = ""
+    calls: Count = 0
+    # one more: ``other``
+    errors: Annotated[dict[Text, Count], Meta(max_length=MOST_ERRORS + 1)] = {}
+    latency: Annotated[dict[Text, ExponentialHistogram], Meta(max_length=16)] = {}
+    classes: Annotated[dict[Text, Count], Meta(max_length=MOST_CLASSES + 1)] = {}
+    confidence: ExponentialHistogram | None = None
+    features: Annotated[
+        dict[Text, Annotated[tuple[Count, ...], Meta(max_length=_BINS)]], Meta(max_length=MOST_FEATURES + 1)
+    ] = {}
+    rff_sum: Annotated[tuple[Number, ...], Meta(max_length=_BINS)] = ()
+    rff_count: Count = 0
+    reference: Text = ""
+    samples: Annotated[tuple[Sample, ...], Meta(max_length=MOST_SAMPLES)] = ()
+    processes: Count = 1
+    killed: Count = 0
+
+
+class Lost(Struct, frozen=True, gc=False):
+    overwritten: Count = 0
+    merged: Count = 0
+    evicted: Count = 0
+    damaged: Count = 0
+
+
+class Report(Struct, frozen=True, gc=False):
+    seq: Count
+    link: Link
+    boot_id: Text
+    start_s: Number
+    end_s: Number
+    at: Number
+    prev: Annotated[str, Meta(pattern=r"^([0-9a-f]{16})?\Z")] = ""
+    first: Count | None = None
+    windows: Annotated[int, Meta(ge=1, lt=2**53)] = 1
+    clock: Literal["synced", "unsynced", "unknown"] = "unknown"
+    models: Annotated[tuple[ModelWindow, ...], Meta(max_length=MODELS)] = ()
+    system: Annotated[dict[Text, Summary], Meta(max_length=64)] = {}
+    energy_joules: Number | None = None
+    lost: Lost = Lost()
+    schema: Literal[1] = SCHEMA
+
+    @property
+    def begins(self) -> int:
+        return self.seq if self.first is None else self.first
+
+
+class Batch(Struct, frozen=True, gc=False):
+    epoch: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+    boot_id: Text
+    now_s: Number
+    at: Number
+    # not none: there would be nothing to acknowledge
+    reports: Annotated[tuple[Report, ...], Meta(min_length=1, max_length=MOST_REPORTS)]
+    schema: Literal[1] = SCHEMA
