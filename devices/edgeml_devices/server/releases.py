@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from sqlalchemy import RowMapping, and_, insert, or_, select, update
+from sqlalchemy import RowMapping, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeml import manifest_json
@@ -16,9 +16,7 @@ from edgeml.manifest import Manifest
 from edgeml_devices.server import audit
 from edgeml_devices.server.blobs import BlobStore
 from edgeml_devices.server.database import Database
-from edgeml_devices.server.fleet import desired
 from edgeml_devices.server.refusals import RefusalError, not_found
-from edgeml_devices.server.tables import assignments, statuses
 from edgeml_devices.server.tables import releases as table
 
 if TYPE_CHECKING:
@@ -122,45 +120,6 @@ async def publish(
         await tx.connection.execute(insert(table).values(row))
         await audit.record(tx, actor, "release.publish", f"{model}/{release}", {"manifest_sha256": sha256})
         return await find(tx.connection, model, release), True
-
-
-async def withdraw(database: Database, actor: object, model: str, release: int) -> RowMapping:
-    """Let no device be told to run a release any more; those that run it go on.
-
-    What was assigned by hand to devices that do not run it is taken back; rollouts end by themselves.
-
-    Raises:
-        RefusalError: 404.
-    """
-    async with database.writing() as tx:
-        row = await find(tx.connection, model, release)
-        if row["withdrawn_at"] is None:
-            await tx.connection.execute(
-                update(table)
-                .where(table.c.model == model, table.c.release == release)
-                .values(withdrawn_at=time.time())
-            )
-            waiting = await _assigned_by_hand(tx.connection, model, release)
-            await desired.unassign(tx, waiting, model)
-            detail = {"unassigned": len(waiting)}
-            await audit.record(tx, actor, "release.withdraw", f"{model}/{release}", detail)
-        return await find(tx.connection, model, release)
-
-
-async def _assigned_by_hand(connection: AsyncConnection, model: str, release: int) -> list[str]:
-    """Give the devices that were told by hand to run a release and do not run it."""
-    told = and_(statuses.c.device_id == assignments.c.device_id, statuses.c.model == model)
-    statement = (
-        select(assignments.c.device_id)
-        .join(statuses, told, isouter=True)
-        .where(
-            assignments.c.model == model,
-            assignments.c.release == release,
-            assignments.c.rollout_id.is_(None),
-            or_(statuses.c.running.is_(None), statuses.c.running != release),
-        )
-    )
-    return list((await connection.execute(statement)).scalars())
 
 
 def _check(blobs: BlobStore, sha256: str, model: str, release: int) -> int:

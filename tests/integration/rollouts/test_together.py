@@ -6,8 +6,9 @@ import pytest
 from edgeml_devices.messages import State
 from edgeml_devices.server.refusals import RefusalError
 from edgeml_devices.server.rollouts.engine import ABORT_PATIENCE_S
+from edgeml_devices.server.rollouts.withdrawing import withdraw
 
-from tests.integration.rollouts.fleet import BOB, Fleet
+from tests.integration.rollouts.fleet import ADA, BOB, MODEL, Fleet
 
 pytestmark = pytest.mark.anyio
 
@@ -130,6 +131,32 @@ async def test_an_abort_takes_nobody_back_to_a_withdrawn_release(fleet: Fleet) -
     assert (await fleet.rows(rollout))[switched].detail == (
         "nothing is assigned: release 1, which it ran before, was withdrawn"
     )
+
+
+async def test_a_withdrawn_release_is_taken_back_from_devices_that_a_finished_rollout_left_behind(
+    fleet: Fleet,
+) -> None:
+    (offline,) = await fleet.add(1)
+    rollout = await fleet.start()
+    await fleet.tick()
+    await fleet.act("advance", rollout)
+    assert (await fleet.assigned())[offline].release == 2, "as a wish"
+    await withdraw(fleet.database, ADA, MODEL, 2)
+    assert offline not in await fleet.assigned()
+
+
+async def test_a_withdrawal_leaves_devices_under_way_to_the_abort_that_gives_back_what_they_had(
+    fleet: Fleet,
+) -> None:
+    (device,) = await fleet.add(1)
+    await fleet.assign_by_hand(device, 1)
+    await fleet.start()
+    await fleet.tick()
+    await withdraw(fleet.database, ADA, MODEL, 2)
+    assert (await fleet.assigned())[device].release == 2
+    await fleet.tick()
+    await fleet.tick()
+    assert (await fleet.assigned())[device].release == 1
 
 
 async def test_an_abort_does_not_wait_for_ever(fleet: Fleet) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from edgeml import manifest_json
 from edgeml_devices.server import releases
 from edgeml_devices.server.auth import Operator, Viewer
+from edgeml_devices.server.rollouts.withdrawing import withdraw
 from edgeml_devices.server.routes.answers import Name, ReleaseAnswer, ReleaseBody, ReleaseDetail, ReleaseList
 from edgeml_devices.server.services import ServicesOf
 from edgeml_devices.server.tables import releases as table
@@ -76,4 +77,4 @@ async def withdraw_release(
     services: ServicesOf, operator: Operator, model: Name, release: Number
 ) -> ReleaseAnswer:
     """Let no device be told to run a release any more; those that run it go on."""
-    return ReleaseAnswer(**await releases.withdraw(services.database, operator, model, release))
+    return ReleaseAnswer(**await withdraw(services.database, operator, model, release))
