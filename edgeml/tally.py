@@ -6,7 +6,6 @@ releases is counted from there, too.
 
 from __future__ import annotations
 
-import math
 import random
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -191,11 +190,13 @@ class Tally:
         self._due = now + FEATURES_EVERY_S
         row: list[float] = []
         chosen = random.random()  # noqa: S311 - no secret
-        for one in self._features:
-            array = inputs[one.input]
-            place = int(chosen * len(array)) if one.batched else 0
-            rows = rows_of_array(one, array[place : place + 1] if one.batched else array)
-            row.extend(rows[0] if rows else [math.nan] * len(one.names))
+        try:
+            for one in self._features:
+                array = inputs[one.input]
+                place = int(chosen * len(array)) if one.batched else 0
+                row.extend(rows_of_array(one, array[place : place + 1] if one.batched else array)[0])
+        except Exception:  # noqa: BLE001 - whatever it is, the call went well
+            return None
         return row
 
     def drain(self) -> None:
