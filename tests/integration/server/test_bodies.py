@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from typing import Any
 
@@ -61,3 +62,24 @@ async def test_a_device_that_enrols_under_such_a_name(client, text: bytes) -> No
 async def test_reports_of_a_device_are_stored_after_such_a_one(client) -> None:
     device: Device = await enrol(client, "a")
     assert (await device.send(device.report())).status_code == 200
+
+
+@pytest.mark.parametrize("text", ["%00", "%ED%A0%80", "1" + "0" * 30, "nan"])
+async def test_what_stands_in_an_address_fails_no_call_of_the_interface(client, text: str) -> None:
+    await enrol(client, "a")
+    paths = (await client.get("/v1/openapi.json")).json()["paths"]
+    calls = [
+        (method.upper(), path, chosen["name"], chosen["in"])
+        for path, methods in paths.items()
+        for method, call in methods.items()
+        for chosen in call.get("parameters", [])
+    ]
+    assert {place for *_, place in calls} >= {"path", "query"}
+    for method, path, name, place in calls:
+        address = path.replace("{device}", "a") if name != "device" else path
+        address = re.sub(
+            r"{\w+}", lambda found, name=name: text if found[0] == f"{{{name}}}" else "1", address
+        )
+        if place == "query":
+            address += f"?{name}={text}"
+        assert await send(client, method, address, b"{}") < 500, (method, address)
