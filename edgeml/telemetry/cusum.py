@@ -47,14 +47,6 @@ class CusumState:
         return tuple(name for name, value in zip(DIRECTIONS, self.sums, strict=True) if value >= ALARM)
 
 
-@dataclass(frozen=True, slots=True)
-class _Score:
-    values: tuple[float, ...]
-    """By bin, times ``a``."""
-    drift: float
-    """Taken off for each value."""
-
-
 def cusum(reference: FeatureReference, state: CusumState, counts: Sequence[int], begins: float) -> CusumState:
     """Add a window.
 
@@ -64,11 +56,8 @@ def cusum(reference: FeatureReference, state: CusumState, counts: Sequence[int],
         counts: of the window.
         begins: when the window began.
     """
-    n = sum(counts)
-    steps = [
-        sum(map(float.__mul__, score.values, map(float, counts))) - n * score.drift
-        for score in _scores(reference.counts)
-    ] or [0.0] * len(DIRECTIONS)
+    plain = list(map(float, counts))
+    steps = [sum(map(float.__mul__, weights, plain)) for weights in step_weights(reference.counts)]
     sums = tuple(max(0.0, old + step) for old, step in zip(state.sums, steps, strict=True))
     since = tuple(
         begins if old <= 0.0 else before for old, before in zip(state.sums, state.since, strict=True)
@@ -77,26 +66,27 @@ def cusum(reference: FeatureReference, state: CusumState, counts: Sequence[int],
 
 
 @lru_cache(maxsize=256)
-def _scores(counts: tuple[int, ...]) -> tuple[_Score, ...]:
+def step_weights(counts: tuple[int, ...]) -> tuple[tuple[float, ...], ...]:
+    """Give, by direction, what a value in each bin adds to the sum; zeros for a constant feature.
+
+    Args:
+        counts: of the reference.
+    """
     total = sum(counts)
     below = accumulate(counts, initial=0)
     ranks = [(start + count / 2) / total - 0.5 for start, count in zip(below, counts, strict=False)]
-    shares = [count / total for count in counts]
     outside = [abs(rank) for rank in ranks]
-    centre = math.fsum(share * one for share, one in zip(shares, outside, strict=True))
-    wide = [one - centre for one in outside]
-    made = [
-        _score([sign * one for one in scores], shares, total) for scores in (ranks, wide) for sign in (1, -1)
-    ]
-    return tuple(one for one in made if one is not None) if all(made) else ()
+    centre = math.fsum(count * one for count, one in zip(counts, outside, strict=True)) / total
+    scores = [ranks, [one - centre for one in outside]]
+    return tuple(_weights([sign * one for one in some], counts, total) for some in scores for sign in (1, -1))
 
 
-def _score(scores: Sequence[float], shares: Sequence[float], total: int) -> _Score | None:
-    pairs = list(zip(shares, scores, strict=True))
-    deviation = math.sqrt(math.fsum(share * one * one for share, one in pairs))
+def _weights(scores: Sequence[float], counts: Sequence[int], total: int) -> tuple[float, ...]:
+    pairs = list(zip(counts, scores, strict=True))
+    deviation = math.sqrt(math.fsum(count * one * one for count, one in pairs) / total)
     if deviation < 1e-9:  # noqa: PLR2004 - a constant has no places to score by
-        return None
+        return (0.0,) * len(counts)
     pull = AIM / deviation
     tolerated = (TOLERATED + ERRORS / math.sqrt(total)) * deviation
-    growth = math.log(math.fsum(share * math.exp(pull * one) for share, one in pairs))
-    return _Score(tuple(pull * one for one in scores), pull * tolerated + growth)
+    growth = math.log(math.fsum(count * math.exp(pull * one) for count, one in pairs) / total)
+    return tuple(pull * (one - tolerated) - growth for one in scores)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ from edgeml.telemetry.drift import (
     widths,
 )
 from edgeml.telemetry.reference import FeatureReference, Reference
+from edgeml.telemetry.report import ModelWindow
 from edgeml_devices.server.telemetry.store import WindowRow
 
 if TYPE_CHECKING:
@@ -82,7 +84,8 @@ class DriftFinding:
 class _Sums:
     """A group's windows, added up."""
 
-    features: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    counts: NDArray[np.int64]
+    """Of all that is counted between edges, one after the other."""
     classes: dict[str, int] = field(default_factory=dict)
     rff_sum: NDArray[np.float64] | None = None
     rff_count: int = 0
@@ -132,25 +135,27 @@ class DriftTally:
 
     def _add(self, row: WindowRow, reference: Reference) -> None:
         window = row.window
-        name = {"device": row.device_id, "target": row.target}.get(self._by, "")
-        release = None if self._by == "fleet" else window.release
-        sums = self._groups.setdefault(Group(window.model, reference.digest, name, release), _Sums())
+        key = group_of(row, self._by)
+        added = flat_counts(reference, window)
+        sums = self._groups.get(key)
+        if sums is None:
+            sums = self._groups[key] = _Sums(added)
+        else:
+            sums.counts += added
         sums.devices.add(row.device_id)
-        for one in reference.counted():
-            counts = window.features.get(one.name, ())
-            if len(counts) != len(one.counts):
-                continue
-            known = sums.features.get(one.name)
-            if known is None:
-                sums.features[one.name] = np.array(counts, np.int64)
-            else:
-                known += np.array(counts, np.int64)
         for label, count in window.classes.items():
             sums.classes[label] = sums.classes.get(label, 0) + count
         if reference.joint is not None and len(window.rff_sum) == len(reference.joint.mean):
-            added = np.asarray(window.rff_sum, np.float64)
-            sums.rff_sum = added if sums.rff_sum is None else sums.rff_sum + added
+            waves = np.asarray(window.rff_sum, np.float64)
+            sums.rff_sum = waves if sums.rff_sum is None else sums.rff_sum + waves
             sums.rff_count += window.rff_count
+
+
+def group_of(row: WindowRow, by: By) -> Group:
+    """Say with what a window is added up."""
+    name = {"device": row.device_id, "target": row.target}.get(by, "")
+    release = None if by == "fleet" else row.window.release
+    return Group(row.window.model, row.window.reference, name, release)
 
 
 def fleet_drift(
@@ -164,6 +169,17 @@ def fleet_drift(
     tally = DriftTally(references, by)
     tally.add(rows)
     return tally.findings(level)
+
+
+def flat_counts(reference: Reference, window: ModelWindow) -> NDArray[np.int64]:
+    """Give a window's counts of all that the reference counts, zeros for what is not there."""
+    counted = reference.counted()
+    given = (window.features.get(one.name, ()) for one in counted)
+    fitting = (
+        counts if len(counts) == len(one.counts) else (0,) * len(one.counts)
+        for one, counts in zip(counted, given, strict=True)
+    )
+    return np.array(list(chain.from_iterable(fitting)), np.int64)
 
 
 # --- judging
@@ -198,18 +214,20 @@ class _Judged:
 
 
 def _judged(reference: Reference, groups: Mapping[Group, _Sums]) -> Iterable[_Judged]:
+    start = 0
     for one in reference.counted():
-        known = {g: s for g, s in groups.items() if one.name in s.features}
-        large = {g: s for g, s in known.items() if s.features[one.name].sum() >= FEWEST}
+        end = start + len(one.counts)
+        counted = {group: sums.counts[start:end] for group, sums in groups.items()}
+        large = {group: counts for group, counts in counted.items() if counts.sum() >= FEWEST}
+        start = end
         if not large:
             continue
-        counts = np.stack([s.features[one.name] for s in large.values()])
-        for (group, sums), verdict, row, shift in zip(
-            large.items(), judge_counts(one, counts), counts, shifts(one, counts), strict=True
+        counts = np.stack(list(large.values()))
+        for group, verdict, row, shift in zip(
+            large, judge_counts(one, counts), counts.tolist(), shifts(one, counts).tolist(), strict=True
         ):
-            yield _Judged(
-                group, verdict, one.total, len(sums.devices), one.counts, tuple(row.tolist()), float(shift)
-            )
+            devices = len(groups[group].devices)
+            yield _Judged(group, verdict, one.total, devices, one.counts, tuple(row), shift)
     for group, sums in groups.items():
         yield from _judged_together(reference, group, sums)
 

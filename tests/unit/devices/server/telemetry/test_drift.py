@@ -15,12 +15,14 @@ from edgeml_devices.server.telemetry.drift import (
     judge_counts,
     size_bucket,
 )
+from edgeml_devices.server.telemetry.slow_drift import SlowDriftWatch
 from edgeml_devices.server.telemetry.store import WindowRow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeml.drift_nulls import drawn, drawn_distance
 from edgeml.reference_data import feature_reference, joint_reference
+from edgeml.telemetry.cusum import CusumState, cusum
 from edgeml.telemetry.drift import FEWEST, joint_distance, judge_feature
 from edgeml.telemetry.fourier import fourier_sums, frequencies
 from edgeml.telemetry.reference import CONFIDENCE, FeatureReference, Reference, with_digest
@@ -337,6 +339,40 @@ def test_adjusted_p_values_are_those_of_scipy() -> None:
     stats = pytest.importorskip("scipy.stats")
     p = np.random.default_rng(0).random(50) ** 3
     assert adjust(p) == pytest.approx(stats.false_discovery_control(p))
+
+
+# --- small drift that lasts
+
+
+def test_small_drift_that_lasts_is_found_and_dated(reference: Reference) -> None:
+    calm = [row(reference, "d", seed, n=60) for seed in range(100)]
+    drifted = [row(reference, "d", seed, 0.2, n=60) for seed in range(100, 500)]
+    watch = SlowDriftWatch({reference.digest: reference})
+    assert watch.add(calm) == ()
+    (alarm,) = watch.add(drifted)
+    assert (alarm.group.name, alarm.feature, alarm.direction) == ("d", "x[0]", "up")
+    assert 60 * 95 <= alarm.since <= 60 * 250
+    assert alarm.at < 60 * 450
+
+
+def test_the_server_sums_up_as_the_device_does(reference: Reference) -> None:
+    watch = SlowDriftWatch({reference.digest: reference})
+    state = CusumState()
+    one = reference.features[0]
+    for seed in range(20):
+        window = row(reference, "d", seed, 0.4)
+        watch.add([window])
+        state = cusum(one, state, window.window.features[one.name], window.at - window.seconds)
+    (sums,) = watch._groups.values()
+    assert sums.values[0] == pytest.approx(state.sums)
+    assert sums.since[0] == pytest.approx(state.since)
+
+
+def test_a_window_that_fits_no_reference_starts_no_sum(reference: Reference) -> None:
+    empty = with_digest(Reference(1, classes={"cat": 1}))
+    watch = SlowDriftWatch({empty.digest: empty})
+    other = row(reference, "d", 1)
+    assert watch.add([other, replace(other, window=replace(other.window, reference=empty.digest))]) == ()
 
 
 # --- false alarms of whole fleets
