@@ -83,7 +83,8 @@ class _Growing:
         self.scale = scale
 
     def sum(self) -> Sum:
-        found, first, counts = self.found, 0, ()
+        found, first = self.found, 0
+        counts: tuple[int, ...] = ()
         if found:
             first = min(found)
             counts = tuple(min(_MOST, found.get(place, 0)) for place in range(first, max(found) + 1))
