@@ -19,6 +19,8 @@ from starlette.types import Receive, Scope, Send
 
 import edgeml
 from edgeml.errors import EdgemlError, GateError, MessageError, TrustError, UsageError
+from edgeml_devices.server.alerts.measuring import Sources
+from edgeml_devices.server.alerts.service import AlertService
 from edgeml_devices.server.auth import caller_address
 from edgeml_devices.server.blobs import BlobStore
 from edgeml_devices.server.database import Database
@@ -34,10 +36,12 @@ from edgeml_devices.server.rollouts import routes as rollout_routes
 from edgeml_devices.server.rollouts.service import Ticker
 from edgeml_devices.server.routes import (
     agent,
+    alerts,
     audit,
     blob,
     device,
     group,
+    metrics,
     polls,
     release,
     reports,
@@ -51,6 +55,7 @@ from edgeml_devices.server.services import Services
 from edgeml_devices.server.settings import ServerSettings
 from edgeml_devices.server.signed.online_keys import OnlineKeys
 from edgeml_devices.server.signed.repository import Repository
+from edgeml_devices.server.telemetry.drifting import References
 from edgeml_devices.server.telemetry.opening import open_store
 from edgeml_devices.server.telemetry.store import TelemetryStore
 from edgeml_devices.server.telemetry.writer import GroupWriter
@@ -144,6 +149,8 @@ async def _open_services(settings: ServerSettings, database: Database, telemetry
     directory = Directory(database)
     await directory.load()
     repository = Repository(database, blobs, keys)
+    references = References(database, blobs)
+    sources = Sources(database, telemetry, references)
     return Services(
         settings,
         database,
@@ -154,6 +161,8 @@ async def _open_services(settings: ServerSettings, database: Database, telemetry
         repository,
         telemetry,
         GroupWriter(telemetry),
+        references,
+        AlertService(sources, settings.alert_rules, settings.alert_receivers),
     )
 
 
@@ -163,6 +172,7 @@ def _beside(services: Services) -> Iterator[Coroutine[Any, Any, None]]:
     yield services.reports.run()
     yield services.collector.run()
     yield services.telemetry.run()
+    yield services.alerts.run()
     yield _repeat(services.settings.tick_s, Ticker(database, services.manifest_of).tick_all)
     yield _repeat(_FLUSH_S, services.directory.flush_seen)
     yield _repeat(_MINUTE_S, services.refusals.flush)
@@ -251,6 +261,8 @@ _ROUTERS: Final = (
     repository.router,
     blob.router,
     telemetry.router,
+    metrics.router,
+    alerts.router,
     token.router,
     audit.router,
     server.router,

@@ -29,6 +29,7 @@ import edgeml
 from edgeml.atomic import new_file
 from edgeml.errors import MessageError, ServerError, UsageError
 from edgeml_devices.server import audit, tables
+from edgeml_devices.server.alerts import tables as _alerts  # noqa: F401 - on METADATA, too
 from edgeml_devices.server.blobs import HASH, BlobStore
 from edgeml_devices.server.database import Database, pieces
 from edgeml_devices.server.migrate import migrate_within
@@ -216,10 +217,10 @@ async def _fill(tx: Transaction, table: Table, content: Any) -> int:
     for piece in pieces(rows, _ROWS):
         # the types of the code where they are the same: JSON is text in some databases
         await tx.connection.execute(insert(table if known is None else known), list(piece))
-    if tx.connection.dialect.name == "postgresql" and table.name in {"events", "health"}:
+    if tx.connection.dialect.name == "postgresql" and table.name in {"events", "health", "alert_notices"}:
         await tx.connection.execute(
             text(
-                f"SELECT setval(pg_get_serial_sequence('{table.name}', 'id'), "  # noqa: S608 - one of two names
+                f"SELECT setval(pg_get_serial_sequence('{table.name}', 'id'), "  # noqa: S608 - one of three names
                 f"coalesce(max(id), 0) + 1, false) FROM {table.name}"
             )
         )

@@ -60,6 +60,8 @@ def _place(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--keep-events-days", default=90.0, show_default=True, type=click.FloatRange(0.1), help="Then they go."
 )
+@click.option("--alert-rules", metavar="FILE", type=_FILE, help="Alert rules, YAML as Prometheus has them.")
+@click.option("--alert-receivers", metavar="FILE", type=_FILE, help="Who hears of alerts, TOML.")
 @click.option(
     "--workers",
     default=1,

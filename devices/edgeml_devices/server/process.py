@@ -25,6 +25,8 @@ from sqlalchemy import func, select
 
 from edgeml.errors import ServerError, UsageError
 from edgeml_devices.server import auth, tables
+from edgeml_devices.server.alerts.receivers import read_receivers
+from edgeml_devices.server.alerts.rules import read_rules
 from edgeml_devices.server.app import create_app
 from edgeml_devices.server.database import Database
 from edgeml_devices.server.migrate import migrate
@@ -57,6 +59,10 @@ def check(settings: ServerSettings) -> None:
     for file in (settings.tls_cert, settings.tls_key):
         if file is not None and not file.is_file():
             raise UsageError(f"no such file: {file}")
+    if settings.alert_rules is not None:
+        read_rules(settings.alert_rules)
+    if settings.alert_receivers is not None:
+        read_receivers(settings.alert_receivers)
 
 
 def prepare(settings: ServerSettings) -> str | None:
@@ -251,7 +257,7 @@ def _work(listening_fd: int, alive_fd: int) -> None:
     import threading
 
     fields = json.loads(os.environ.pop("EDGEML_SERVER_WORKER"))
-    for name in ("data", "tls_cert", "tls_key"):
+    for name in ("data", "tls_cert", "tls_key", "alert_rules", "alert_receivers"):
         fields[name] = None if fields[name] is None else Path(fields[name])
 
     def watch() -> None:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeml.manifest import Manifest
 from edgeml_devices.server import releases
+from edgeml_devices.server.alerts.service import AlertService
 from edgeml_devices.server.blobs import BlobStore
 from edgeml_devices.server.database import Database
 from edgeml_devices.server.fleet.directory import Directory
@@ -17,6 +18,7 @@ from edgeml_devices.server.fleet.reports import ReportQueue
 from edgeml_devices.server.refusal_log import RefusalLog
 from edgeml_devices.server.settings import ServerSettings
 from edgeml_devices.server.signed.repository import Repository
+from edgeml_devices.server.telemetry.drifting import References
 from edgeml_devices.server.telemetry.store import TelemetryStore
 from edgeml_devices.server.telemetry.writer import GroupWriter
 
@@ -35,6 +37,9 @@ class Services:
     telemetry: TelemetryStore
     collector: GroupWriter
     """By it devices' reports get into ``telemetry``."""
+    references: References
+    """Of the data that models were made with."""
+    alerts: AlertService
 
     async def manifest_of(self, connection: AsyncConnection, model: str, release: int) -> Manifest:
         """Give a listed release's manifest, see :func:`edgeml_devices.server.releases.manifest`."""

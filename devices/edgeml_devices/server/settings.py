@@ -57,6 +57,10 @@ class ServerSettings:
     """Windows, their samples and the machines' facts."""
     keep_telemetry_hours_days: float = 400.0
     """Hourly sums."""
+    alert_rules: Path | None = None
+    """A file of rules as Prometheus has them."""
+    alert_receivers: Path | None = None
+    """A TOML file that says who hears of alerts."""
     limits: Limits = field(default_factory=Limits)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from sqlalchemy import select
 
@@ -14,14 +14,14 @@ from edgeml_devices.server.database import Database
 from edgeml_devices.server.tables import devices
 from edgeml_devices.server.telemetry.choosing import choose_devices, device_names
 from edgeml_devices.server.telemetry.comparing import Comparison, compare
+from edgeml_devices.server.telemetry.drift import By
+from edgeml_devices.server.telemetry.drifting import References, find_drift
 from edgeml_devices.server.telemetry.machines import machines
 from edgeml_devices.server.telemetry.questions import CONFIDENCE, Interval, Question, quantiles, rates
 from edgeml_devices.server.telemetry.store import Coverage, Selection, TelemetryStore
 
 _DAY_S: Final = 86400
 Values = dict[Key, float]
-Drifted = Callable[[Selection, Sequence[str]], Awaitable[Sequence[tuple[Mapping[str, str | int], int]]]]
-"""Gives, for instances by their keys, how many features drifted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Sources:
 
     database: Database
     store: TelemetryStore
-    drifted: Drifted
+    references: References
 
 
 async def measure(sources: Sources, expression: Expression, now: float) -> Values:
@@ -170,8 +170,18 @@ async def _coverage(sources: Sources, selection: Selection) -> list[Coverage]:
 
 
 async def _drifted(sources: Sources, expression: Expression, selection: Selection) -> Values:
-    found = await sources.drifted(selection, expression.by)
-    return await _named(sources, [(key, float(count)) for key, count in found])
+    """Count features of each model that drifted; by device, target, release, or over the fleet."""
+    by = next((one for one in expression.by if one in {"device", "target", "release"}), "fleet")
+    found, _ = await find_drift(sources.store, sources.references, selection, cast("By", by))
+    counts: dict[tuple[tuple[str, str | int], ...], int] = {}
+    for one in found:
+        key: list[tuple[str, str | int]] = [("model", one.group.model)]
+        if one.group.release is not None:
+            key.append(("release", one.group.release))
+        if one.group.name:
+            key.append((by, one.group.name))
+        counts[tuple(key)] = counts.get(tuple(key), 0) + one.drifted
+    return await _named(sources, [(dict(key), float(count)) for key, count in counts.items()])
 
 
 async def _silent(sources: Sources, _: Expression, selection: Selection) -> Values:

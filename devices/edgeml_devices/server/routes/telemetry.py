@@ -12,11 +12,14 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Query
 
 from edgeml.errors import UsageError
+from edgeml.telemetry.drift import LEVEL
 from edgeml_devices.server.auth import Viewer
 from edgeml_devices.server.routes.answers import Name
 from edgeml_devices.server.services import ServicesOf
 from edgeml_devices.server.telemetry.choosing import choose_devices, device_names
 from edgeml_devices.server.telemetry.comparing import Pairing, compare
+from edgeml_devices.server.telemetry.drift import By
+from edgeml_devices.server.telemetry.drifting import find_drift
 from edgeml_devices.server.telemetry.machines import machines
 from edgeml_devices.server.telemetry.questions import TOTAL, Question, dimensions, quantiles, rates
 from edgeml_devices.server.telemetry.store import Selection
@@ -102,6 +105,36 @@ async def ask_compare(
         pairing=pairing,
     )
     return {**_span(asked), **_plain(asdict(made))}
+
+
+@router.get("/drift")
+async def ask_drift(
+    services: ServicesOf,
+    _viewer: Viewer,
+    asked: Asked,
+    by: By = "release",
+    level: Annotated[float, Query(gt=0, lt=1)] = LEVEL,
+) -> Answers:
+    """Whether inputs and outputs are distributed as the data that the model was made with.
+
+    `drifted` are findings that are significant over all groups and features together, and large enough to
+    matter; the counts stand beside those of the reference.
+    """
+    found, unknown = await find_drift(services.telemetry, services.references, asked, by, level)
+    references = await services.references.load()
+    async with services.database.reading() as connection:
+        names = await device_names(connection, {one.group.name for one in found} if by == "device" else ())
+    answers = []
+    for one in found:
+        row = asdict(one)
+        reference = references[one.group.reference]
+        features = {feature.name: feature for feature in reference.features}
+        feature = features.get(one.feature)
+        row["group"]["name"] = names.get(one.group.name, one.group.name)
+        row["edges"] = [] if feature is None else list(feature.edges)
+        row["expected"] = [] if feature is None else list(feature.counts)
+        answers.append(_plain(row))
+    return {**_span(asked), "level": level, "windows_without_reference": unknown, "answers": answers}
 
 
 @router.get("/machine")
