@@ -12,6 +12,8 @@ from edgeml.telemetry.segments import note_of, pack, report_of
 SPANS_S: Final = (600, 3600)
 """Windows of a minute become ones of ten minutes, then of an hour."""
 
+_MOST_MODELS: Final = 64
+"""In one report; the server takes no more."""
 Frames = Iterator[tuple[int, bytes]]
 """Number and body, in order."""
 
@@ -19,12 +21,14 @@ Frames = Iterator[tuple[int, bytes]]
 def merged(frames: Iterable[tuple[int, bytes]], span_s: float, beyond: int) -> Frames:
     """Merge adjacent windows into ones of ``span_s``; those up to number ``beyond`` stay as they are."""
     group: list[tuple[int, bytes, Report]] = []
+    models: set[tuple[str, int, str, str]] = set()
     for seq, body in frames:
         report = report_of(body)
+        models |= {(one.model, one.release, one.variant, one.runtime) for one in report.models}
         fits = bool(group) and report.begins > beyond and can_merge(group[0][2], report, span_s)
-        if group and not (fits and group[0][2].begins > beyond):
+        if group and not (fits and group[0][2].begins > beyond and len(models) <= _MOST_MODELS):
             yield _one(group)
-            group = []
+            group, models = [], set()
         group.append((seq, body, report))
     if group:
         yield _one(group)

@@ -49,7 +49,7 @@ def merge_reports(reports: Sequence[Report]) -> Report:
         first=first.begins,
         start_s=first.start_s,
         windows=sum(one.windows for one in reports),
-        models=_merge_models(model for one in reports for model in one.models),
+        models=merge_models(model for one in reports for model in one.models),
         system=_merge_system([one.system for one in reports]),
         energy_joules=math.fsum(energies) if energies else None,
         lost=replace(lost, merged=lost.merged + fresh),
@@ -82,7 +82,8 @@ def without_samples(report: Report) -> Report:
     return replace(report, models=tuple(replace(one, samples=()) for one in report.models))
 
 
-def _merge_models(models: Iterable[ModelWindow]) -> tuple[ModelWindow, ...]:
+def merge_models(models: Iterable[ModelWindow]) -> tuple[ModelWindow, ...]:
+    """Add up what the same release did, wherever it stands among ``models``."""
     groups: dict[tuple[str, int, str, str, str], list[ModelWindow]] = {}
     for one in models:
         key = (one.model, one.release, one.variant, one.runtime, one.reference)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import ssl
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,8 @@ from edgeml.errors import ServerError, UsageError
 from edgeml.telemetry.sender import Reply
 
 _TIMEOUT_S: Final = 30.0
+_IDLE_S: Final = 2.0
+"""A connection that was not used for longer may be closed at its other end."""
 _ANSWER_LIMIT_BYTES: Final = 64 * 1024
 
 
@@ -37,6 +40,7 @@ class Poster:
             "User-Agent": f"edgeml-telemetry/{edgeml.__version__}",
             "Accept-Encoding": "identity",
         }
+        self._used_at = 0.0
         self._connection: http.client.HTTPConnection
         if parts.scheme == "https":
             try:
@@ -55,12 +59,15 @@ class Poster:
         Raises:
             ServerError: there was none.
         """
+        if time.monotonic() - self._used_at > _IDLE_S:
+            self.close()
         try:
             self._connection.request("POST", self._base + path, body, self._headers | dict(headers))
             with self._connection.getresponse() as response:
                 content = response.read(_ANSWER_LIMIT_BYTES + 1)
                 if len(content) > _ANSWER_LIMIT_BYTES:
                     self.close()
+                self._used_at = time.monotonic()
                 after = response.getheader("Retry-After") or ""
                 return Reply(
                     response.status,

@@ -46,7 +46,9 @@ class Note:
     positions: Mapping[str, Any] = field(default_factory=dict)
     """In the rings, that the window was read up to."""
     acked_through: int = -1
-    """What the server was known to have."""
+    """What the server was known to have …"""
+    acked_at: float | None = None
+    """… since when, by the wall clock."""
 
 
 @dataclass(slots=True)
@@ -114,7 +116,7 @@ def note_of(body: bytes) -> Note:
     """
     try:
         found = json.loads(_unpack(body)[1])
-        return Note(dict(found["positions"]), int(found["acked_through"]))
+        return Note(dict(found["positions"]), int(found["acked_through"]), found.get("acked_at"))
     except (LookupError, TypeError, ValueError) as error:
         raise MessageError(f"a frame of the spool: {error}") from error
 

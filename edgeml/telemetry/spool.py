@@ -114,6 +114,15 @@ class Spool:
         """Reports on the disk that the server has not acknowledged."""
         return sum(frame.seq > self.state.acked_through for _, frame in self._files.frames())
 
+    def last(self) -> Report | None:
+        """Give the last window that is on the disk."""
+        found = self._files.mending(self._last_body)
+        return None if found is None else report_of(found)
+
+    def _last_body(self) -> bytes | None:
+        last = next((one for one in reversed(self._files.segments) if one.frames), None)
+        return None if last is None else self._files.body(last, last.frames[-1])
+
     def close(self) -> None:
         """Write down how far the server has acknowledged; what is held is tried once more."""
         if self._is_closed:

@@ -103,7 +103,7 @@ class SpoolFiles:
             OSError: nothing was written.
         """
         numbered = replace(report, lost=add_lost((report.lost, self.state.lost)))
-        note = Note(positions, self.state.acked_through)
+        note = Note(positions, self.state.acked_through, self.state.acked_at)
         content = frames_of.frame_bytes(numbered.seq, frames_of.pack(numbered, note))
         segment = self._segment_with_room(len(content))
         frames_of.append(self._handle, content, segment.size_bytes)
@@ -280,6 +280,7 @@ class SpoolFiles:
                 link=frames_of.report_of(body).link,
                 positions=note.positions,
                 acked_through=max(note.acked_through, self.state.acked_through),
+                acked_at=note.acked_at or self.state.acked_at,
                 lost=NOTHING,
             )
         if found.is_end_damaged:
