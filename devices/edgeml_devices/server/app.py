@@ -98,6 +98,7 @@ class _App(FastAPI):
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
             return
+        scope["app"] = self
         try:
             check_scope(scope)
             if scope["path"] == polls.PATH and scope["method"] == "GET":

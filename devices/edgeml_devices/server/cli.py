@@ -63,6 +63,20 @@ def _place(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--alert-rules", metavar="FILE", type=_FILE, help="Alert rules, YAML as Prometheus has them.")
 @click.option("--alert-receivers", metavar="FILE", type=_FILE, help="Who hears of alerts, TOML.")
 @click.option(
+    "--keep-telemetry-days",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(1),
+    help="Windows, samples.",
+)
+@click.option(
+    "--keep-telemetry-hours-days",
+    default=400.0,
+    show_default=True,
+    type=click.FloatRange(1),
+    help="Hourly sums.",
+)
+@click.option(
     "--workers",
     default=1,
     show_default=True,
@@ -184,8 +198,10 @@ def token(data: Path | None, database: str, name: str | None, as_json: bool) -> 
 @click.argument("file", metavar="FILE", type=_FILE)
 @json_option
 def backup(data: Path | None, database: str, file: Path, as_json: bool) -> None:
-    """Write everything to one file: tables, blobs, the server's keys. It may run meanwhile.
+    """Write tables, blobs and the server's keys to one file. The server may run meanwhile.
 
+    Telemetry is not in it: copy the folder telemetry of a server that is stopped, or run
+    pg_dump --schema=telemetry. A server that was restored without it goes on with what devices send.
     Whoever has the file can sign as the server: keep it as you keep the server.
 
     \b
@@ -199,9 +215,9 @@ def backup(data: Path | None, database: str, file: Path, as_json: bool) -> None:
 
     size_bytes = asyncio.run(back_up(_settings(data, database), file))
     if as_json:
-        print_json({"file": str(file), "size_bytes": size_bytes})
+        print_json({"file": str(file), "size_bytes": size_bytes, "telemetry": False})
     else:
-        click.echo(f"{file}: {readable_size(size_bytes)}")
+        click.echo(f"{file}: {readable_size(size_bytes)}, without telemetry")
 
 
 @server.command()
