@@ -118,7 +118,9 @@ async def send(server: str, devices: list[Device]) -> tuple[float, list[float]]:
     for device in devices:
         done: asyncio.Future[None] = loop.create_future()
         ends.append(done)
-        await loop.create_connection(lambda d=device, e=done: Connection(d.requests, e, times), url.hostname, url.port)
+        await loop.create_connection(
+            lambda d=device, e=done: Connection(d.requests, e, times), url.hostname, url.port
+        )
     await asyncio.gather(*ends)
     return time.perf_counter() - begun, times
 

@@ -40,7 +40,9 @@ def test_reports_are_taken_as_quickly_as_they_must_be(
         assert cpu_s / found["reports"] <= CPU_PER_REPORT_S
 
 
-def ingest(server: ServerProcess, batch: int, reports: int, devices: int = 100) -> tuple[dict[str, Any], float]:
+def ingest(
+    server: ServerProcess, batch: int, reports: int, devices: int = 100
+) -> tuple[dict[str, Any], float]:
     """Send reports; give what the generator measured, and the server's CPU seconds meanwhile."""
     status, join = server.call("POST", "/v1/join-tokens", {"uses": devices})
     assert status == 201, join

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from edgeml_devices.server.alerts.tables import alert_rules, alerts
+from sqlalchemy import delete, insert
 
 from edgeml.targets import target, target_to_json
 from tests.integration.rollouts.fleet import Fleet
@@ -154,3 +156,58 @@ async def test_a_health_row_that_cannot_be_counts_in_no_gate(fleet: Fleet, bad: 
     await fleet.tick(2)
     found = await fleet.rollout(rollout)
     assert (found.wave, found.state) == (2, "RUNNING")
+
+
+# --- alert rules
+
+
+async def evaluated(fleet: Fleet, *firing: dict[str, str], error: str = "") -> None:
+    """Write what an evaluation of the rule ``Slow`` leaves behind."""
+    async with fleet.database.writing() as tx:
+        await tx.connection.execute(delete(alert_rules))
+        await tx.connection.execute(delete(alerts))
+        rule = {"name": "Slow", "expression": "error_rate > 1", "claimed_until": 0, "left_out": 0}
+        await tx.connection.execute(
+            insert(alert_rules).values(rule | {"evaluated_at": fleet.now, "error": error})
+        )
+        for place, key in enumerate(firing):
+            row = {"rule": "Slow", "key_sha256": str(place), "key": list(key.items()), "state": "firing"}
+            times = dict.fromkeys(("value", "since", "held_at"), 1.0)
+            await tx.connection.execute(insert(alerts).values(row | times))
+
+
+async def test_a_wave_waits_until_its_alert_rules_were_evaluated(fleet: Fleet) -> None:
+    rollout, _, _ = await begin(fleet, gates={"alerts": ["Slow"]})
+    await fleet.tick(2)
+    found = await fleet.rollout(rollout)
+    assert "alert Slow has no data: the server has no such alert rule" in found.reason
+    await evaluated(fleet, error="no device pi")
+    await fleet.tick(2)
+    assert "it cannot be evaluated: no device pi" in (await fleet.rollout(rollout)).reason
+    await evaluated(fleet)
+    await fleet.tick(1)
+    assert (await fleet.rollout(rollout)).wave == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "fails"),
+    [
+        ({"model": "kws", "release": "2"}, True),
+        ({"device": "pi-1"}, True),
+        ({}, True),
+        ({"model": "kws", "release": "1"}, False),
+        ({"model": "another", "release": "2"}, False),
+    ],
+)
+async def test_an_alert_that_fires_for_the_release_pauses(
+    fleet: Fleet, key: dict[str, str], fails: bool
+) -> None:
+    rollout, _, _ = await begin(fleet, gates={"alerts": ["Slow"]})
+    await evaluated(fleet, key)
+    await fleet.tick(1)
+    found = await fleet.rollout(rollout)
+    if fails:
+        assert found.state == "PAUSED"
+        assert found.reason.startswith("wave 1: alert Slow is 1, at most 0")
+    else:
+        assert (found.state, found.wave) == ("RUNNING", 2)

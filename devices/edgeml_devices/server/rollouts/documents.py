@@ -80,7 +80,7 @@ async def rollout_document(connection: AsyncConnection, rollout: Rollout) -> dic
     now = time.time()
     readings: tuple[Reading, ...] = ()
     if rollout.state in ACTIVE:
-        readings = await gates.current(connection, rollout, counts.get(rollout.wave, Counts()))
+        readings = await gates.current(connection, rollout, counts.get(rollout.wave, Counts()), now)
     return _head(rollout, _total(counts)) | {
         "policy": write_policy(rollout.policy),
         "waves": await _waves(connection, rollout, counts),

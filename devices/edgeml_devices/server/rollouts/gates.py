@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeml.errors import MessageError
 from edgeml.health import MOST_CALLS
 from edgeml.histogram import Histogram
+from edgeml_devices.server.rollouts.alert_gates import read_alert_gates
 from edgeml_devices.server.rollouts.engine import Counts, GateState, Reading
 from edgeml_devices.server.rollouts.policy import DeviceState, Gates, Policy
 from edgeml_devices.server.rollouts.records import Rollout
@@ -142,16 +143,25 @@ def _selftests(policy: Policy, limit: float, counts: Counts) -> Reading:
 # --- in the database
 
 
-async def current(connection: AsyncConnection, rollout: Rollout, counts: Counts) -> tuple[Reading, ...]:
+async def current(
+    connection: AsyncConnection, rollout: Rollout, counts: Counts, now: float
+) -> tuple[Reading, ...]:
     """Read the gates of the current wave; none, where it does not ask for any."""
     policy = rollout.policy
     if rollout.wave == 0 or not policy.waves[rollout.wave - 1].gates:
         return ()
+    alerts = await read_alert_gates(connection, policy, await _released_at(connection, rollout), now)
     if not policy.gates.compares:
-        return read_gates(policy, {}, (), counts)
-    return read_gates(
-        policy, await _tallies(connection, rollout.id), await _targets(connection, rollout), counts
-    )
+        return read_gates(policy, {}, (), counts) + alerts
+    tallies, targets = await _tallies(connection, rollout.id), await _targets(connection, rollout)
+    return read_gates(policy, tallies, targets, counts) + alerts
+
+
+async def _released_at(connection: AsyncConnection, rollout: Rollout) -> float:
+    """Give when the current wave began to be measured."""
+    mine = rollout_waves.c.rollout_id == rollout.id, rollout_waves.c.wave == rollout.wave
+    found = await connection.execute(select(rollout_waves.c.measured_from).where(*mine))
+    return found.scalar() or 0.0
 
 
 async def gather(tx: Transaction, rollout: Rollout, now: float) -> bool:

@@ -15,6 +15,7 @@ from edgeml.errors import MessageError, UsageError
 from edgeml.toml_file import reject_unknown
 
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_MOST_ALERTS: Final = 50
 _DAY_S: Final = 86_400.0
 _CLOCK: Final = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 MOST_WAVES: Final = 100
@@ -91,6 +92,8 @@ class Gates:
     """New minus old, at most."""
     selftest_failed_share: float | None = None
     """Of the wave's outcomes, at most."""
+    alerts: tuple[str, ...] = ()
+    """Names of alert rules: none of them may fire for the release."""
     min_calls: int = 100
     """On each side, for each kind of machine; below that, data are missing."""
     timeout_s: float = 3600.0
@@ -248,6 +251,8 @@ def _number_faults(policy: Policy) -> typing.Iterator[str]:
         yield f"max_failed must be at least 0, got {policy.max_failed}"
     if policy.gates.latency_p95_ratio is not None and not policy.gates.latency_p95_ratio > 0:
         yield "gates.latency_p95_ratio must be above 0"
+    if len(policy.gates.alerts) > _MOST_ALERTS:
+        yield f"gates.alerts may name {_MOST_ALERTS} rules, got {len(policy.gates.alerts)}"
 
 
 def _shares(policy: Policy) -> typing.Iterator[tuple[str, float | None]]:

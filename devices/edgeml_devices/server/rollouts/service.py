@@ -107,7 +107,7 @@ class Ticker:
             return True
         if await gates.gather(tx, rollout, now):
             return True
-        view = await _view(tx.connection, rollout)
+        view = await _view(tx.connection, rollout, now)
         verdict = judge(view, now)
         await _mark(tx, rollout, view, verdict)
         if verdict.action is Action.KEEP:
@@ -140,10 +140,10 @@ async def _stand(tx: Transaction, rollout: Rollout, now: float, listening_since:
     return more
 
 
-async def _view(connection: AsyncConnection, rollout: Rollout) -> RolloutView:
+async def _view(connection: AsyncConnection, rollout: Rollout, now: float) -> RolloutView:
     counts = await records.count(connection, rollout.id)
     waves = await records.waves(connection, rollout, counts)
-    readings = await gates.current(connection, rollout, counts.get(rollout.wave, Counts()))
+    readings = await gates.current(connection, rollout, counts.get(rollout.wave, Counts()), now)
     return RolloutView(rollout.policy, waves, readings, await _is_withdrawn(connection, rollout))
 
 

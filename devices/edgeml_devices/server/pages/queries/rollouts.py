@@ -173,7 +173,7 @@ async def rollout_view(connection: AsyncConnection, rollout_id: str, now: float)
             whole[state] = whole.get(state, 0) + number
     readings: tuple[Reading, ...] = ()
     if rollout.state not in (*ENDED, RolloutState.ABORTING):
-        readings = await gates.current(connection, rollout, counted.get(rollout.wave, Counts()))
+        readings = await gates.current(connection, rollout, counted.get(rollout.wave, Counts()), now)
     return RolloutView(
         rollout,
         in_order(whole),
