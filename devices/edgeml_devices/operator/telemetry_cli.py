@@ -114,6 +114,45 @@ def compare(
 
 
 @telemetry.command()
+@click.option(
+    "--by",
+    type=click.Choice(["device", "target", "release", "fleet"]),
+    default="release",
+    show_default=True,
+    help="What is judged by itself.",
+)
+@click.option(
+    "--level",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Share of false findings among all findings.",
+)
+@click.option("--all", "every", is_flag=True, help="Features that did not drift, too.")
+@selection_options
+@server_options
+@json_option
+def drift(
+    by: str, level: float | None, every: bool, asked: dict[str, Any], connection: Connection, as_json: bool
+) -> None:
+    """Show what is distributed otherwise than in the reference.
+
+    The reference was made by `edgeml convert` and travels in the bundle. What counts is significant over all
+    groups and features together, and large enough to matter.
+
+    \b
+    Examples:
+      edgeml telemetry drift --model kws/8 --since 7d
+      edgeml telemetry drift --by device --all --json
+    """  # noqa: D301 - as above
+    from edgeml_devices.operator.telemetry_tables import print_drift
+
+    found = _ask(connection, "drift", {**asked, "by": by, "level": "" if level is None else level})
+    if not every:
+        found["answers"] = [one for one in found["answers"] if one["drifted"]]
+    print_json(found) if as_json else print_drift(found)
+
+
+@telemetry.command()
 @click.option("--by", default="device", metavar="LIST", show_default=True, help="device, target, hour, day.")
 @selection_options
 @server_options

@@ -84,6 +84,38 @@ def _sure(interval: Mapping[str, Any], same: float, sign: str, more: str, less: 
     return f"(95 %: {sign}{low:.3g} to {sign}{high:.3g}): {verdict}"
 
 
+def print_drift(found: Mapping[str, Any]) -> None:
+    """Print features that drifted, the surest first."""
+    answers = found["answers"]
+    if answers:
+        columns = [
+            Column("of", [_group(one["group"]) for one in answers], is_name=True),
+            Column("feature", [printable(one["feature"]) for one in answers], is_name=True),
+            Column("n", [f"{one['n']:,}" for one in answers]),
+            Column("devices", [f"{one['devices']:,}" for one in answers], leaves=2),
+            Column("tests that tell", [_tests(one["tests"]) for one in answers], is_word=True, leaves=1),
+            Column("q", [f"{one['q']:.2g}" for one in answers]),
+            Column("shift\nsd", [_or_nothing(one["shift"], "{:+.2f}") for one in answers]),
+            Column("PSI", [_or_nothing(one["psi"], "{:.3f}") for one in answers], leaves=3),
+        ]
+        print_table(open_console(), columns, ["red" if one["drifted"] else "" for one in answers])
+    else:
+        click.echo("no drift was found")
+    if found["windows_without_reference"]:
+        click.echo(f"windows whose bundle this server does not have: {found['windows_without_reference']:,}")
+
+
+def _group(group: Mapping[str, Any]) -> str:
+    release = "" if group["release"] is None else f"/{group['release']}"
+    return printable(f"{group['model']}{release} {group['name']}".rstrip())
+
+
+def _tests(tests: Sequence[Mapping[str, Any]]) -> str:
+    """Give the tests by how little chance explains what they saw."""
+    ranked = sorted(tests, key=lambda one: one["p"])
+    return ", ".join(f"{one['test']} p={one['p']:.2g} effect {one['effect']:.2f}" for one in ranked[:2])
+
+
 def print_machines(found: Mapping[str, Any]) -> None:
     """Print quantities of machines, mean and greatest."""
     answers = found["answers"]
