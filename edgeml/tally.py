@@ -97,7 +97,7 @@ class Tally:
         self, now: Recorder, call: Callable[[Any], T], named: Callable[[Any], Mapping[str, Array]]
     ) -> Callable[[Any], T]:
         ring = now.ring()
-        take, shared, pack_into = ring.take, ring.map, PLAIN_CALL.pack_into
+        places, shared, pack_into = ring.places, ring.map, PLAIN_CALL.pack_into
         failed = partial(self._failed, now)
 
         def counted(given: Any) -> T:
@@ -110,11 +110,8 @@ class Tally:
                 failed(begin, error)
                 raise
             end = clock()
-            number, place = take()
-            try:  # noqa: SIM105 - suppress would cost as much as all the rest
-                pack_into(shared, place, end, begin, number)
-            except TypeError:  # closed
-                pass
+            number, place = next(places)
+            pack_into(shared, place, end, begin, number)
             return result
 
         def with_features(given: Any) -> T:
@@ -141,7 +138,7 @@ class Tally:
             return None
         own_run, own_name, own_output = session.run, session.inputs[0].name, session.outputs[0].name
         ring = now.ring()
-        take, shared, pack_into = ring.take, ring.map, PLAIN_CALL.pack_into
+        places, shared, pack_into = ring.places, ring.map, PLAIN_CALL.pack_into
         failed = partial(self._failed, now)
 
         def counted(x: Any) -> Any:
@@ -154,11 +151,8 @@ class Tally:
                 failed(begin, error)
                 raise
             end = clock()
-            number, place = take()
-            try:  # noqa: SIM105 - as above
-                pack_into(shared, place, end, begin, number)
-            except TypeError:  # closed
-                pass
+            number, place = next(places)
+            pack_into(shared, place, end, begin, number)
             return result
 
         return counted

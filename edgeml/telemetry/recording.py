@@ -145,11 +145,8 @@ class Recorder:
                 raise
             end = clock()
             ring = self._ring or self.ring()
-            number, place = ring.take()
-            try:  # noqa: SIM105 - suppress would cost as much as all the rest
-                PLAIN_CALL.pack_into(ring.map, place, end, begin, number)
-            except TypeError:  # closed
-                pass
+            number, place = next(ring.places)
+            PLAIN_CALL.pack_into(ring.map, place, end, begin, number)
             return result
 
         return timed
@@ -171,11 +168,10 @@ class Recorder:
         certain = 0
         if confidence is not None and 0 <= confidence <= 1:
             certain = int(confidence * _NANO + 0.5) + 1
-        number, place = ring.take()
+        number, place = next(ring.places)
         if features:
             self._write_features(ring, number, features)
-        with suppress(TypeError):  # closed
-            CALL.pack_into(ring.map, place, end, begin, *stages, certain, label_code, error_code, number)
+        CALL.pack_into(ring.map, place, end, begin, *stages, certain, label_code, error_code, number)
 
     def _write_features(self, calls: Ring, number: int, features: Features) -> None:
         if not self._features and isinstance(features, Mapping):
@@ -185,9 +181,8 @@ class Recorder:
         if len(features) != len(self._features):
             raise UsageError(f"{self._info.model}: {len(features)} features for the names {self._features}")
         ring = self._vectors or self._vector_ring(calls)
-        own_number, place = ring.take()
-        with suppress(TypeError):  # closed
-            vector(len(features)).pack_into(ring.map, place, number, *features, own_number)
+        own_number, place = next(ring.places)
+        vector(len(features)).pack_into(ring.map, place, number, *features, own_number)
 
     # --- rings
 
@@ -226,6 +221,7 @@ class Recorder:
             for ring in (self._ring, self._vectors):
                 if ring is not None:
                     ring.close()
+            self._ring = self._vectors = None  # what comes later goes into one that nobody reads
 
     def __enter__(self) -> Self:
         return self

@@ -17,8 +17,7 @@ import struct
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Hashable
-from contextlib import suppress
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
@@ -104,8 +103,8 @@ def vector(features: int) -> struct.Struct:
 class Ring:
     """A ring as its owner sees it.
 
-    ``number, place = ring.take()`` and then ``pack_into(ring.map, place, …, number)`` write an entry, which
-    raises TypeError once the ring is closed. Any thread may do so at any time.
+    ``number, place = next(ring.places)``, then ``pack_into(ring.map, place, …, number)`` writes an entry. Any
+    thread may do so at any time.
     """
 
     __slots__ = (
@@ -118,10 +117,10 @@ class Ring:
         "layout",
         "map",
         "path",
-        "take",
+        "places",
     )
 
-    take: Callable[[], tuple[int, int]]
+    places: Iterator[tuple[int, int]]
     """Gives the number of the next entry, from 1, and its place in ``map``."""
 
     def __init__(self, info: RingInfo, layout: Layout, folder: Path | None = None) -> None:
@@ -131,6 +130,8 @@ class Ring:
             OSError: the folder cannot be written, or has no room.
         """
         self.info, self.layout = info, layout
+        self.places = _places(layout)
+        self._lock = threading.Lock()
         self._file: int | None = None
         self.path: Path | None = None
         if folder is None:
@@ -138,8 +139,6 @@ class Ring:
         else:
             self.path = folder / f"{info.ring}{SUFFIX}"
             self._make(self.path)
-        self.take = _places(layout)
-        self._lock = threading.Lock()
         self._labels: dict[Hashable, int] = {}
         self._errors: dict[Hashable, int] = {}
         _RINGS.add(self)
@@ -193,10 +192,9 @@ class Ring:
                 if len(known) >= most:
                     return BEYOND
                 index = first + len(known)
-                with suppress(ValueError):  # closed
-                    written = text_to_bytes(str(text))
-                    place = self.layout.text_at(index)
-                    self.map[place : place + len(written)] = written
+                written = text_to_bytes(str(text))
+                place = self.layout.text_at(index)
+                self.map[place : place + len(written)] = written
                 known[text] = index + 1
             return known[text]
 
@@ -210,26 +208,32 @@ class Ring:
     def close(self) -> None:
         """Say that no more comes, and leave the file to its reader. Idempotent.
 
-        What is recorded afterwards is not. Does nothing in the child of a fork.
+        A call under way may write into it still. Does nothing in the child of a fork.
         """
-        if self._file is None or self.info.pid != os.getpid():
+        if self._file is None or self.path is None or self.info.pid != os.getpid():
             return
         with self._lock:
             file, self._file = self._file, None
-            if file is None or self.path is None:
+            if file is None:
                 return
-            written = self.take()[0] - 1
+            written = next(self.places)[0] - 1
             self.map[STATE_AT : STATE_AT + 2] = CLOSED.to_bytes(2, sys.byteorder)
-            self.map.close()
             try:
                 if written == 0:
                     self.path.unlink(missing_ok=True)
-                elif written + 1 < self.layout.slots:
-                    os.ftruncate(file, self.layout.slots_at + (written + 1) * self.layout.entry_bytes)
-            except OSError:
-                pass  # it stays as it is
+                else:
+                    self._give_back(written)
+            except (OSError, AttributeError):  # not Linux, or a file system that cannot
+                pass
             finally:
                 os.close(file)
+
+    def _give_back(self, written: int) -> None:
+        """Give back the memory of slots that were never used; who writes there all the same gets it again."""
+        used = self.layout.slots_at + (written + 1) * self.layout.entry_bytes
+        first = -(-used // PAGE) * PAGE
+        if first < self.layout.size_bytes:
+            self.map.madvise(mmap.MADV_REMOVE, first, self.layout.size_bytes - first)
 
     def __del__(self) -> None:
         self.close()
@@ -253,26 +257,30 @@ def text_from_bytes(data: bytes) -> str:
     return "".join(one for one in data[1 : 1 + length].decode("utf-8", "replace") if one.isprintable())
 
 
-def _places(layout: Layout) -> Callable[[], tuple[int, int]]:
+def _places(layout: Layout) -> Iterator[tuple[int, int]]:
     """Give what counts entries and their places, for all threads at once: one step of C under the GIL.
 
     The first entry stands in slot 1, so that entry ``n`` is in slot ``n % slots``.
     """
     size, first = layout.entry_bytes, layout.slots_at
     around = range(first, first + layout.slots * size, size)
-    take: Callable[[], tuple[int, int]] = enumerate(
-        chain(around[1:], chain.from_iterable(repeat(around))), 1
-    ).__next__
+    places = enumerate(chain(around[1:], chain.from_iterable(repeat(around))), 1)
     has_gil: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
-    if has_gil():
-        return take
-    lock = threading.Lock()
+    return places if has_gil() else _InTurn(places)
 
-    def take_alone() -> tuple[int, int]:
-        with lock:
-            return take()
 
-    return take_alone
+class _InTurn:
+    """An iterator that threads which run at once may share."""
+
+    def __init__(self, places: Iterator[tuple[int, int]]) -> None:
+        self._places, self._lock = places, threading.Lock()
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return self
+
+    def __next__(self) -> tuple[int, int]:
+        with self._lock:
+            return next(self._places)
 
 
 def _allocate(file: int, size: int) -> None:
