@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
@@ -19,7 +20,10 @@ from edgeml.telemetry.ring import CALL
 _WORDS: Final = CALL.size // 8
 _END, _BEGIN = 0, 1
 _STAGES: Final = {"preprocess": 2, "run": 3, "postprocess": 4}
+_SAID: Final = 5
 _CONFIDENCE_AT, _LABEL_AT, _ERROR_AT = 40, 44, 46
+_NUMBER: Final = 8
+_SIGN_AT: Final = 7 if sys.byteorder == "little" else 0
 _NANO: Final = 1e9
 _MOST: Final = 1e9
 """Seconds; what is above is left to :func:`histogram_of`."""
@@ -41,11 +45,13 @@ class Entry:
 class Calls:
     """Columns of a ring's entries."""
 
-    __slots__ = ("_data", "_reals", "count")
+    __slots__ = ("_data", "_reals", "_says_more", "count")
 
     def __init__(self, entries: bytes) -> None:
         self._data, self.count = entries, len(entries) // CALL.size
         self._reals = array("d", entries)
+        self._says_more = _has_any(self._reals[_SAID::_WORDS])
+        """Whether any call has a confidence, a label or an error."""
 
     def entry(self, place: int) -> Entry:
         """Give one of the calls."""
@@ -60,10 +66,8 @@ class Calls:
     def latencies(self) -> list[float]:
         """Give seconds of each whole call."""
         ends, begins = self._reals[_END::_WORDS], self._reals[_BEGIN::_WORDS]
-        if min(begins) > 0:
-            return list(map(operator.sub, ends, begins))
-        if max(begins) <= 0:
-            return list(map(operator.neg, begins))
+        if begins.tobytes()[_SIGN_AT::_NUMBER].isascii():  # none is negated
+            return list(map(operator.sub, ends.tolist(), begins.tolist()))
         return [end - begin if begin > 0 else -begin for end, begin in zip(ends, begins, strict=True)]
 
     def stages(self) -> dict[str, list[float]]:
@@ -84,6 +88,8 @@ class Calls:
         return self._column("H", _ERROR_AT)
 
     def _column(self, kind: str, place_bytes: int) -> Sequence[int]:
+        if not self._says_more:
+            return ()
         whole: array[int] = array(kind, self._data)
         column = whole[place_bytes // whole.itemsize :: CALL.size // whole.itemsize]
         return column if _has_any(column) else ()

@@ -54,6 +54,9 @@ _NAME_LENGTH: Final = 128
 _LATEST: Final = 1e11
 """Of wall clocks: the year 5138."""
 
+_ONES: Final = int.from_bytes(array("Q", [1]).tobytes() * _LOOK, "little")
+_STEPS: Final = int.from_bytes(array("Q", range(_LOOK)).tobytes(), "little")
+
 Read = Callable[[int, int], bytes]
 """Gives so many bytes from a place; fewer where the file ends."""
 
@@ -203,10 +206,16 @@ def _leading(numbers: array[int], first: int) -> int:
     # where the last is written, all are, but for gaps
     count = bisect_left(range(len(numbers)), 1, key=lambda place: numbers[place] != first + place)
     so_far = numbers[:count]
-    # a number belongs to its slot: from the first to the last, each can only be the right one
-    if not count or (min(so_far) >= first and max(so_far) < first + count):
+    if _is_run(so_far, first):
         return count
-    return next(place for place, number in enumerate(so_far) if number != first + place)
+    return next((place for place, number in enumerate(so_far) if number != first + place), count)
+
+
+def _is_run(numbers: array[int], first: int) -> bool:
+    """Say whether the numbers go on from ``first``: by one sum of large integers, a third of the time."""
+    places = (1 << 8 * _NUMBER * len(numbers)) - 1
+    wanted = first * (_ONES & places) + (_STEPS & places)
+    return int.from_bytes(numbers.tobytes(), "little") == wanted
 
 
 # --- the file
