@@ -42,6 +42,7 @@ from edgeml_devices.server.routes import (
     device,
     group,
     metrics,
+    otlp,
     polls,
     release,
     reports,
@@ -255,6 +256,7 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
 
 _ROUTERS: Final = (
     agent.router,
+    otlp.router,
     device.router,
     group.router,
     release.router,

@@ -22,7 +22,7 @@ BEGIN = 1_790_000_000.0
 @pytest.fixture(autouse=True)
 def pyarrow() -> None:
     try:
-        import pyarrow  # noqa: F401
+        import pyarrow as pa  # noqa: F401
     except ModuleNotFoundError as error:
         require(condition=False, reason=str(error))
 

@@ -97,7 +97,17 @@ def _table(pa: Any, schema: Any, rows: list[WindowRow]) -> Any:
 
 def _row(row: WindowRow) -> dict[str, Any]:
     window = row.window
-    plain = ("model", "release", "variant", "runtime", "calls", "rff_count", "reference", "processes", "killed")
+    plain = (
+        "model",
+        "release",
+        "variant",
+        "runtime",
+        "calls",
+        "rff_count",
+        "reference",
+        "processes",
+        "killed",
+    )
     return {name: getattr(window, name) for name in plain} | {
         "at": round(row.at * 1e6),
         "seconds": row.seconds,

@@ -1,4 +1,4 @@
-"""The tables of the PostgreSQL store, in a schema of their own: rows have their device, to be sharded by it."""
+"""The tables of the PostgreSQL store, in a schema of their own; rows have their device, to be sharded by."""
 
 from __future__ import annotations
 
@@ -41,6 +41,10 @@ CREATE INDEX hour_hour ON telemetry.hour (hour);
 CREATE TABLE telemetry.total (model text NOT NULL, release bigint NOT NULL, variant text NOT NULL,
     target text NOT NULL, calls numeric NOT NULL, errors numeric NOT NULL, latency bytea NOT NULL,
     last bigint NOT NULL, PRIMARY KEY (model, release, variant, target));
+CREATE TABLE telemetry.point (at bigint NOT NULL, device_id text COLLATE "C" NOT NULL, name text NOT NULL,
+    unit text NOT NULL, kind text NOT NULL, temporality text NOT NULL, attributes text COLLATE "C" NOT NULL,
+    value double precision NOT NULL, buckets text NOT NULL);
+CREATE INDEX point_at ON telemetry.point (name, at);
 CREATE TABLE telemetry.kept (name text PRIMARY KEY, since bigint NOT NULL);
 """
 """``part`` has a row for each model in a window, and one without ``series`` for a window without models. The

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from edgeml_devices.server.telemetry import postgresql_reading, postgresql_rolling
+from edgeml_devices.server.telemetry import postgresql_points, postgresql_reading, postgresql_rolling
 from edgeml_devices.server.telemetry.postgresql_schema import DAY_US, drop_days, make_days, make_tables
 from edgeml_devices.server.telemetry.postgresql_writing import Writer
 from edgeml_devices.server.telemetry.selecting import HOUR_US, bounds_us
@@ -18,6 +18,7 @@ from edgeml_devices.server.telemetry.store import (
     Coverage,
     HourRow,
     Incoming,
+    Point,
     SampleRow,
     Selection,
     Stored,
@@ -82,6 +83,15 @@ class PostgresqlStore:
         devices = None if device_id is None else frozenset({device_id})
         return await postgresql_reading.coverage(self._pool, Selection(since, until, devices), self._kept_us)
 
+    async def append_points(self, points: Sequence[Point]) -> None:
+        async with self._pool.acquire() as connection:
+            await postgresql_points.append(connection, points)
+
+    async def points(self, name: str, since: float, until: float, limit: int) -> Sequence[Point]:
+        bounds = bounds_us(Selection(since, until))
+        async with self._pool.acquire() as connection:
+            return await postgresql_points.read(connection, name, *bounds, limit)
+
     async def prune(self, keep_from: float, keep_hours_from: float) -> None:
         keep_us = bounds_us(Selection(keep_from, keep_from))[0]
         hour = bounds_us(Selection(keep_hours_from, keep_hours_from))[0] // HOUR_US
@@ -95,6 +105,7 @@ class PostgresqlStore:
             )
             await self._look_up_kept(connection)
             await drop_days(connection, keep_us // DAY_US)
+            await postgresql_points.prune(connection, keep_us)
             await connection.execute("DELETE FROM telemetry.hour WHERE hour < $1", hour)
 
     async def run(self) -> None:

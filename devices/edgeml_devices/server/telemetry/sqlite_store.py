@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from edgeml_devices.server.telemetry import day_files, sqlite_reading, sqlite_summing
+from edgeml_devices.server.telemetry import day_files, sqlite_points, sqlite_reading, sqlite_summing
 from edgeml_devices.server.telemetry.dating import AHEAD_S
 from edgeml_devices.server.telemetry.selecting import HOUR_US, bounds_us
 from edgeml_devices.server.telemetry.sqlite_rolling import Roller
@@ -20,6 +20,7 @@ from edgeml_devices.server.telemetry.store import (
     Coverage,
     HourRow,
     Incoming,
+    Point,
     SampleRow,
     Selection,
     Stored,
@@ -87,6 +88,13 @@ class SqliteStore:
         selection = Selection(since, until, devices)
         return await _in(self._reading, sqlite_reading.coverage, self._folder, selection, self._kept_us)
 
+    async def append_points(self, points: Sequence[Point]) -> None:
+        await _in(self._rolling, sqlite_points.append, self._folder, points)
+
+    async def points(self, name: str, since: float, until: float, limit: int) -> Sequence[Point]:
+        bounds = bounds_us(Selection(since, until))
+        return await _in(self._reading, sqlite_points.read, self._folder, name, *bounds, limit)
+
     async def prune(self, keep_from: float, keep_hours_from: float) -> None:
         roller = self._opened()
         keep_us, _ = bounds_us(Selection(keep_from, keep_from))
@@ -100,6 +108,7 @@ class SqliteStore:
             if day < min(self._writer.day, day_files.day_of(keep_from - AHEAD_S)):
                 await _in(self._writing, _remove, day_files.file_of(self._folder, day))
                 await _in(self._rolling, roller.forget_day, day)
+        await _in(self._rolling, sqlite_points.prune, self._folder, keep_us)
         hour = bounds_us(Selection(keep_hours_from, keep_hours_from))[0] // HOUR_US
         await _in(self._rolling, roller.forget_hours, hour)
 

@@ -153,6 +153,27 @@ class TotalRow:
     """End of its newest window."""
 
 
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What a foreign agent measured: stored at least once, perhaps twice."""
+
+    at: float
+    device_id: str
+    """Whose token sent it; empty: not a device's."""
+    name: str
+    unit: str
+    kind: str
+    """``gauge``, ``sum``, ``histogram``, ``exponential_histogram``"""
+    temporality: str
+    """``delta``, ``cumulative``; empty for a gauge."""
+    attributes: str
+    """A JSON object, with those of the resource under ``resource.``."""
+    value: float
+    """Of a histogram: the sum."""
+    buckets: str
+    """A histogram's count, least and greatest value and buckets, as JSON."""
+
+
 class TelemetryStore(Protocol):
     """Where telemetry is kept. Safe for any number of tasks of one event loop."""
 
@@ -195,8 +216,16 @@ class TelemetryStore(Protocol):
         """Give what came, by device and day."""
         ...
 
+    async def append_points(self, points: Sequence[Point]) -> None:
+        """Store points of foreign agents in one durable commit."""
+        ...
+
+    async def points(self, name: str, since: float, until: float, limit: int) -> Sequence[Point]:
+        """Give the newest points of a name that were measured after ``since`` and not after ``until``."""
+        ...
+
     async def prune(self, keep_from: float, keep_hours_from: float) -> None:
-        """Forget windows before one moment, and hourly sums before another."""
+        """Forget windows and points before one moment, and hourly sums before another."""
         ...
 
     async def run(self) -> None:
