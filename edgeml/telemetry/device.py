@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from edgeml.errors import EdgemlError
 from edgeml.installed import InstalledModel
 from edgeml.manifest_json import loads
 from edgeml.telemetry.clock import boot_clock, boot_id, clock_state
+from edgeml.telemetry.folder import ring_folder
 from edgeml.telemetry.machine import Meter
 from edgeml.telemetry.merging import merge_models
 from edgeml.telemetry.power import PowerMeter
@@ -24,11 +26,14 @@ from edgeml.telemetry.report import Lost, ModelWindow, Report, Summary
 from edgeml.telemetry.ring import SUFFIX
 from edgeml.telemetry.ring_file import DamagedRingError, RingFile
 from edgeml.telemetry.sender import Outcome, Post, Sender
+from edgeml.telemetry.settings import FOLDER
 from edgeml.telemetry.spool import BUDGET_BYTES, Spool, open_spool
 from edgeml.telemetry.spool_files import Durability
 
 LOG: Final = logging.getLogger("edgeml.telemetry")
 WINDOW_S: Final = 60.0
+LEAST_WINDOW_S: Final = 1.0
+MOST_WINDOW_S: Final = 3600.0
 SPOOL: Final = "spool"
 """The spool's folder in the home folder."""
 _TICK_S: Final = 10.0
@@ -59,6 +64,18 @@ class TelemetryPlan:
     @property
     def spool(self) -> Path:
         return self.home / SPOOL
+
+
+def plan_of(
+    home: Path,
+    *,
+    window_s: float = WINDOW_S,
+    budget_bytes: int = BUDGET_BYTES,
+    durability: Durability = "window",
+) -> TelemetryPlan:
+    """Plan the telemetry of a home folder; the rings are where its processes record."""
+    rings = Path(os.environ.get(FOLDER) or ring_folder(home))
+    return TelemetryPlan(home, rings, window_s, budget_bytes, durability, min(_TICK_S, window_s))
 
 
 def run_telemetry(plan: TelemetryPlan, post: Post, stop: threading.Event) -> None:
@@ -187,10 +204,3 @@ def recording_pids(rings: Path) -> Iterator[int]:
             if file.is_owned and file.info.pid not in found:
                 found.add(file.info.pid)
                 yield file.info.pid
-
-
-def in_thread(run: Callable[[], None]) -> threading.Thread:
-    """Start a thread that does not keep its process from ending."""
-    thread = threading.Thread(target=run, name="edgeml-telemetry", daemon=True)
-    thread.start()
-    return thread

@@ -27,7 +27,9 @@ _FORK: Final = 409
 _TOO_LARGE: Final = 413
 _REFUSED: Final = frozenset({400, 422})
 _STRANGER: Final = frozenset({401, 410})
-"""The server does not know this device, or not any more: asking again is of no use."""
+"""The server does not know this device, or not any more."""
+_STRANGER_S: Final = 3600.0
+"""A server that was restored from a backup may know it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Outcome(StrEnum):
     LATER = "later"
     """The server cannot be reached or is busy: again after ``wait_s``."""
     STOPPED = "stopped"
-    """The server does not take this device's reports; nothing is sent any more."""
+    """The server does not know this device; it is asked again in an hour."""
 
 
 class Sender:
@@ -80,16 +82,14 @@ class Sender:
         self._boot = boot_id() if boot is None else boot
         self._most = MOST_REPORTS
         self._failures = 0
-        self.is_stopped = False
+        self._is_stopped = False
         self.not_before_s = -math.inf
         """By ``since_boot``: an attempt before is none."""
 
     def send(self) -> Outcome:
         """Send one batch, if one is due. Raises nothing: what fails is tried again."""
-        if self.is_stopped:
-            return Outcome.STOPPED
         if self._since_boot() < self.not_before_s:
-            return Outcome.LATER
+            return Outcome.STOPPED if self._is_stopped else Outcome.LATER
         try:
             return self._send()
         except ServerError as error:
@@ -110,8 +110,9 @@ class Sender:
         if reply.status == _OK:
             return self._stored(waiting, reply)
         if reply.status in _STRANGER:
-            LOG.error("the server refuses this device's telemetry: %s; it is kept here", _said(reply))
-            self.is_stopped = True
+            if not self._is_stopped:
+                LOG.error("the server refuses this device's telemetry: %s; it is kept here", _said(reply))
+            self._is_stopped, self.not_before_s = True, self._since_boot() + _STRANGER_S
             return Outcome.STOPPED
         if reply.status == _FORK:
             return self._forked(waiting, reply)
@@ -131,7 +132,7 @@ class Sender:
             return self._later(f"{error}; is this the address of an edgeml server?")
         if answer.acked_through < waiting[0].seq:
             return self._later(f"the server stored nothing of windows {waiting[0].seq} to {waiting[-1].seq}")
-        self._failures = 0
+        self._failures, self._is_stopped = 0, False
         self._most = min(2 * self._most, MOST_REPORTS)
         # not beyond what was sent: another copy of this device may have sent those numbers
         self._spool.acknowledge(min(answer.acked_through, waiting[-1].seq))

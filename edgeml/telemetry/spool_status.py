@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeml.errors import MessageError
 from edgeml.telemetry.report import Lost
-from edgeml.telemetry.segments import body_at, note_of, scan, segment_path
+from edgeml.telemetry.segments import body_at, note_of, report_of, scan, segment_path
 from edgeml.telemetry.spool_state import read_state
 
 
@@ -33,29 +33,22 @@ def spool_status(folder: Path) -> SpoolStatus | None:
 
     Raises:
         OSError: they cannot be read.
+        MessageError: a frame cannot be, though its checksum holds.
     """
     state = read_state(folder)
     if state is None:
         return None
-    acked, acked_at, last, size_bytes = state.acked_through, state.acked_at, state.next_seq - 1, 0
-    seqs: list[int] = []
+    acked, acked_at, last = state.acked_through, state.acked_at, state.next_seq - 1
+    bodies: list[tuple[int, bytes]] = []
+    size_bytes = 0
     for one in state.segments:
-        try:
+        with suppress(FileNotFoundError):
             content = segment_path(folder, one.number).read_bytes()
-        except FileNotFoundError:
-            continue
-        size_bytes += len(content)
-        frames = scan(content).frames
-        seqs += [frame.seq for frame in frames]
-        if frames and frames[-1].seq > last:
-            last = frames[-1].seq
-            try:
-                note = note_of(body_at(content, frames[-1]) or b"")
-            except MessageError:
-                continue
-            acked, acked_at = max(acked, note.acked_through), note.acked_at or acked_at
-    waiting = [seq for seq in seqs if seq > acked]
-    before = max((seq for seq in seqs if seq <= acked), default=acked)
-    begins = before if not waiting or before >= 0 else min(waiting[0], 0) - 1
-    windows = waiting[-1] - begins if waiting else 0
+            size_bytes += len(content)
+            bodies += [(frame.seq, body_at(content, frame) or b"") for frame in scan(content).frames]
+    if bodies and bodies[-1][0] > last:
+        last, note = bodies[-1][0], note_of(bodies[-1][1])
+        acked, acked_at = max(acked, note.acked_through), note.acked_at or acked_at
+    waiting = [(seq, body) for seq, body in bodies if seq > acked]
+    windows = last - report_of(waiting[0][1]).begins + 1 if waiting else 0
     return SpoolStatus(state.epoch, len(waiting), windows, size_bytes, last, acked_at, state.total_lost)

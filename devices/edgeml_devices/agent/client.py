@@ -19,8 +19,9 @@ from urllib3.util import Timeout
 
 import edgeml
 from edgeml import typed_json
-from edgeml.errors import MessageError, UsageError
+from edgeml.errors import MessageError, ServerError, UsageError
 from edgeml.manifest import FileEntry
+from edgeml.telemetry.sender import Reply
 from edgeml_devices.agent.failures import UnreachableError
 from edgeml_devices.agent.sources import CHUNK_BYTES, BlobStream
 from edgeml_devices.api_client import endpoint, open_pool
@@ -108,6 +109,18 @@ class ServerClient:
             UnreachableError: no answer, or none of an edgeml server.
         """
         return self._post(Accepted, "/v1/agent/reports", report)
+
+    def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+        """Post telemetry; give the answer whatever its status.
+
+        Raises:
+            ServerError: there was none.
+        """
+        try:
+            with self._open("POST", path, headers, body) as response:
+                return Reply(response.status, self._limited(response), _retry_after(response))
+        except UnreachableError as error:
+            raise ServerError(str(error)) from error
 
     def enrol(self, request: EnrolRequest) -> Enrolled:
         """Join; the same device token again gives the same device.

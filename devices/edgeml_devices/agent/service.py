@@ -18,6 +18,7 @@ from edgeml.health import HealthPolicy
 from edgeml.installed import MODELS, InstalledModel
 from edgeml.selftest import SelftestResult, run_selftest
 from edgeml.targets import host
+from edgeml.telemetry.device import plan_of, run_telemetry
 from edgeml_devices.agent.beats import Beats, receive
 from edgeml_devices.agent.blobs import BlobStore
 from edgeml_devices.agent.client import ServerClient, ServerSource
@@ -147,6 +148,7 @@ class Service:
             self._start_workers()
             for work in (self._poll, self._report, lambda: self._listen(receiver)):
                 threading.Thread(target=work, daemon=True).start()
+            telemetry = self._start_telemetry()
             LOG.info("agent of %s, device %s", self._identity.server, self._identity.device_id)
             while not self._stop.wait(_LOOK_EVERY_S):
                 self._start_workers()
@@ -155,7 +157,25 @@ class Service:
             deadline = time.monotonic() + _STOP_S
             for worker in self._workers.values():
                 worker.join(max(0.0, deadline - time.monotonic()))
+            telemetry.join(max(0.0, deadline - time.monotonic()))
             LOG.info("stopped")
+
+    def _start_telemetry(self) -> threading.Thread:
+        config = self._config
+        plan = plan_of(
+            self._home.path,
+            window_s=config.telemetry_window_s,
+            budget_bytes=config.telemetry_budget_bytes,
+            durability=config.telemetry_durability,
+        )
+        work = (
+            (lambda: run_telemetry(plan, self._client.post, self._stop))
+            if config.telemetry
+            else (lambda: None)
+        )
+        thread = threading.Thread(target=work, name="telemetry", daemon=True)
+        thread.start()
+        return thread
 
     # --- models
 

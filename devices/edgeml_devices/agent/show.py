@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from edgeml import typed_json
 from edgeml.errors import FleetError, MessageError
 from edgeml.installed import InstalledModel
+from edgeml.telemetry.device import SPOOL
+from edgeml.telemetry.spool_status import spool_status
 from edgeml_devices.agent.home import Home
 from edgeml_devices.agent.identity import read_identity
 from edgeml_devices.agent.lock import agent_process
@@ -36,7 +39,16 @@ def device_json(home: Home) -> dict[str, Any]:
         "models": {model.name: _model(model) for model in home.models()},
         "events": [_event(event) for event in outbox.recent()],
         "unsent": {"events": len(events), "health": len(windows)},
+        "telemetry": _telemetry(home),
     }
+
+
+def _telemetry(home: Home) -> dict[str, Any] | None:
+    try:
+        found = spool_status(home.path / SPOOL)
+    except (OSError, MessageError) as error:
+        return {"detail": str(error)}
+    return None if found is None else asdict(found)
 
 
 def _model(model: InstalledModel) -> dict[str, Any]:
@@ -83,11 +95,25 @@ def print_device(shown: dict[str, Any]) -> None:
         for name, one in models.items():
             if one.get("detail"):
                 console.print(Text(f"{name}: {printable(one['detail'])}"), soft_wrap=True)
+    if shown["telemetry"]:
+        console.print(Text(_telemetry_text(shown["telemetry"])), soft_wrap=True)
     for event in shown["events"]:
         at = datetime.fromtimestamp(event["at"], UTC).strftime("%Y-%m-%d %H:%M:%S")
         reason = f" {event['reason']}" if event.get("reason") else ""
         release = event.get("release")
         console.print(Text(f"{at}  {event['model']} {release} {event['state']}{reason}"), soft_wrap=True)
+
+
+def _telemetry_text(told: dict[str, Any]) -> str:
+    if "detail" in told:
+        return f"telemetry: {told['detail']}"
+    at = told["acked_at"]
+    sent = "never sent" if at is None else f"last sent {datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}"
+    waits = (
+        f"{told['reports']} reports of {told['windows']} windows wait, {told['size_bytes'] / 1024:.0f} KiB"
+    )
+    lost = ", ".join(f"{count} {how}" for how, count in told["lost"].items() if count)
+    return f"telemetry: {waits}; {sent}; " + (f"lost: {lost}" if lost else "nothing lost")
 
 
 def _cells(one: dict[str, Any]) -> tuple[str, ...]:
