@@ -57,10 +57,11 @@ CREATE TABLE hour (hour INTEGER NOT NULL, device INTEGER NOT NULL, series INTEGE
     PRIMARY KEY (hour, device, series)) WITHOUT ROWID;
 CREATE TABLE total (series INTEGER PRIMARY KEY, calls INTEGER NOT NULL, errors INTEGER NOT NULL,
     latency BLOB NOT NULL, last INTEGER NOT NULL);
-CREATE TABLE rolled (day TEXT PRIMARY KEY, report INTEGER NOT NULL);
+CREATE TABLE rolled (day TEXT PRIMARY KEY, report INTEGER NOT NULL, closed INTEGER NOT NULL);
 CREATE TABLE kept (name TEXT PRIMARY KEY, since INTEGER NOT NULL);
 """
-"""``device`` 0 of ``hour`` is the whole fleet. ``rolled`` says which reports the sums hold.
+"""``device`` 0 of ``hour`` is the whole fleet. ``rolled`` says which reports the sums hold,
+and of which days there will be no more.
 ``last`` is the end of the newest window, µs."""
 
 

@@ -30,7 +30,7 @@ from edgeml_devices.server.telemetry.store import (
 _LOG: Final = logging.getLogger(__name__)
 _CONNECTIONS: Final = 6
 """Of one process, at most."""
-_ROLL_S: Final = 5.0
+_ROLL_S: Final = 2.0
 
 
 class PostgresqlStore:

@@ -14,8 +14,8 @@ from edgeml_devices.server.telemetry.store import Point
 
 FILE: Final = "points.db"
 _TABLE: Final = """CREATE TABLE IF NOT EXISTS point (at INTEGER NOT NULL, device TEXT NOT NULL,
-    name TEXT NOT NULL, unit TEXT NOT NULL, kind TEXT NOT NULL, temporality TEXT NOT NULL, attributes TEXT NOT NULL,
-    value REAL NOT NULL, buckets TEXT NOT NULL)"""
+    name TEXT NOT NULL, unit TEXT NOT NULL, kind TEXT NOT NULL, temporality TEXT NOT NULL,
+    attributes TEXT NOT NULL, value REAL NOT NULL, buckets TEXT NOT NULL)"""
 _INDEX: Final = "CREATE INDEX IF NOT EXISTS point_at ON point (name, at)"
 
 

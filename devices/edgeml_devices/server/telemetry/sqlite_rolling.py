@@ -28,12 +28,20 @@ class Roller:
 
     def roll(self) -> bool:
         """Add some reports; say whether there are more."""
-        for day in day_files.days_of(self._folder):
+        days = day_files.days_of(self._folder)
+        closed = closed_days(self._catalogue)
+        for day in days:
+            if day in closed:
+                continue
             reader = day_files.open_made(self._folder, day)
             if reader is not None:
                 with closing(reader):
-                    if count := self._roll_day(reader, day):
-                        return count == _TOGETHER
+                    count = self._roll_day(reader, day)
+                if count == _TOGETHER:
+                    return True
+                if day < days[-1]:
+                    # a file is not written any more once there is a later one
+                    self._catalogue.execute("UPDATE rolled SET closed = 1 WHERE day = ?", (day,))
         return False
 
     def _roll_day(self, reader: sqlite3.Connection, day: str) -> int:
@@ -52,7 +60,7 @@ class Roller:
                 _add(catalogue, places.of(key), key, one)
             for key, one in rolling.add_up(map(rolling.of_all_time, by_device)).items():
                 _add_total(catalogue, places.of(key)[1], key, one, last_us[key])
-            catalogue.execute("INSERT OR REPLACE INTO rolled VALUES (?, ?)", (day, until))
+            catalogue.execute("INSERT OR REPLACE INTO rolled VALUES (?, ?, 0)", (day, until))
         return int(until - done)
 
     def forget_hours(self, before: int) -> None:
@@ -164,6 +172,11 @@ def new_pieces(reader: sqlite3.Connection, after: int, until: int) -> tuple[list
         key = key._replace(device_id=FLEET, hour=rolling.ALL_TIME)
         last_us[key] = max(at, last_us.get(key, 0))
     return pieces, last_us
+
+
+def closed_days(catalogue: sqlite3.Connection) -> set[str]:
+    """Give the days that sums hold as a whole."""
+    return {row[0] for row in catalogue.execute("SELECT day FROM rolled WHERE closed")}
 
 
 def rolled(catalogue: sqlite3.Connection, day: str) -> int:

@@ -31,7 +31,7 @@ from edgeml_devices.server.telemetry.store import (
 
 _LOG: Final = logging.getLogger(__name__)
 _READERS: Final = 4
-_ROLL_S: Final = 5.0
+_ROLL_S: Final = 2.0
 _IDLE_S: Final = 30.0
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from typing import Any
 from edgeml_devices.server.telemetry import day_files, rolling
 from edgeml_devices.server.telemetry.rolling import ALL_TIME, FLEET, Key, Piece
 from edgeml_devices.server.telemetry.selecting import takes_series, touched_hours
-from edgeml_devices.server.telemetry.sqlite_rolling import new_pieces
+from edgeml_devices.server.telemetry.sqlite_rolling import closed_days, new_pieces
 from edgeml_devices.server.telemetry.store import HourRow, Selection, TotalRow
 
 
@@ -61,8 +61,11 @@ def _not_added(
     stack: ExitStack, folder: Path, catalogue: sqlite3.Connection
 ) -> Iterator[tuple[list[Piece], dict[Key, int]]]:
     # what was added is read first: a report that is stored meanwhile is then among the others
+    closed = closed_days(catalogue)
     done = dict(catalogue.execute("SELECT day, report FROM rolled").fetchall())
     for day in day_files.days_of(folder):
+        if day in closed:
+            continue
         reader = day_files.open_made(folder, day)
         if reader is not None:
             stack.enter_context(closing(reader))
