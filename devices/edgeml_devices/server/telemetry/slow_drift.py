@@ -1,4 +1,4 @@
-"""Small drift that lasts, over a fleet's windows: the device's own CUSUM, all features of a window at once."""
+"""Small drift that lasts, over a fleet's windows: the device's CUSUM, all features of a window at once."""
 
 from __future__ import annotations
 
