@@ -35,6 +35,7 @@ PER_BIN: Final = 5
 """Reference values that a bin has at least, ties aside."""
 TAILS: Final = (0.001, 0.004, 0.01, 0.02)
 """Shares below the lowest edges, and above the highest: a change of scale shows there first."""
+CONFIDENCE_STEP: Final = 1e-4
 PAIRS_OF: Final = 512
 """Rows whose distances give the median."""
 
@@ -74,7 +75,7 @@ class ReferenceMaker:
             count=max(self._rows.seen, self._classes.total()),
             features=known,
             classes=classes,
-            confidence=feature_reference(CONFIDENCE, confidences[:, 0]),
+            confidence=confidence_reference(confidences[:, 0]),
             joint=joint_reference(known, rows[:, [self._names.index(one.name) for one in known]]),
         )
         if classes:
@@ -137,6 +138,20 @@ def feature_reference(name: str, values: Array, *, nulls: bool = True) -> Featur
         discrete,
     )
     return replace(made, nulls=nulls_of(made)) if nulls else made
+
+
+def confidence_reference(values: Array) -> FeatureReference | None:
+    """Make the reference of confidences: its edges stand half-way between multiples of ``CONFIDENCE_STEP``.
+
+    Confidences of a sure model differ in their last bits from machine to machine, which is no drift.
+    """
+    coarse = feature_reference(CONFIDENCE, np.rint(values / CONFIDENCE_STEP) * CONFIDENCE_STEP, nulls=False)
+    if coarse is None:
+        return None
+    edges = np.array(coarse.edges) if coarse.discrete else np.array(coarse.edges) - CONFIDENCE_STEP / 2
+    counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
+    made = replace(coarse, edges=tuple(edges.tolist()), counts=tuple(counts.tolist()))
+    return replace(made, nulls=nulls_of(made))
 
 
 def _between(distinct: Array) -> Array:

@@ -84,7 +84,7 @@ class Gathered:
             features=features,
             rff_sum=rff_sum,
             rff_count=rff_count,
-            reference=reference.digest if reference is not None and features else "",
+            reference="" if reference is None else reference.digest,
             samples=choose(self._calls, {ring: rows for ring, (_, rows) in self._features.items()}, dice),
             processes=max(1, len(self._processes)),
             killed=self.killed,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeml.drift_nulls import drawn, nulls_of, statistics
-from edgeml.reference_data import feature_reference, joint_reference
+from edgeml.reference_data import confidence_reference, feature_reference, joint_reference
 from edgeml.telemetry.cusum import ALARM, CusumState, cusum
 from edgeml.telemetry.drift import (
     FEWEST,
@@ -121,6 +121,18 @@ def test_too_little_data_makes_no_reference_and_no_verdict(normal: FeatureRefere
 def test_values_that_are_no_number_are_drift(normal: FeatureReference) -> None:
     broken = np.where(RANDOM.random(N) < 0.02, np.nan, RANDOM.normal(size=N))
     assert results(normal, broken)["chi2"].p < 1e-4
+
+
+def test_last_bits_of_a_sure_models_confidences_are_no_drift() -> None:
+    random = np.random.default_rng(8)
+    sure = np.float32(1) - np.float32(2**-24) * random.integers(0, 4, 4000).astype(np.float32)
+    unsure = random.beta(5, 1, 4000)
+    values = np.where(random.random(4000) < 0.7, sure, unsure)
+    reference = confidence_reference(values[:2000])
+    assert reference is not None
+    elsewhere = np.clip(values[2000:] - 2.0**-23, 0, 1)  # another machine's exponential function
+    assert judge_feature(reference, reference.count(elsewhere)).p > 0.01
+    assert judge_feature(reference, reference.count(np.where(elsewhere > 0.9999, 0.99, elsewhere))).p < 1e-6
 
 
 # --- windows
