@@ -8,8 +8,10 @@ are drawn from that, counts of a window from the shares: the reference's own err
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
@@ -26,29 +28,41 @@ TRIALS: Final = 20_000
 SIZES: Final = (30, 100, 300, 1_000, 3_000, 10_000, 100_000)
 """For which nulls travel in a bundle."""
 TAIL: Final = 0.02
-"""Beyond this a null is taken as exponential: what no simulation of a sensible size reaches."""
+"""Beyond this a null is extrapolated: no simulation reaches what a fleet's many tests need."""
+_ROOT2: Final = math.sqrt(2)
 UNSEEN: Final = 0.5
 """Dirichlet parameter of a bin that no reference value fell into (Krichevsky and Trofimov)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """The null distribution of one statistic: draws, and an exponential tail fitted to the largest."""
+    """The null distribution of one squared statistic: draws, and a tail beyond them.
+
+    The root of each statistic is a norm of what is nearly a normal vector. The normal quantile of its
+    distribution is concave (Ehrhard, "Symetrisation dans l'espace de Gauss", Math. Scand. 53, 1983), with a
+    slope that falls to ``1 / sigma``, so that a normal tail of that slope is an upper bound of the rest. Where
+    counts are too small to be normal, tails are longer: of the bound and an exponential fit the larger is taken.
+    """
 
     values: NDArray[np.float32]
-    """Rising; squared for w1 and ks, whose squares have exponential tails."""
+    """Rising."""
     start: float
     """Where the tail begins."""
+    share: float
+    """Of draws beyond it."""
     slope: float
-    """Mean excess over ``start``."""
+    """Mean excess over ``start``; 0: there is no tail."""
+    sigma: float
+    """Largest standard deviation of the normal vector in any direction of the norm."""
 
     @classmethod
-    def of(cls, values: Array) -> Self:
+    def of(cls, values: Array, sigma: float) -> Self:
         """Fit the tail."""
         rising = np.sort(np.asarray(values, np.float32))
         start = float(rising[int((1 - TAIL) * len(rising))])
         beyond = rising[rising > start] - start
-        return cls(rising, start, float(beyond.mean()) if len(beyond) else 0.0)
+        slope = float(beyond.mean()) if len(beyond) else 0.0
+        return cls(rising, start, len(beyond) / len(rising), slope, sigma)
 
     def p_values(self, x: Array) -> NDArray[np.float64]:
         """Give p-values: draws that are equal count half (mid-p), as statistics of counts have ties."""
@@ -61,19 +75,34 @@ class Drawn:
         body = np.maximum((count - (low + high) / 2) / count, 0.5 / count)
         if self.slope <= 0:
             return np.asarray(body)
-        share = np.count_nonzero(self.values > self.start) / count
-        tail = share * np.exp(-np.maximum(x - self.start, 0) / self.slope)
-        return np.asarray(np.where(x > self.start, np.minimum(tail, 1), body))
+        tail = np.array([self._tail(float(one)) for one in np.atleast_1d(x)]).reshape(x.shape)
+        return np.asarray(np.where(x > self.start, tail, body))
 
     def critical(self) -> tuple[float, ...]:
         """Give the critical values at ``LEVELS``."""
-        share = np.count_nonzero(self.values > self.start) / len(self.values)
         return tuple(
             float(np.quantile(self.values, 1 - level))
-            if level >= TAIL or share == 0
-            else max(self.start, self.start + self.slope * float(np.log(share / level)))
+            if level >= TAIL or self.slope <= 0
+            else self._beyond(level)
             for level in LEVELS
         )
+
+    def _tail(self, x: float) -> float:
+        if x <= self.start:
+            return 1.0
+        normal = 0.5 * math.erfc(
+            (self._anchor() + (math.sqrt(x) - math.sqrt(self.start)) / self.sigma) / _ROOT2
+        )
+        return min(1.0, max(normal, self.share * math.exp(-(x - self.start) / self.slope)))
+
+    def _beyond(self, level: float) -> float:
+        if level >= self.share:
+            return self.start
+        normal = math.sqrt(self.start) + self.sigma * (-NormalDist().inv_cdf(level) - self._anchor())
+        return max(normal**2, self.start + self.slope * math.log(self.share / level))
+
+    def _anchor(self) -> float:
+        return -NormalDist().inv_cdf(self.share)
 
 
 def gaps_and_distances(
@@ -134,8 +163,8 @@ def _windows(counts: tuple[int, ...], n: int, *, discrete: bool) -> tuple[NDArra
     windows = draw_counts(dirichlet(counts, discrete=discrete), n, TRIALS, seed=n)
     gaps, distance, _ = gaps_and_distances(counts, windows)
     inverse = 1 / n + 1 / sum(counts)
-    ks = Drawn.of(gaps.max(1, initial=0.0) ** 2 / inverse)
-    return gaps.astype(np.float32), ks, Drawn.of(distance / inverse)
+    ks = Drawn.of(gaps.max(1, initial=0.0) ** 2 / inverse, sigma=0.5)
+    return gaps.astype(np.float32), ks, Drawn.of(distance / inverse, sigma=1.0)
 
 
 @lru_cache(maxsize=512)
@@ -145,7 +174,16 @@ def drawn(
     """Give the nulls of a feature's statistics at a sample size; kept."""
     gaps, ks, chi2 = _windows(counts, n, discrete=discrete)
     w1 = gaps @ np.asarray(edge_widths, np.float32)
-    return {"w1": Drawn.of(w1.astype(np.float64) ** 2 / (1 / n + 1 / sum(counts))), "ks": ks, "chi2": chi2}
+    squares = w1.astype(np.float64) ** 2 / (1 / n + 1 / sum(counts))
+    return {"w1": Drawn.of(squares, _w1_sigma(counts, edge_widths)), "ks": ks, "chi2": chi2}
+
+
+def _w1_sigma(counts: tuple[int, ...], edge_widths: tuple[float, ...]) -> float:
+    """Give the standard deviation of the sum of all gaps: those of a Brownian bridge, which go together."""
+    below = np.cumsum(counts[:-1]) / sum(counts)
+    together = np.minimum.outer(below, below) - np.outer(below, below)
+    widths_ = np.asarray(edge_widths)
+    return math.sqrt(max(float(widths_ @ together @ widths_), 1e-12))
 
 
 def nulls_of(reference: FeatureReference, sizes: tuple[int, ...] = SIZES) -> tuple[Null, ...]:
@@ -175,7 +213,7 @@ def drawn_distance(spectrum: tuple[float, ...]) -> Drawn:
     """
     generator = np.random.default_rng(len(spectrum))
     squares = generator.standard_normal((TRIALS, len(spectrum)))
-    return Drawn.of(squares**2 @ np.maximum(0, spectrum))
+    return Drawn.of(squares**2 @ np.maximum(0, spectrum), math.sqrt(max(0.0, *spectrum)) or 1.0)
 
 
 def _short(values: tuple[float, ...]) -> tuple[float, ...]:
