@@ -40,8 +40,8 @@ class Drawn:
 
     The root of each statistic is a norm of what is nearly a normal vector. The normal quantile of its
     distribution is concave (Ehrhard, "Symetrisation dans l'espace de Gauss", Math. Scand. 53, 1983), with a
-    slope that falls to ``1 / sigma``, so that a normal tail of that slope is an upper bound of the rest. Where
-    counts are too small to be normal, tails are longer: of the bound and an exponential fit the larger is taken.
+    slope that falls to ``1 / sigma``: a normal tail of that slope is an upper bound of the rest. Where counts
+    are too small to be normal, tails are longer: of the bound and an exponential fit the larger is taken.
     """
 
     values: NDArray[np.float32]
