@@ -11,14 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from edgeml.axis import Axis, Tick
 from edgeml.figures import shorten
 from edgeml_converters.evaluate.metrics import Metric
 from edgeml_converters.variants.rows import Row
 
 RUNTIME_COLOUR: Final[Mapping[str, int]] = {"litert": 1, "onnxruntime": 2, "openvino": 3}
 """Number of the page's colour for each runtime; 0 for any other."""
-LOG_SPAN: Final = 10.0
-"""Slowest by fastest latency from which the axis is logarithmic."""
 LARGEST_RADIUS: Final[Mapping[str, float]] = {"wide": 17.0, "narrow": 12.0}
 SMALLEST_RADIUS: Final = 4.0
 MARGIN_LEFT: Final = 62.0
@@ -34,14 +33,6 @@ PARITY_MAX_DB: Final = 150.0
 SHOWN_RANGES: Final = 40
 """Calibrated tensors that a picture shows, in graph order."""
 SHOWN_CHARACTERS: Final = 46
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """A mark on an axis."""
-
-    place: float
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +116,9 @@ def _scatter(
     chosen: frozenset[str | None],
 ) -> Scatter:
     is_share = metric is not None and metric.is_share
-    across = _Axis([x for _, _, x, _ in known], MARGIN_LEFT + INSET, width - INSET, may_be_log=True)
+    across = Axis([x for _, _, x, _ in known], MARGIN_LEFT + INSET, width - INSET, may_be_log=True)
     limit = 100.0 if is_share else math.inf
-    up = _Axis([y for *_, y in known], height - MARGIN_BOTTOM - INSET, INSET, highest=limit)
+    up = Axis([y for *_, y in known], height - MARGIN_BOTTOM - INSET, INSET, highest=limit)
     largest = max(row.size_bytes or 1 for _, row, _, _ in known)
     circles = []
     for number, row, x, y in known:
@@ -149,53 +140,6 @@ def _scatter(
         form, width, height, MARGIN_LEFT, height - MARGIN_BOTTOM, points,
         across.ticks(ticks), up.ticks(6), x_title, name,
     )  # fmt: skip
-
-
-class _Axis:
-    """From values to pixels."""
-
-    def __init__(
-        self,
-        values: Sequence[float],
-        start: float,
-        end: float,
-        *,
-        may_be_log: bool = False,
-        highest: float = math.inf,
-    ) -> None:
-        low, high = min(values), max(values)
-        self.is_log = may_be_log and low > 0 and high > LOG_SPAN * low
-        if not self.is_log:
-            room = 0.06 * (high - low) or abs(high) * 0.05 or 1.0
-            low, high = max(0.0, low - room) if low >= 0 else low - room, min(highest, high + room)
-        self._low, self._high, self._start, self._end = low, high, start, end
-
-    def place(self, value: float) -> float:
-        """Give the pixel of a value."""
-        low, high = self._low, self._high
-        if self.is_log:
-            low, high, value = math.log(low), math.log(high), math.log(value)
-        return round(self._start + (self._end - self._start) * (value - low) / (high - low), 1)
-
-    def ticks(self, most: int) -> tuple[Tick, ...]:
-        """Give round values on the axis."""
-        if self.is_log:
-            powers = range(math.floor(math.log10(self._low)), math.ceil(math.log10(self._high)) + 1)
-            for digits in ((1, 2, 5), (1, 3), (1,)):
-                values = [digit * 10.0**power for power in powers for digit in digits]
-                values = [value for value in values if self._low <= value <= self._high]
-                if len(values) <= most:
-                    break
-        else:
-            step = _round_step((self._high - self._low) / most)
-            first = math.ceil(self._low / step)
-            values = [step * place for place in range(first, math.floor(self._high / step + 1e-9) + 1)]
-        return tuple(Tick(self.place(value), f"{value:.6g}") for value in values)
-
-
-def _round_step(step: float) -> float:
-    power = 10.0 ** math.floor(math.log10(step))
-    return next(digit * power for digit in (1, 2, 2.5, 5, 10) if digit * power >= step * (1 - 1e-9))
 
 
 def _labels(
