@@ -39,6 +39,7 @@ _PAGES: Final = (
     ("devices", "/console/devices", "Devices"),
     ("releases", "/console/releases", "Releases"),
     ("rollouts", "/console/rollouts", "Rollouts"),
+    ("telemetry", "/console/telemetry", "Telemetry"),
     ("audit", "/console/audit", "Audit log"),
 )
 """Name, address and text of the navigation."""
@@ -84,6 +85,10 @@ _TONES: Final[Mapping[str, str]] = {
     "valid": "good",
     "soon": "held",
     "expired": "bad",
+    "firing": "bad",
+    "pending": "held",
+    "drifted": "bad",
+    "as expected": "good",
 }
 
 
@@ -158,6 +163,28 @@ def _percent(value: float) -> str:
     return f"{min(max(value, 0.1), 99.9):.1f} %"
 
 
+def _rate(value: float) -> str:
+    """Write a share of calls in per cent, with three digits: a rare error is not none."""
+    return f"{100 * value:.3g} %"
+
+
+def _ms(seconds: float) -> str:
+    """Write seconds in milliseconds, with three digits."""
+    return f"{1000 * seconds:.3g}"
+
+
+def _quantity(value: float, name: str) -> str:
+    """Write a machine's quantity in the unit that its name says."""
+    if name.endswith("bytes"):
+        return _bytes(value)
+    if name in {"throttled", "under_voltage"} or name.endswith("utilization"):
+        return _rate(value)
+    for ending, unit in (("celsius", "°C"), ("hertz", "Hz"), ("watts", "W"), ("_s", "s")):
+        if name.endswith(ending):
+            return f"{value:.3g} {unit}"
+    return f"{value:.3g}"
+
+
 def _measure(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
 
@@ -200,6 +227,9 @@ _FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
     "count": _count,
     "percent": _percent,
     "measure": _measure,
+    "ms": _ms,
+    "quantity": _quantity,
+    "rate": _rate,
     "value": _value,
     "segment": _segment,
     "tone": _tone,

@@ -13,6 +13,7 @@ from edgeml_devices.messages import State
 from edgeml_devices.server.auth import Actor
 from edgeml_devices.server.pages.console import Page, require_viewer
 from edgeml_devices.server.pages.queries.audit import audit_page
+from edgeml_devices.server.pages.queries.device_telemetry import device_telemetry
 from edgeml_devices.server.pages.queries.devices import (
     DeviceList,
     Filter,
@@ -26,11 +27,13 @@ from edgeml_devices.server.pages.queries.releases import release_list
 from edgeml_devices.server.pages.queries.rollouts import rollout_list, rollout_view
 from edgeml_devices.server.pages.rendering import STYLE, page
 from edgeml_devices.server.pages.signin import router as signin
+from edgeml_devices.server.pages.telemetry_routes import router as telemetry
 from edgeml_devices.server.refusals import not_found
 from edgeml_devices.server.services import ServicesOf
 
 router = APIRouter(route_class=Page, include_in_schema=False)
 router.include_router(signin)
+router.include_router(telemetry)
 Viewer = Annotated[Actor, Depends(require_viewer)]
 Before = Annotated[int | None, Query(ge=1, le=2**63 - 1)]
 Text = Annotated[str, Query(max_length=4000)]
@@ -88,7 +91,8 @@ async def show_device(services: ServicesOf, actor: Viewer, device: str, before: 
     now = time.time()
     async with services.database.reading() as connection:
         view = await device_view(connection, device, before, now)
-    return page("device.html", here="devices", now=now, actor=actor, view=view, before=before)
+    told = await device_telemetry(services, view.row.id, view.row.name, now)
+    return page("device.html", here="devices", now=now, actor=actor, view=view, before=before, told=told)
 
 
 @router.get("/console/releases")
