@@ -13,7 +13,6 @@ from tests.integration.conftest import (
     sqlite_template,
 )
 from tests.integration.pages.conftest import (
-    _rollouts_stand_still,
     fleet,
     stranger,
     viewer,
@@ -21,7 +20,6 @@ from tests.integration.pages.conftest import (
 )
 
 __all__ = [
-    "_rollouts_stand_still",
     "anyio_backend",
     "app",
     "database_url",

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+from urllib.parse import quote
+
 import pytest
 from edgeml_devices.server import audit
 from edgeml_devices.server.pages.rendering import HEADERS
@@ -9,9 +13,11 @@ from edgeml_devices.server.rollouts.policy import Policy
 from edgeml_devices.server.services import Services
 from fastapi import FastAPI
 
+from edgeml.telemetry.report import Sample
 from tests.integration.pages.browser import Browser
 from tests.integration.pages.document import Element
 from tests.integration.pages.fleet import Fleet
+from tests.integration.pages.telemetry import add_alert, publish, reference, report, window
 
 pytestmark = pytest.mark.anyio
 LONG = "\"'><script>alert(1)</script><img src=x onerror=alert(1)></title>{{'zq'*3}}"
@@ -20,7 +26,7 @@ LINK = "javascript:alert(1)"
 ELEMENTS = set(
     "html head meta title link body a header nav ul ol li form span bdi button main h1 h2 h3 section div "
     "table caption thead tbody tr th td code time p strong dl dt dd svg rect label input select option "
-    "footer details summary".split()
+    "footer details summary figure figcaption path line text".split()
 )
 
 
@@ -50,7 +56,20 @@ async def hostile(services: Services, fleet: Fleet) -> str:
     await fleet.wave("r1", 1, {f"FAILED:{SHORT}": [device]})
     async with services.database.writing() as transaction:
         await audit.record(transaction, LONG, SHORT, LONG, {LONG: LONG})
+    await hostile_telemetry(fleet, services, device)
     return device
+
+
+async def hostile_telemetry(fleet: Fleet, services: Services, device: str) -> None:
+    """Windows behind the collector's checks, as an older server may have let them in."""
+    made = reference("kws", LONG)
+    await publish(fleet, services, 9, made)
+    at = time.time() - 60
+    told = window(made, 9, at, latency_s=0.01, shift=2)
+    said = Sample(at, "error", 0.01, LONG, 0.5, LONG)
+    plain = replace(told, model=LONG, features={}, reference="", variant=LONG, samples=(said,))
+    await report(services, device, [(at - 60, told), (at, plain)])
+    await add_alert(fleet, LONG[:90], "firing", [["device", LONG], [LONG, LONG]])
 
 
 def faults(document: Element) -> list[str]:
@@ -72,6 +91,7 @@ def faults(document: Element) -> list[str]:
 
 async def test_nothing_that_was_chosen_by_others_can_act(viewer: Browser, hostile: str) -> None:
     pages = ("", "/devices", f"/devices/{hostile}", "/releases", "/rollouts", "/rollouts/r1", "/audit")
+    pages += ("/telemetry", f"/release?model={quote(LONG)}&release=9", "/release?model=kws&release=9")
     for page in pages:
         shown = await viewer.open(f"/console{page}")
         assert shown.status == 200, page

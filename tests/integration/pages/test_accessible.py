@@ -9,18 +9,21 @@ from itertools import pairwise
 import pytest
 from edgeml_devices.server.pages.rendering import STYLE
 from edgeml_devices.server.rollouts.policy import Gates, Policy
+from edgeml_devices.server.services import Services
 
 from tests.integration.pages.browser import Browser, Shown
 from tests.integration.pages.document import Element
 from tests.integration.pages.fleet import Fleet
+from tests.integration.pages.telemetry import tell
 
 HEADINGS = ("h1", "h2", "h3", "h4")
 
 
 @pytest.fixture
-async def pages(fleet: Fleet, viewer: Browser, stranger: Browser) -> list[Shown]:
+async def pages(fleet: Fleet, services: Services, viewer: Browser, stranger: Browser) -> list[Shown]:
     """Every page, with something in every list."""
     (device,) = await fleet.devices(["a"], labels={"site": "berlin"})
+    told = await tell(fleet, services)
     failed = {"target": 4, "result": "FAILED_NO_STATE_CHANGE", "reason": "parity"}
     await fleet.status(device, **failed, selftest={"v": {"passed": False, "reason": "parity"}})
     await fleet.assignment(device, rollout_id="r1")
@@ -37,7 +40,11 @@ async def pages(fleet: Fleet, viewer: Browser, stranger: Browser) -> list[Shown]
         "/rollouts",
         "/rollouts/r1",
         "/audit",
+        "/telemetry",
+        "/release?model=kws&release=8",
+        f"/devices/{told.ids[0]}",
         "/none",
+        "/release?model=none&release=1",
     )
     shown = [await viewer.open(f"/console{name}") for name in names]
     faulty = await viewer.open("/console/devices?selector=((")
@@ -48,7 +55,7 @@ async def pages(fleet: Fleet, viewer: Browser, stranger: Browser) -> list[Shown]
 async def test_pages_can_be_read_aloud_and_used_by_keyboard(pages: list[Shown]) -> None:
     for page in pages:
         assert list(faults(page.document)) == [], page.path
-    titles = [page.document.one("title").text for page in pages[:7]]
+    titles = [page.document.one("title").text for page in pages[:10]]
     assert len(set(titles)) == len(titles)
 
 
@@ -74,6 +81,9 @@ def faults(document: Element) -> Iterator[str]:
     for picture in document.all("svg"):
         if picture.attributes.get("role") != "img" or not picture.attributes.get("aria-label"):
             yield "a picture without words"
+    for figure in document.all("figure"):
+        if not figure.one("figcaption").text:
+            yield "a figure without title"
 
 
 def heading_faults(document: Element) -> Iterator[str]:

@@ -195,9 +195,7 @@ def distribution(counts: Sequence[int], expected: Sequence[int], bounds: Sequenc
             x, y = _LEFT + place * wide, up.place(share)
             outline += f"V{up.place(reference)}H{x + wide:.1f}"
             if share:
-                cells.append(
-                    Cell(round(x + gap, 1), y, round(wide - 2 * gap, 1), max(bottom - y, 1.0), 0.75)
-                )
+                cells.append(Cell(round(x + gap, 1), y, round(wide - 2 * gap, 1), max(bottom - y, 1.0), 0.75))
         most_across, most_up = _MOST_TICKS[form]
         line = Line("reference", f"{outline}V{bottom:.1f}")
         places = _bin_ticks(bounds, len(counts), wide, most_across)
@@ -252,10 +250,11 @@ def _band(
     parts = []
     for run in _runs([one for one in points if one.low < one.high], span.step_s):
         places = [across(one.at + half) for one in run]
+        drawn = list(zip(places, run, strict=True))
         if len(run) == 1:
-            places, run = [places[0] - 2, places[0] + 2], run * 2
-        above = [f"{x:.1f} {up(one.high)}" for x, one in zip(places, run, strict=True)]
-        below = [f"{x:.1f} {up(one.low)}" for x, one in zip(places, run, strict=True)]
+            drawn = [(places[0] - 2, run[0]), (places[0] + 2, run[0])]
+        above = [f"{x:.1f} {up(one.high)}" for x, one in drawn]
+        below = [f"{x:.1f} {up(one.low)}" for x, one in drawn]
         parts.append("M" + "L".join([*above, *reversed(below)]) + "Z")
     return "".join(parts)
 

@@ -10,13 +10,12 @@ from typing import Final
 from edgeml.telemetry.report import Summary
 from edgeml_devices.server.pages.charts import Chart, Point, Series, Span, over_time
 from edgeml_devices.server.pages.queries.alerts import AlertList, alert_list
-from edgeml_devices.server.pages.queries.drift import DriftView, drift_view
+from edgeml_devices.server.pages.queries.drift import DriftView, drift_view, drifted_by_release
 from edgeml_devices.server.pages.queries.hours import Column, columns, error_chart, hour_span, latency_chart
 from edgeml_devices.server.pages.queries.telemetry import (
     DAY_S,
     ReleaseRow,
     covered_share,
-    drifted_by_release,
     release_rows,
 )
 from edgeml_devices.server.services import Services

@@ -98,7 +98,12 @@ async def release_telemetry(
         since = max(span.begin, now - _COMPARED_HOURS * 3600)
         both = Selection(since, now, chosen.ids, model)
         comparison = await compare(
-            services.telemetry, both, model=model, release=release, against=before, quantiles=(0.5, 0.95, 0.99)
+            services.telemetry,
+            both,
+            model=model,
+            release=release,
+            against=before,
+            quantiles=(0.5, 0.95, 0.99),
         )
     recent = replace(own, since=max(span.begin, now - chosen.windows_s), devices=chosen.ids)
     return ReleaseTelemetry(

@@ -100,7 +100,13 @@ async def fleet_telemetry(services: Services, now: float) -> FleetTelemetry:
     )
     silent = max(0, enrolled - len({one.device_id for one in covered}))
     return FleetTelemetry(
-        tuple(rows[:_MODELS]), max(0, len(rows) - _MODELS), alerts, drift, _days(covered, now), lacking, silent
+        tuple(rows[:_MODELS]),
+        max(0, len(rows) - _MODELS),
+        alerts,
+        drift,
+        _days(covered, now),
+        lacking,
+        silent,
     )
 
 
@@ -109,9 +115,7 @@ async def release_rows(
 ) -> list[ReleaseRow]:
     """Give each release's figures, by model, newest first."""
     question = Question(selection, ("model", "release"))
-    latency = {
-        _key(one.key): one.quantiles for one in await quantiles(services.telemetry, question, SHARES)
-    }
+    latency = {_key(one.key): one.quantiles for one in await quantiles(services.telemetry, question, SHARES)}
     rows = []
     for one in await rates(services.telemetry, question):
         model, release = _key(one.key)
