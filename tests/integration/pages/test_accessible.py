@@ -75,9 +75,13 @@ def faults(document: Element) -> Iterator[str]:
     yield from heading_faults(document)
     yield from table_faults(document, ids)
     yield from form_faults(document, ids)
+    yield from picture_faults(document)
     for link in document.all("a"):
         if not link.text:
             yield f"a link without text: {link.attributes}"
+
+
+def picture_faults(document: Element) -> Iterator[str]:
     for picture in document.all("svg"):
         if picture.attributes.get("role") != "img" or not picture.attributes.get("aria-label"):
             yield "a picture without words"

@@ -95,7 +95,9 @@ class Span:
     step_s: float
 
 
-def over_time(series: Sequence[Series], span: Span, *, may_be_log: bool = False) -> tuple[Chart, ...]:
+def over_time(
+    series: Sequence[Series], span: Span, *, may_be_log: bool = False, from_zero: bool = False
+) -> tuple[Chart, ...]:
     """Draw values over time, each in the middle of its step; a step without a value is a gap.
 
     Returns:
@@ -109,7 +111,7 @@ def over_time(series: Sequence[Series], span: Span, *, may_be_log: bool = False)
     def draw(form: str, width: float, height: float) -> Chart:
         bottom = height - _BOTTOM
         across = _across(span, width)
-        up = Axis(known, bottom, _TOP, may_be_log=may_be_log)
+        up = Axis([*known, 0.0] if from_zero else known, bottom, _TOP, may_be_log=may_be_log)
         lines = tuple(
             Line(
                 one.name,
@@ -238,8 +240,9 @@ def _path(
     parts = []
     for run in _runs(points, span.step_s):
         drawn = [f"{across(one.at + half)} {up(one.value)}" for one in run]
-        # round ends make a dot of a line without length
-        parts.append("M" + "L".join(drawn) + ("h.01" if len(drawn) == 1 else ""))
+        if len(run) == 1:  # a short stroke, or nothing would be seen
+            drawn = [f"{across(run[0].at + half) - 3:.1f} {up(run[0].value)}h6"]
+        parts.append("M" + "L".join(drawn))
     return "".join(parts)
 
 

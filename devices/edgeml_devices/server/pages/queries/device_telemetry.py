@@ -123,4 +123,4 @@ async def _machine_charts(
             if share is not None:
                 points.append(Point(at, 100 * share.mean, 100 * share.mean, 100 * share.mean))
     words = [Series(name.replace("_", " "), points) for name, points in slowed.items() if points]
-    return over_time([Series("temperature", temperature)], span), over_time(words, span)
+    return over_time([Series("temperature", temperature)], span), over_time(words, span, from_zero=True)

@@ -88,7 +88,7 @@ def latency_chart(found: Sequence[Column], span: Span) -> tuple[Chart, ...]:
 def error_chart(found: Sequence[Column], span: Span) -> tuple[Chart, ...]:
     """Draw the error rate over time in per cent, with its interval."""
     points = [Point(one.at, *(100 * value for value in _ends(one.rate))) for one in found if one.calls]
-    return over_time([Series("error rate", points)], span)
+    return over_time([Series("error rate", points)], span, from_zero=True)
 
 
 def _ends(one: Interval) -> tuple[float, float, float]:
