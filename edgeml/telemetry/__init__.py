@@ -7,6 +7,19 @@ a spool, and sends it.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from edgeml.telemetry.recording import Recorder, recorder
 
-__all__ = ["Recorder", "recorder"]
+if TYPE_CHECKING:
+    from edgeml.telemetry.alone import start
+
+__all__ = ["Recorder", "recorder", "start"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "start":  # HTTP and TLS are of no use to a process that only records
+        from edgeml.telemetry.alone import start
+
+        return start
+    raise AttributeError(f"module 'edgeml.telemetry' has no attribute {name!r}")

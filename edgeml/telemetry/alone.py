@@ -1,0 +1,89 @@
+"""Telemetry of a device that has no agent: one of its processes reads, keeps and sends for all."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from pathlib import Path
+from typing import Self
+
+from edgeml.errors import UsageError
+from edgeml.settings import settings
+from edgeml.telemetry.device import LEAST_WINDOW_S, MOST_WINDOW_S, WINDOW_S, plan_of, run_telemetry
+from edgeml.telemetry.posting import Poster
+from edgeml.telemetry.spool import BUDGET_BYTES, LEAST_BUDGET_BYTES
+from edgeml.telemetry.spool_files import Durability
+
+_STOP_S = 5.0
+
+
+class Sending:
+    """What :func:`start` began; ``with`` stops it, as does the end of the process."""
+
+    def __init__(self, thread: threading.Thread, stop: threading.Event) -> None:
+        self._thread, self._ended = thread, stop
+        atexit.register(self.stop)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Keep the last window on the disk, and end."""
+        self._ended.set()
+        self._thread.join(_STOP_S)
+        atexit.unregister(self.stop)
+
+
+def start(
+    server: str,
+    token_file: str | Path,
+    *,
+    home: str | Path | None = None,
+    ca_file: str | Path | None = None,
+    window_s: float = WINDOW_S,
+    budget_bytes: int = BUDGET_BYTES,
+    durability: Durability = "window",
+) -> Sending:
+    """Keep and send what the processes of this device record, in a thread of this one.
+
+    Any number of processes may call this: one owns the spool, and when it ends another takes its place.
+    Where an agent runs, nothing is to be called.
+
+    Args:
+        server: its address, ``https://HOST``.
+        token_file: holds the device's token.
+        home: folder whose ``spool`` keeps what waits; by default ``EDGEML_HOME``.
+        ca_file: authorities that sign the server's certificate.
+        window_s: how long one report is, seconds.
+        budget_bytes: of disk; beyond it windows are merged, then the oldest are given up.
+        durability: ``relaxed`` writes less, and loses up to ten windows in a power cut.
+
+    Raises:
+        UsageError: no server's address, no token that can be read, or a number that cannot be.
+    """
+    if not LEAST_WINDOW_S <= window_s <= MOST_WINDOW_S:
+        raise UsageError(f"window_s: from {LEAST_WINDOW_S:g} to {MOST_WINDOW_S:g}, got {window_s:g}")
+    if budget_bytes < LEAST_BUDGET_BYTES:
+        raise UsageError(f"budget_bytes: {LEAST_BUDGET_BYTES} or more, got {budget_bytes}")
+    post = Poster(server, _token(Path(token_file)), None if ca_file is None else Path(ca_file))
+    folder = settings().home if home is None else Path(home)
+    plan = plan_of(folder, window_s=window_s, budget_bytes=budget_bytes, durability=durability)
+    stop = threading.Event()
+    thread = threading.Thread(
+        target=run_telemetry, args=(plan, post, stop), name="edgeml-telemetry", daemon=True
+    )
+    thread.start()
+    return Sending(thread, stop)
+
+
+def _token(path: Path) -> str:
+    try:
+        token = path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: no token that can be read: {error}") from error
+    if not token or not token.isprintable() or " " in token:
+        raise UsageError(f"{path}: holds no token: one word is wanted")
+    return token

@@ -1,0 +1,132 @@
+"""Processes without an agent: one of them keeps and sends for all, and when it is killed another does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeml.errors import UsageError
+from edgeml.telemetry import start
+from tests.faults.tiny_collector import TOKEN, Collector, CollectorServer
+
+APPLICATION = """
+import sys, time
+from edgeml import telemetry
+url, token_file, home = sys.argv[1:]
+with telemetry.start(url, token_file, home=home, window_s=1), telemetry.recorder("kws", release=1) as one:
+    print("ready", flush=True)
+    for line in sys.stdin:
+        for _ in range(int(line)):
+            one.record(0.01)
+        print("recorded", flush=True)
+"""
+
+
+@pytest.fixture
+def collector() -> Collector:
+    return Collector()
+
+
+@pytest.fixture
+def url(collector: Collector) -> Iterator[str]:
+    with CollectorServer(collector) as server:
+        yield server.url
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> Path:
+    path = tmp_path / "token"
+    path.write_text(f"{TOKEN}\n")
+    return path
+
+
+@pytest.fixture
+def application(url: str, token_file: Path, tmp_path: Path) -> Iterator[Callable[[], Any]]:
+    """Start an application that records as many inferences as it is told to."""
+    started: list[Any] = []
+
+    def begin() -> Any:
+        process = subprocess.Popen(
+            [sys.executable, "-c", APPLICATION, url, str(token_file), str(tmp_path / "home")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "EDGEML_TELEMETRY_FOLDER": str(tmp_path / "rings")},
+        )
+        started.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def record(process: Any, count: int) -> None:
+    process.stdin.write(f"{count}\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "recorded\n"
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 40
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_another_process_takes_over_when_the_owner_is_killed(
+    application: Callable[[], Any], collector: Collector
+) -> None:
+    first, second = application(), application()
+    record(first, 30)
+    record(second, 12)
+    eventually(lambda: collector.calls() == 42)
+    record(first, 7)
+    first.send_signal(signal.SIGKILL)
+    record(second, 1)
+    eventually(lambda: collector.calls() == 50)
+    assert len(collector.streams) == 1
+
+
+def test_what_was_recorded_last_is_kept_when_the_process_ends(
+    application: Callable[[], Any], collector: Collector
+) -> None:
+    first = application()
+    record(first, 9)
+    first.communicate()
+    assert first.returncode == 0
+    application()
+    eventually(lambda: collector.calls() == 9)
+
+
+@pytest.mark.parametrize("content", [None, "", "two words", "é"])
+def test_a_token_that_is_none_is_refused(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "token"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    with pytest.raises(UsageError, match="token"):
+        start("https://fleet.example", path, home=tmp_path / "home")
+    assert not (tmp_path / "home").exists()
+
+
+def test_an_address_that_is_none_is_refused(tmp_path: Path, token_file: Path) -> None:
+    with pytest.raises(UsageError, match="not a server's address"):
+        start("fleet.example", token_file, home=tmp_path / "home")
+
+
+def test_numbers_that_cannot_be_are_refused(tmp_path: Path, token_file: Path) -> None:
+    with pytest.raises(UsageError, match="window_s"):
+        start("https://fleet.example", token_file, home=tmp_path, window_s=0)
+    with pytest.raises(UsageError, match="budget_bytes"):
+        start("https://fleet.example", token_file, home=tmp_path, budget_bytes=1)
