@@ -11,6 +11,8 @@ from edgeml.commands.json_output import json_option, print_json
 from edgeml.figures import readable_size
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edgeml.bundle import Bundle
     from edgeml.manifest import Manifest, Measured, Variant
 
@@ -164,6 +166,7 @@ def _show(opened: Bundle) -> None:
         ("after", _declared(manifest.postprocess)),
         ("labels", manifest.labels or ""),
         ("data", "\n".join(f"{one.role}: {one.count} samples, {one.sha256[:12]}" for one in manifest.data)),
+        ("drift", _reference(manifest.drift)),
         ("size", readable_size(_size(opened))),
     ]
     about = Table(box=None, show_header=False, pad_edge=False)
@@ -227,6 +230,17 @@ def _declared(declaration: Any) -> str:
         for field in fields(declaration)
         if getattr(declaration, field.name) != field.default
     )
+
+
+def _reference(drift: Mapping[str, Any]) -> str:
+    from edgeml.errors import BundleError
+    from edgeml.telemetry.reference import reference_from_json
+
+    try:
+        found = reference_from_json(drift)
+    except BundleError as error:
+        return f"damaged: {error}"
+    return "" if found is None else f"told by {found}"
 
 
 def _printable(text: str) -> str:

@@ -130,8 +130,8 @@ class Reference:
 
     def __str__(self) -> str:
         """Render as ``8 features and 12 classes of 2,000 inferences (0123456789abcdef)``."""
-        parts = [f"{len(self.features)} features"] if self.features else []
-        parts += [f"{len(self.classes)} classes"] if self.classes else []
+        kinds = ((len(self.features), "feature", "features"), (len(self.classes), "class", "classes"))
+        parts = [f"{count} {one if count == 1 else many}" for count, one, many in kinds if count]
         return f"{' and '.join(parts) or 'nothing'} of {self.count:,} inferences ({self.digest})"
 
     def counted(self) -> tuple[FeatureReference, ...]:

@@ -13,6 +13,7 @@ from edgeml.bundle import open_bundle, write_bundle
 from edgeml.cli import main
 from edgeml.manifest import DataEntry, FileEntry, Latency, Manifest, Measured, Variant
 from edgeml.preprocess import Preprocess
+from edgeml.telemetry.reference import FeatureReference, Reference, reference_to_json, with_digest
 from edgeml.tensors import TensorSpec
 
 MODEL = "variants/litert-int8_static/model.tflite"
@@ -65,6 +66,26 @@ def test_inspect_shows_signature_variants_and_files(path: Path) -> None:
         "7.0 kB",
         "labels.txt",
     ):
+        assert said in result.stdout
+
+
+def test_inspect_shows_what_drift_is_told_by(path: Path) -> None:
+    bundle = open_bundle(path)
+    feature = FeatureReference("x", (0.0,), (50, 50))
+    reference = with_digest(Reference(100, (feature,), classes={"yes": 60, "no": 40}))
+    damaged = {"digest": "0" * 16, "count": "many"}
+    for drift, said in (
+        (reference_to_json(reference), f"1 feature and 2 classes of 100 inferences ({reference.digest})"),
+        (damaged, "damaged: drift: count: must be a whole number"),
+    ):
+        other = path.with_name("other.edgeml")
+        write_bundle(
+            other,
+            replace(bundle.manifest, drift=drift, files=()),
+            {MODEL: path.parent / "model", "labels.txt": path.parent / "labels"},
+        )
+        result = CliRunner().invoke(main, ["bundle", "inspect", str(other)])
+        assert result.exit_code == 0, result.stderr
         assert said in result.stdout
 
 
