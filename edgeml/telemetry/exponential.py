@@ -8,7 +8,8 @@ any order, in any database, gives the same bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
@@ -72,6 +73,8 @@ def histogram_of(values: Iterable[float], scale: int = SCALE) -> ExponentialHist
 def merge(histograms: Iterable[ExponentialHistogram], scale: int | None = None) -> ExponentialHistogram:
     """Add histograms up, exactly, at the coarsest scale among them and ``scale``."""
     several = list(histograms)
+    if len(several) == 1 and scale in {None, several[0].scale}:
+        return several[0]
     if not several:
         return EMPTY if scale is None else ExponentialHistogram(scale=scale)
     coarsest = min([one.scale for one in several] + ([] if scale is None else [scale]))
@@ -95,17 +98,26 @@ def quantile(histogram: ExponentialHistogram, q: float) -> float | None:
 
     It is the middle of its bucket on the logarithmic scale, kept between the least and the greatest value.
     """
-    total = histogram.total
+    found = quantiles(histogram, (q,))
+    return found[0] if found else None
+
+
+def quantiles(histogram: ExponentialHistogram, shares: Sequence[float]) -> list[float]:
+    """Give several quantiles, see :func:`quantile`; none if nothing was counted."""
+    below = list(accumulate(histogram.counts, initial=histogram.zero))
+    total = below[-1]
     if total == 0:
-        return None
-    wanted = max(1, math.ceil(q * total))
-    seen = histogram.zero
-    if seen >= wanted:
-        return 0.0
-    places = enumerate(accumulate(histogram.counts, initial=seen), histogram.offset - 1)
-    place = next(place for place, seen in places if seen >= wanted)
-    middle = 2 ** ((place + 0.5) / (1 << histogram.scale))
-    return float(min(max(middle, histogram.min), histogram.max))
+        return []
+    found = []
+    for share in shares:
+        wanted = max(1, math.ceil(share * total))
+        if histogram.zero >= wanted:
+            found.append(0.0)
+            continue
+        place = histogram.offset - 1 + bisect_left(below, wanted)
+        middle = 2 ** ((place + 0.5) / (1 << histogram.scale))
+        found.append(float(min(max(middle, histogram.min), histogram.max)))
+    return found
 
 
 def from_buckets(

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
 from edgeml.errors import UsageError
-from edgeml.telemetry.exponential import EMPTY, ExponentialHistogram, merge, quantile
+from edgeml.telemetry.exponential import EMPTY, ExponentialHistogram, merge
+from edgeml.telemetry.exponential import quantiles as values_at
 from edgeml_devices.server.telemetry.store import HourRow, Selection, TelemetryStore, WindowRow
 
 Dimension = Literal["device", "model", "release", "variant", "target", "hour", "day"]
@@ -159,12 +160,8 @@ def quantile_interval(histogram: ExponentialHistogram, share: float) -> Interval
     The number of values below a quantile is binomial; bounds are the outer bounds of the buckets in which
     its ranks at 95 % lie (Conover, "Practical Nonparametric Statistics", 3.2).
     """
-    total = histogram.total
-    spread = Z_95 * math.sqrt(share * (1 - share) / total)
-    value = quantile(histogram, share)
-    low, high = (quantile(histogram, min(max(one, 0.0), 1.0)) for one in (share - spread, share + spread))
-    if value is None or low is None or high is None:
-        raise ValueError("an empty histogram has no quantiles")
+    spread = Z_95 * math.sqrt(share * (1 - share) / histogram.total)
+    low, value, high = values_at(histogram, (max(share - spread, 0.0), share, min(share + spread, 1.0)))
     half = 2 ** (0.5 / (1 << histogram.scale))
     return Interval(value, max(low / half, histogram.min), min(high * half, histogram.max))
 

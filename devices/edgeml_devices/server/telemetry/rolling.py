@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from edgeml.telemetry.exponential import ROLLUP_SCALE, ExponentialHistogram
-from edgeml_devices.server.telemetry.packing import pack_histogram, packed_fields
+from edgeml_devices.server.telemetry.packing import pack_histogram, packed_fields, unpack_histogram
 from edgeml_devices.server.telemetry.store import HourRow, TotalRow
 
 FLEET = ""
@@ -96,13 +96,32 @@ class _Growing:
 
 def add_up(pieces: Iterable[Piece]) -> dict[Key, Sum]:
     """Add up pieces of the same key."""
-    growing: dict[Key, _Growing] = {}
-    for key, calls, errors, latency in pieces:
+    growing: dict[Key, _Growing | Piece] = {}
+    for piece in pieces:
+        key, calls, errors, latency = piece
         one = growing.get(key)
         if one is None:
-            one = growing[key] = _Growing()
+            growing[key] = piece
+            continue
+        if isinstance(one, Piece):
+            one = growing[key] = _grown(one)
         one.add(calls, errors, latency)
-    return {key: one.sum() for key, one in growing.items()}
+    return {key: _whole(one) if isinstance(one, Piece) else one.sum() for key, one in growing.items()}
+
+
+def _grown(piece: Piece) -> _Growing:
+    one = _Growing()
+    one.add(piece.calls, piece.errors, piece.latency)
+    return one
+
+
+def _whole(piece: Piece) -> Sum:
+    """Give the sum of one piece: most hours of most devices, which need no adding."""
+    if piece.latency is not None:
+        latency = unpack_histogram(piece.latency)
+        if latency.scale == ROLLUP_SCALE:
+            return Sum(piece.calls, piece.errors, latency)
+    return _grown(piece).sum()
 
 
 def pieces_of(sums: Mapping[Key, Sum]) -> list[Piece]:
