@@ -7,7 +7,8 @@ import sys
 
 LIGHT = (
     "atomic bundle choice engines health histogram installed manifest manifest_json processes runtime "
-    "selftest settings targets tensors typed_json telemetry.reference"
+    "selftest settings targets tensors typed_json telemetry.reference "
+    "telemetry.alone telemetry.device telemetry.spool_status"
 ).split()
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
+
 from hypothesis import strategies as st
 
-from edgeml.telemetry.exponential import histogram_of
+from edgeml.telemetry.exponential import ExponentialHistogram, histogram_of
 from edgeml.telemetry.report import Lost, ModelWindow, Report, Sample, Summary
 
 COUNTS = st.integers(0, 10**9)
@@ -94,3 +97,51 @@ def window(number: int, *, boot_id: str = "boot", calls: int = 60, minute_s: flo
         energy_joules=120.0,
         clock="synced",
     )
+
+
+def busy_window(dice: random.Random) -> Report:
+    """Give a window like that of a camera: 3,600 inferences, 20 classes, 8 features, 5 samples."""
+    counts = {
+        stage: _spread_out([dice.lognormvariate(mean, 0.15) for _ in range(90)], 40)
+        for stage, mean in (("total", -3.0), ("run", -3.3), ("preprocess", -5.0))
+    }
+    samples = tuple(
+        Sample(
+            1.8e9 + dice.random() * 60,
+            "random",
+            dice.lognormvariate(-3, 0.1),
+            f"class {k}",
+            dice.random(),
+            None,
+            tuple(round(dice.gauss(0, 1), 4) for _ in range(8)),
+        )
+        for k in range(5)
+    )
+    model = ModelWindow(
+        "faces",
+        12,
+        "litert-int8",
+        "litert",
+        calls=3600,
+        latency=counts,
+        classes={f"class {k}": dice.randrange(400) for k in range(20)},
+        confidence=_spread_out([dice.uniform(0.3, 1.0) for _ in range(90)], 40),
+        features={f"feature {k}": tuple(dice.randrange(200) for _ in range(32)) for k in range(8)},
+        reference="0123456789abcdef",
+        samples=samples,
+    )
+    system = {
+        name: Summary(dice.random(), 1 + dice.random(), 2 + dice.random(), 6)
+        for name in ("cpu_utilization", "memory_bytes", "memory_available_bytes", "temperature_celsius")
+    }
+    return replace(window(0), models=(model,), system=system, energy_joules=dice.uniform(100, 300))
+
+
+def _spread_out(values: list[float], times: int) -> ExponentialHistogram:
+    one = histogram_of(values)
+    return replace(one, counts=tuple(times * count for count in one.counts), sum_nano=times * one.sum_nano)
+
+
+def dated(report: Report, number: int) -> Report:
+    """Give a window its place in time."""
+    return replace(report, start_s=number * 60.0, end_s=number * 60.0 + 60, at=1.8e9 + number * 60.0)
