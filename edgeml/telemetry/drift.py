@@ -202,7 +202,8 @@ def joint_distance(joint: JointReference, sums: Sequence[float], n: int) -> tupl
     """
     inverse = 1 / n + 1 / joint.count
     parts = zip(sums, joint.mean, joint.std, strict=True)
-    squared = math.fsum(((one / n - mean) / std) ** 2 for one, mean, std in parts)
+    gaps = [(one / n - mean) / std for one, mean, std in parts]
+    squared = math.fsum(gap * gap for gap in gaps)
     return squared / inverse, math.sqrt(max(0.0, squared / len(joint.std) - inverse))
 
 

@@ -26,13 +26,17 @@ from edgeml.telemetry.drift import (
     widths,
 )
 from edgeml.telemetry.reference import FeatureReference, Reference
-from edgeml.telemetry.report import ModelWindow
+from edgeml.telemetry.report import OTHER, ModelWindow
 from edgeml_devices.server.telemetry.store import WindowRow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 By = Literal["device", "target", "release", "fleet"]
+_MOST: Final = 2**40
+"""Of one kind in one window: what says more was not counted, and would make sums overflow."""
+_UNKNOWN: Final = "\0"
+"""Classes that the reference has not, so that strangers' labels fill no memory."""
 EXACT_UP_TO: Final = 64
 """Sample sizes up to this have a null each; above, eight share one for each doubling."""
 
@@ -143,12 +147,15 @@ class DriftTally:
         else:
             sums.counts += added
         sums.devices.add(row.device_id)
-        for label, count in window.classes.items():
-            sums.classes[label] = sums.classes.get(label, 0) + count
+        if sum(window.classes.values()) < _MOST:
+            for label, count in window.classes.items():
+                name = label if label in reference.classes or label == OTHER else _UNKNOWN
+                sums.classes[name] = sums.classes.get(name, 0) + count
         if reference.joint is not None and len(window.rff_sum) == len(reference.joint.mean):
             waves = np.asarray(window.rff_sum, np.float64)
-            sums.rff_sum = waves if sums.rff_sum is None else sums.rff_sum + waves
-            sums.rff_count += window.rff_count
+            if window.rff_count < _MOST and np.abs(waves).max() <= 1.001 * window.rff_count:
+                sums.rff_sum = waves if sums.rff_sum is None else sums.rff_sum + waves
+                sums.rff_count += window.rff_count
 
 
 def group_of(row: WindowRow, by: By) -> Group:
@@ -179,7 +186,8 @@ def flat_counts(reference: Reference, window: ModelWindow) -> NDArray[np.int64]:
         counts if len(counts) == len(one.counts) else (0,) * len(one.counts)
         for one, counts in zip(counted, given, strict=True)
     )
-    return np.array(list(chain.from_iterable(fitting)), np.int64)
+    counts = np.array(list(chain.from_iterable(fitting)), np.int64)
+    return counts if counts.max(initial=0) < _MOST else np.zeros_like(counts)
 
 
 # --- judging

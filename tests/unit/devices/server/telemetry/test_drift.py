@@ -289,6 +289,22 @@ def test_counts_that_fit_no_reference_are_left_aside(reference: Reference) -> No
     assert fleet_drift({reference.digest: reference}, [odd]) == ()
 
 
+def test_what_no_device_can_have_counted_changes_nothing(reference: Reference) -> None:
+    calm = row(reference, "d", 4)
+    bins = len(reference.features[0].counts)
+    lies = [
+        replace(calm.window, features={"x[0]": (2**53 - 1,) * bins}, classes={"cat": 2**53 - 1}),
+        replace(calm.window, features={}, classes={}, rff_sum=(1e308,) * 128, rff_count=40),
+        replace(calm.window, features={}, classes={}, rff_sum=(0.0,) * 128, rff_count=2**53 - 1),
+        replace(calm.window, features={}, classes={}, rff_sum=(float("nan"),) * 128, rff_count=40),
+    ]
+    lies = [replace(one, rff_sum=one.rff_sum if one.rff_sum != calm.window.rff_sum else ()) for one in lies]
+    rows = [calm, *(replace(calm, window=one) for one in lies * 3000)]
+    assert fleet_drift({reference.digest: reference}, rows) == fleet_drift(
+        {reference.digest: reference}, [calm]
+    )
+
+
 @pytest.mark.parametrize("name", ["x[0]", "x[2]"])
 def test_server_and_device_say_the_same(reference: Reference, name: str) -> None:
     one = next(one for one in reference.features if one.name == name)
