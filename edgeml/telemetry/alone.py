@@ -11,6 +11,7 @@ from edgeml.errors import UsageError
 from edgeml.settings import settings
 from edgeml.telemetry.device import LEAST_WINDOW_S, MOST_WINDOW_S, WINDOW_S, plan_of, run_telemetry
 from edgeml.telemetry.posting import Poster
+from edgeml.telemetry.settings import telemetry_settings
 from edgeml.telemetry.spool import BUDGET_BYTES, LEAST_BUDGET_BYTES
 from edgeml.telemetry.spool_files import Durability
 
@@ -47,7 +48,7 @@ def start(
     budget_bytes: int = BUDGET_BYTES,
     durability: Durability = "window",
 ) -> Sending:
-    """Keep and send what the processes of this device record, in a thread of this one.
+    """Keep and send what processes record where this one does, in a thread of this one.
 
     Any number of processes may call this: one owns the spool, and when it ends another takes its place.
     Where an agent runs, nothing is to be called.
@@ -62,6 +63,7 @@ def start(
         durability: ``relaxed`` writes less, and loses up to ten windows in a power cut.
 
     Raises:
+        SettingsError: the settings hold something wrong.
         UsageError: no server's address, no token that can be read, or a number that cannot be.
     """
     if not LEAST_WINDOW_S <= window_s <= MOST_WINDOW_S:
@@ -70,7 +72,8 @@ def start(
         raise UsageError(f"budget_bytes: {LEAST_BUDGET_BYTES} or more, got {budget_bytes}")
     post = Poster(server, _token(Path(token_file)), None if ca_file is None else Path(ca_file))
     folder = settings().home if home is None else Path(home)
-    plan = plan_of(folder, window_s=window_s, budget_bytes=budget_bytes, durability=durability)
+    rings = Path(telemetry_settings().folder)
+    plan = plan_of(folder, rings, window_s=window_s, budget_bytes=budget_bytes, durability=durability)
     stop = threading.Event()
     thread = threading.Thread(
         target=run_telemetry, args=(plan, post, stop), name="edgeml-telemetry", daemon=True

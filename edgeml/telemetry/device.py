@@ -68,14 +68,15 @@ class TelemetryPlan:
 
 def plan_of(
     home: Path,
+    rings: Path | None = None,
     *,
     window_s: float = WINDOW_S,
     budget_bytes: int = BUDGET_BYTES,
     durability: Durability = "window",
 ) -> TelemetryPlan:
-    """Plan the telemetry of a home folder; the rings are where its processes record."""
-    rings = Path(os.environ.get(FOLDER) or ring_folder(home))
-    return TelemetryPlan(home, rings, window_s, budget_bytes, durability, min(_TICK_S, window_s))
+    """Plan the telemetry of a home folder; without ``rings`` it is of those who record for this home."""
+    found = rings or Path(os.environ.get(FOLDER) or ring_folder(home))
+    return TelemetryPlan(home, found, window_s, budget_bytes, durability, min(_TICK_S, window_s))
 
 
 def run_telemetry(plan: TelemetryPlan, post: Post, stop: threading.Event) -> None:

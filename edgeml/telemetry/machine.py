@@ -5,6 +5,7 @@ Each source is read below a root folder, so that a test can lay out another mach
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -31,9 +32,10 @@ _THROTTLED: Final = 0xE
 def read_number(path: Path) -> float | None:
     """Give the number in a file of sysfs; ``None`` where there is none that can be read."""
     try:
-        return float(path.read_text().split(maxsplit=1)[0])
+        found = float(path.read_text().split(maxsplit=1)[0])
     except (OSError, ValueError, IndexError):
         return None
+    return found if math.isfinite(found) else None
 
 
 def vcgencmd(root: Path, *arguments: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import pytest
 
 from edgeml.errors import UsageError
 from edgeml.telemetry import start
+from edgeml.telemetry.folder import ring_folder
+from edgeml.telemetry.settings import FOLDER
 from tests.faults.tiny_collector import TOKEN, Collector, CollectorServer
 
 APPLICATION = """
@@ -52,6 +55,7 @@ def token_file(tmp_path: Path) -> Path:
 def application(url: str, token_file: Path, tmp_path: Path) -> Iterator[Callable[[], Any]]:
     """Start an application that records as many inferences as it is told to."""
     started: list[Any] = []
+    environment = {name: text for name, text in os.environ.items() if name != FOLDER}
 
     def begin() -> Any:
         process = subprocess.Popen(
@@ -59,7 +63,7 @@ def application(url: str, token_file: Path, tmp_path: Path) -> Iterator[Callable
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "EDGEML_TELEMETRY_FOLDER": str(tmp_path / "rings")},
+            env={**environment, "EDGEML_HOME": str(tmp_path / "another home")},
         )
         started.append(process)
         assert process.stdout is not None
@@ -70,6 +74,7 @@ def application(url: str, token_file: Path, tmp_path: Path) -> Iterator[Callable
     for process in started:
         process.kill()
         process.communicate()
+    shutil.rmtree(ring_folder(tmp_path / "another home"), ignore_errors=True)
 
 
 def record(process: Any, count: int) -> None:

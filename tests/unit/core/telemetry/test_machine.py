@@ -137,6 +137,8 @@ def test_what_cannot_be_read_or_is_no_number_is_absent(tmp_path: Path, lay: Lay)
             "proc/meminfo": "MemTotal: many kB",
             "sys/class/thermal/thermal_zone0/type": "cpu",
             "sys/class/thermal/thermal_zone0/temp": "",
+            "sys/class/thermal/thermal_zone1/type": "cpu",
+            "sys/class/thermal/thermal_zone1/temp": "nan",
             "usr/bin/vcgencmd": "#!/bin/sh\nexit 1",
         }
     )
