@@ -78,6 +78,7 @@ class ServerClient:
         self.reached_at: float | None = None
         """When the server last answered as an edgeml server does, by the monotonic clock."""
         self._clock = clock
+        self._ca_file = ca_file
         self._answer_s = answer_s
         self._headers = {"User-Agent": f"edgeml-agent/{edgeml.__version__}", "Accept-Encoding": "identity"}
         if token:
@@ -267,9 +268,16 @@ class ServerClient:
 
     def _unreachable(self, error: HTTPError) -> str:
         text = str(error).rpartition("object at 0x")[2].partition(": ")[2] or str(error)
+        if self._ca_file is not None and not self._ca_file.is_file():
+            return f"{self.server_url}: no such CA file: {self._ca_file}; copy it there"
         if isinstance(error, SSLError) and "not yet valid" in text:
             now = time.strftime("%Y-%m-%d", time.gmtime(self._clock()))
             return f"{self.server_url}: its certificate is not valid yet: the clock here says {now}; set it"
+        if isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in text:
+            return (
+                f"{self.server_url}: its certificate is not trusted: {text}; "
+                "enrol with the authority that signed it (--ca-file, EDGEML_CA_FILE)"
+            )
         return f"{self.server_url} cannot be reached: {text}"
 
 

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from edgeml_devices.agent.client import ServerClient, UnreachableError
 from edgeml_devices.api_client import ApiClient
 
 from edgeml.errors import ServerError
@@ -83,3 +84,15 @@ def test_a_certificate_of_another_name_is_refused(server, authority):
     ):
         client.get("/v1/server")
     assert server.requests == []
+
+
+def test_an_agent_that_trusts_no_such_authority_says_what_to_give_it(server):
+    with pytest.raises(UnreachableError, match=r"its certificate is not trusted.*--ca-file"):
+        ServerClient(server.url).first_root()
+    assert server.requests == []
+
+
+def test_an_agent_names_the_authorities_file_that_it_lacks(server, tmp_path):
+    gone = tmp_path / "ca.pem"
+    with pytest.raises(UnreachableError, match=f"no such CA file: {gone}"):
+        ServerClient(server.url, ca_file=gone).first_root()
