@@ -13,25 +13,23 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, Self
-from urllib.parse import quote, unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import quote, urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, LocationParseError, MaxRetryError, SSLError
-from urllib3.util import Retry, Timeout, make_headers
-from urllib3.util.ssl_ import create_urllib3_context
+from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
+from urllib3.util import Retry, Timeout
 
 import edgeml
+from edgeml.atomic import replacing_file
 from edgeml.errors import ServerError, UsageError
+from edgeml_devices.http_pool import BUSY, LONGEST_WAIT_S, RETRIES, open_pool, retry_policy
 
 Progress = Callable[[int], None]
 """Called with the number of bytes that are done."""
 
 _TIMEOUT: Final = Timeout(connect=10, read=60)
-_RETRIES: Final = 6
-_BUSY: Final = frozenset({429, 502, 503, 504})
-"""Answers that pass: 502 and 504 are a proxy's whose server restarts."""
-_LONGEST_WAIT_S: Final = 30.0
+_SLOW: Final = Timeout(connect=10, read=600)
+"""For answers that the server has to make first."""
 _FAILURES: Final = 8
 """In a row, without a byte that arrived, before a blob is given up (about 2 minutes)."""
 _PIECE_BYTES: Final = 8 * 1024 * 1024
@@ -144,7 +142,7 @@ class ApiClient:
 
     def find_bytes(self, path: str) -> bytes | None:
         """Give what :meth:`get_bytes` gives, or ``None`` where the server has no such thing."""
-        answer = self._send("GET", path, {}, None, _retries())
+        answer = self._send("GET", path, {}, None, retry_policy())
         if answer.status == 404:  # noqa: PLR2004 - HTTP's
             return None
         self._require_success(answer, "GET", path)
@@ -152,7 +150,7 @@ class ApiClient:
 
     def exists(self, path: str) -> bool:
         """Say whether a blob is there, by ``HEAD``."""
-        answer = self._send("HEAD", path, {}, None, _retries())
+        answer = self._send("HEAD", path, {}, None, retry_policy())
         if answer.status == 404:  # noqa: PLR2004 - HTTP's
             return False
         self._require_success(answer, "HEAD", path)
@@ -162,6 +160,24 @@ class ApiClient:
         """Put signed metadata, byte for byte."""
         headers = {"Content-Type": "application/json"}
         return self._parsed(self._checked("PUT", path, headers=headers, body=content), path)
+
+    def save(self, path: str, query: Mapping[str, str | int], file: Path) -> int:
+        """Write an answer of any length to a file, whole or not at all; give its bytes."""
+        asked = _with_query(path, query)
+        try:
+            response = self._request("GET", asked, self._headers, None, retry_policy(), _SLOW)
+            try:
+                if response.status != 200:  # noqa: PLR2004 - HTTP's
+                    body = response.read(_BODY_LIMIT_BYTES)
+                    self._require_success(_Answer(response.status, response.headers, body), "GET", path)
+                with replacing_file(file) as scratch, scratch.open("wb") as target:
+                    for chunk in response.stream(_READ_BYTES):
+                        target.write(chunk)
+                    return target.tell()
+            finally:
+                response.release_conn()
+        except HTTPError as error:
+            raise ServerError(self._unreachable(error)) from error
 
     def upload(self, path: str, file: Path, *, progress: Progress | None = None) -> None:
         """Put a file's content in pieces; what arrived before, in this run or another, is not sent again.
@@ -191,7 +207,7 @@ class ApiClient:
                         f"{reason or 'the server takes no more'}; run the command again to go on from there"
                     ) from reason
                 if failures:
-                    time.sleep(min(_LONGEST_WAIT_S, 0.5 * 2**failures))
+                    time.sleep(min(LONGEST_WAIT_S, 0.5 * 2**failures))
         report(size_bytes)
 
     def download(self, path: str, file: Path, size_bytes: int, *, progress: Progress | None = None) -> None:
@@ -212,14 +228,14 @@ class ApiClient:
                 if reason is not None and failures >= _FAILURES:
                     raise ServerError(f"{self.server_url}: {path} breaks off at byte {before}: {reason}")
                 if failures:
-                    time.sleep(min(_LONGEST_WAIT_S, 0.5 * 2**failures))
+                    time.sleep(min(LONGEST_WAIT_S, 0.5 * 2**failures))
 
     def _append(self, path: str, target: BinaryIO, size_bytes: int, report: Progress) -> str | None:
         """Fetch the rest of a blob as far as the connection holds; give the reason why it broke off."""
         offset = target.tell()
         headers = self._headers | {"Range": f"bytes={offset}-{size_bytes - 1}"}
         try:
-            response = self._request("GET", path, headers, None, _retries(connect=_RETRIES))
+            response = self._request("GET", path, headers, None, retry_policy(connect=RETRIES))
         except HTTPError as error:
             raise ServerError(self._unreachable(error)) from error
         try:
@@ -245,7 +261,7 @@ class ApiClient:
     def _offset(self, path: str, size_bytes: int) -> int | None:
         """Ask how much of an upload is there; ``None``: it is whole."""
         headers = {"Content-Range": f"bytes */{size_bytes}"}
-        return self._arrived(self._send("PUT", path, headers, b"", _retries(connect=_RETRIES)), path)
+        return self._arrived(self._send("PUT", path, headers, b"", retry_policy(connect=RETRIES)), path)
 
     def _send_piece(
         self, path: str, content: BinaryIO, offset: int, size_bytes: int, report: Progress
@@ -279,7 +295,7 @@ class ApiClient:
         again: bool = True,
     ) -> Any:
         if query:
-            path += "?" + "&".join(f"{name}={quote(str(value), safe='')}" for name, value in query.items())
+            path = _with_query(path, query)
         headers, content = {}, None
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -295,7 +311,7 @@ class ApiClient:
         body: bytes | None = None,
         again: bool = True,
     ) -> _Answer:
-        answer = self._send(method, path, headers or {}, body, _retries(again=again))
+        answer = self._send(method, path, headers or {}, body, retry_policy(again=again))
         self._require_success(answer, method, path)
         return answer
 
@@ -307,7 +323,7 @@ class ApiClient:
         body: bytes | Iterator[bytes] | None,
         retries: Retry | Literal[False],
     ) -> _Answer:
-        tries = _RETRIES if retries and retries.read else 1
+        tries = RETRIES if retries and retries.read else 1
         while True:
             tries -= 1
             try:
@@ -335,6 +351,7 @@ class ApiClient:
         headers: Mapping[str, str],
         body: bytes | Iterator[bytes] | None,
         retries: Retry | Literal[False],
+        timeout: Timeout = _TIMEOUT,
     ) -> urllib3.BaseHTTPResponse:
         return self._pool.request(
             method,
@@ -342,7 +359,7 @@ class ApiClient:
             headers=headers,
             body=body,
             redirect=False,
-            timeout=_TIMEOUT,
+            timeout=timeout,
             retries=retries,
             preload_content=False,
         )
@@ -385,55 +402,8 @@ class ApiClient:
             ) from error
 
 
-class _Backoff(Retry):
-    """Waits as long as the server says, within reason."""
-
-    def get_retry_after(self, response: urllib3.BaseHTTPResponse) -> float | None:
-        wait_s = super().get_retry_after(response)
-        return None if wait_s is None else min(wait_s, _LONGEST_WAIT_S)
-
-
-def _retries(*, again: bool = True, connect: int = 2) -> Retry:
-    """Give the policy: what was surely not done is sent again, and the rest if that changes nothing."""
-    return _Backoff(
-        total=_RETRIES,
-        connect=connect,
-        read=_RETRIES if again else 0,
-        other=0,
-        redirect=0,
-        allowed_methods=None,
-        status_forcelist=_BUSY if again else {429, 503},
-        backoff_factor=0.5,
-        backoff_max=_LONGEST_WAIT_S,
-        raise_on_status=False,
-    )
-
-
-def open_pool(scheme: str, host: str, ca_file: Path | None) -> urllib3.PoolManager:
-    """Give the connections to a host, through the proxy that the environment names for it.
-
-    Raises:
-        UsageError: the proxy's address cannot be used.
-    """
-    options: dict[str, Any] = {"cert_reqs": "CERT_REQUIRED", "maxsize": 4}
-    if ca_file is not None:
-        options["ca_certs"] = str(ca_file)
-    elif scheme == "https":
-        # one for all connections: the system's authorities are 2 MB
-        context = options["ssl_context"] = create_urllib3_context()
-        context.load_default_certs()
-    proxy = getproxies().get(scheme)
-    if not proxy or proxy_bypass(host):
-        return urllib3.PoolManager(**options)
-    address = proxy if "://" in proxy else f"http://{proxy}"
-    user = urlsplit(address)
-    if user.username:
-        login = f"{unquote(user.username)}:{unquote(user.password or '')}"
-        options["proxy_headers"] = make_headers(proxy_basic_auth=login)
-    try:
-        return urllib3.ProxyManager(address, **options)
-    except (HTTPError, LocationParseError) as error:
-        raise UsageError(f"the proxy {proxy!r} of {scheme.upper()}_PROXY cannot be used: {error}") from error
+def _with_query(path: str, query: Mapping[str, str | int]) -> str:
+    return path + "?" + "&".join(f"{name}={quote(str(value), safe='')}" for name, value in query.items())
 
 
 def _piece(content: BinaryIO, offset: int, end: int, report: Progress) -> Iterator[bytes]:
@@ -453,7 +423,7 @@ def _is_final(error: ServerError, sent_from: int, size_bytes: int) -> bool:
         return False
     ends = sent_from + _PIECE_BYTES >= size_bytes
     # at the end of a blob, 409 says that its hash is another
-    return error.status not in _BUSY and (error.status != 409 or ends)  # noqa: PLR2004 - HTTP's
+    return error.status not in BUSY and (error.status != 409 or ends)  # noqa: PLR2004 - HTTP's
 
 
 def _error_message(body: bytes) -> str | None:
@@ -469,7 +439,7 @@ def _next_step(status: int, said: str) -> str:
         return "; give a token that the server knows: --token, EDGEML_TOKEN (from edgeml tokens create)"
     if status == 403 and "role" in said:  # noqa: PLR2004 - HTTP's
         return "; ask an admin for a token of a role that may (edgeml tokens create NAME --role ROLE)"
-    if status in _BUSY:
+    if status in BUSY:
         return "; it is busy or restarting, try again in a minute"
     return ""
 

@@ -24,7 +24,8 @@ from edgeml.manifest import FileEntry
 from edgeml.telemetry.sender import Reply
 from edgeml_devices.agent.failures import UnreachableError
 from edgeml_devices.agent.sources import CHUNK_BYTES, BlobStream
-from edgeml_devices.api_client import endpoint, open_pool
+from edgeml_devices.api_client import endpoint
+from edgeml_devices.http_pool import open_pool
 from edgeml_devices.messages import Accepted, DesiredState, Enrolled, EnrolRequest, Report
 
 T = TypeVar("T")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
 from edgeml.commands.json_output import json_option, print_json
 from edgeml.errors import UsageError
+from edgeml.figures import readable_size
 from edgeml_devices.connection import Connection, server_options
 from edgeml_devices.operator.telemetry_options import selection_options
 
@@ -207,6 +209,28 @@ def samples(limit: int, asked: dict[str, Any], connection: Connection, as_json: 
 
     found = _ask(connection, "samples", {**asked, "limit": limit})
     print_json(found) if as_json else print_samples(found)
+
+
+@telemetry.command()
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
+@selection_options
+@server_options
+@json_option
+def export(file: Path, asked: dict[str, Any], connection: Connection, as_json: bool) -> None:
+    """Write windows to a Parquet file, a row for each model in each.
+
+    \b
+    Example:
+      edgeml telemetry export kws.parquet --model kws --since 30d
+    """  # noqa: D301 - as above
+    from edgeml_devices.api_client import endpoint
+
+    with connection.open() as client:
+        size_bytes = client.save(endpoint("telemetry", "export"), asked, file)
+    if as_json:
+        print_json({"file": str(file), "size_bytes": size_bytes})
+    else:
+        click.echo(f"{file}: {readable_size(size_bytes)}")
 
 
 def _ask(connection: Connection, question: str, query: dict[str, Any]) -> Any:

@@ -163,3 +163,14 @@ async def test_an_answer_is_json_though_a_device_counted_no_latency(client) -> N
     (found,) = (await ask(client, "rate"))["answers"]
     assert math.isclose(found["rate"]["value"], 1.0)
     assert (await ask(client, "quantile"))["answers"] == []
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_windows_are_exported_as_parquet(client, tmp_path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    answer = await client.get("/v1/telemetry/export", params={"since": 0, "release": 8})
+    assert answer.status_code == 200, answer.text
+    (tmp_path / "windows.parquet").write_bytes(answer.content)
+    table = parquet.read_table(tmp_path / "windows.parquet")
+    assert table.num_rows == 6
+    assert set(table.column("release").to_pylist()) == {8}

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from edgeml_devices import api_client
+from edgeml_devices import api_client, http_pool
 from edgeml_devices.api_client import ApiClient, RefusedError, endpoint
 
 from edgeml.errors import ServerError, UsageError
@@ -289,6 +289,6 @@ def test_the_commands_import_neither_client_nor_cryptography():
 
 
 def test_the_wait_that_a_server_asks_for_is_bounded():
-    retry = api_client._retries()
+    retry = http_pool.retry_policy()
     response = type("Response", (), {"headers": {"Retry-After": "86400"}})()
     assert retry.get_retry_after(response) == 30.0
