@@ -132,7 +132,7 @@ async def ask_drift(
     for one in found:
         row = asdict(one)
         reference = references[one.group.reference]
-        features = {feature.name: feature for feature in reference.features}
+        features = {feature.name: feature for feature in reference.counted()}
         feature = features.get(one.feature)
         row["group"]["name"] = names.get(one.group.name, one.group.name)
         row["edges"] = [] if feature is None else list(feature.edges)

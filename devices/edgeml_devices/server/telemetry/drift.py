@@ -133,7 +133,7 @@ class DriftTally:
             for digest, reference in self._references.items()
             for one in _judged(reference, {g: s for g, s in self._groups.items() if g.reference == digest})
         ]
-        adjusted = adjust([one.verdict.p_that_matters for one in judged])
+        adjusted = adjust([one.verdict.p_that_matters for one in judged]).tolist()
         found = [one.finding(q, level) for one, q in zip(judged, adjusted, strict=True)]
         return tuple(sorted(found, key=lambda one: (not one.drifted, one.q, one.group, one.feature)))
 

@@ -213,6 +213,7 @@ def test_one_device_of_many_is_found_and_no_other(reference: Reference) -> None:
     assert first.strongest is not None
     assert first.strongest.matters
     assert sum(first.counts) == 600
+    assert (type(first.q), type(first.drifted), type(first.counts[0])) == (float, bool, int)
     # three inputs, the confidence, the classes and all together, of each device
     assert len(found) == 20 * 6
 
