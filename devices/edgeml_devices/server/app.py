@@ -40,6 +40,7 @@ from edgeml_devices.server.routes import (
     audit,
     blob,
     device,
+    export,
     group,
     metrics,
     otlp,
@@ -257,6 +258,7 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
 _ROUTERS: Final = (
     agent.router,
     otlp.router,
+    export.router,
     device.router,
     group.router,
     release.router,

@@ -56,6 +56,21 @@ async def test_without_pyarrow_it_says_what_to_install(store, tmp_path, monkeypa
     assert not (tmp_path / "windows.parquet").exists()
 
 
+async def test_a_viewer_fetches_a_file_over_http(client, services, tmp_path) -> None:
+    stream = Telemetry(random.Random(3))  # noqa: S311 - made-up data
+    report = stream.next(BEGIN)
+    await services.telemetry.append([Incoming("d", stream.epoch, report, BEGIN, BEGIN, "pi")])
+    asked = {"since": BEGIN - 60, "until": BEGIN + 60}
+    answer = await client.get("/v1/telemetry/export", params=asked)
+    assert answer.status_code == 200, answer.text
+    (tmp_path / "fetched").write_bytes(answer.content)
+
+    import pyarrow.parquet as pq
+
+    assert pq.ParquetFile(tmp_path / "fetched").metadata.num_rows == 1
+    assert not list(services.settings.data.glob("export-*"))
+
+
 MEMORY = """
 import asyncio, random, resource, sys
 from pathlib import Path
