@@ -82,14 +82,15 @@ def print_table(
     if title:
         console.print(Text(title), soft_wrap=True)
     # a screen narrower than what stays breaks lines itself; rich would cut numbers
-    console.print(_table(shown, styles), width=max(console.width, _width(shown)), crop=False, soft_wrap=False)
+    console.print(table_of(shown, styles), width=max(console.width, _width(shown)), crop=False, soft_wrap=False)
     titles = {column.title for column in shown}
     hidden = [column.title.replace("\n", " ") for column in columns if column.title not in titles]
     if hidden:
         console.print(Text(f"not shown at this width: {', '.join(hidden)}", "dim"))
 
 
-def _table(columns: Sequence[Column], styles: Sequence[str]) -> Table:
+def table_of(columns: Sequence[Column], styles: Sequence[str] = ()) -> Table:
+    """Give the table that :func:`print_table` prints, for what is redrawn; see :func:`fitting`."""
     from rich.table import Table
     from rich.text import Text
 

@@ -11,6 +11,7 @@ from edgeml.commands.json_output import json_option, print_json
 from edgeml.errors import UsageError
 from edgeml.figures import readable_size
 from edgeml_devices.connection import Connection, server_options
+from edgeml_devices.lazy_group import LazyGroup
 from edgeml_devices.operator.telemetry_options import selection_options
 
 _BY = click.option(
@@ -24,12 +25,19 @@ _QUANTILES = click.option(
 )
 
 
-@click.group()
+@click.group(
+    cls=LazyGroup,
+    lazy={
+        "grafana": "edgeml_devices.operator.grafana_cli:grafana",
+        "top": "edgeml_devices.operator.telemetry_top:top",
+    },
+)
 def telemetry() -> None:
     """Ask what models do in the field, and how sure that is.
 
     \b
     Examples:
+      edgeml telemetry top
       edgeml telemetry quantile --model kws --by release
       edgeml telemetry compare --model kws/8 --against 7 --since 7d
       edgeml telemetry coverage --since 30d

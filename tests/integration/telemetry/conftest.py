@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edgeml_devices.server.telemetry.store import TelemetryStore
 
     from tests.integration.postgres import Postgres
+    from tests.integration.server_process import ServerProcess
 
 
 @pytest.fixture
@@ -34,3 +35,12 @@ async def store(server_settings: ServerSettings) -> AsyncIterator[TelemetryStore
     store = await open_store(server_settings)
     yield store
     await store.close()
+
+
+@pytest.fixture
+async def served(server: ServerProcess) -> ServerProcess:
+    """A server process that devices have reported to."""
+    from tests.integration.telemetry.served import tell
+
+    await tell(server)
+    return server

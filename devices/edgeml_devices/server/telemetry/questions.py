@@ -79,7 +79,7 @@ class RateAnswer:
     errors: int
     rate: Interval
     per_s: float
-    """Calls a second, over the time asked about."""
+    """Calls a second, over the time asked about: whole hours, up to now, where those were read."""
 
 
 @dataclass(slots=True)
@@ -140,7 +140,7 @@ async def quantiles(
 
 async def rates(store: TelemetryStore, question: Question) -> list[RateAnswer]:
     """Give errors and calls by group, groups in order of their keys."""
-    seconds = max(question.selection.until - question.selection.since, 1.0)
+    seconds = _seconds(question, time.time())
     return [
         RateAnswer(
             _named(question, key),
@@ -174,6 +174,15 @@ def share_interval(part: int, whole: int) -> Interval:
     middle = (share + z2 / (2 * whole)) / (1 + z2 / whole)
     half = Z_95 * math.sqrt(share * (1 - share) / whole + z2 / (4 * whole**2)) / (1 + z2 / whole)
     return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
+
+
+def _seconds(question: Question, now: float) -> float:
+    """Give the time that the calls of an answer were made in."""
+    since, until = question.selection.since, question.selection.until
+    if not question.is_by_window:
+        since = since // _HOUR_S * _HOUR_S
+        until = min(-(-until // _HOUR_S) * _HOUR_S, max(until, now))
+    return max(until - since, 1.0)
 
 
 async def _groups(store: TelemetryStore, question: Question) -> dict[Key, _Group]:
