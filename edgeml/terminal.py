@@ -82,7 +82,9 @@ def print_table(
     if title:
         console.print(Text(title), soft_wrap=True)
     # a screen narrower than what stays breaks lines itself; rich would cut numbers
-    console.print(table_of(shown, styles), width=max(console.width, _width(shown)), crop=False, soft_wrap=False)
+    console.print(
+        table_of(shown, styles), width=max(console.width, _width(shown)), crop=False, soft_wrap=False
+    )
     titles = {column.title for column in shown}
     hidden = [column.title.replace("\n", " ") for column in columns if column.title not in titles]
     if hidden:

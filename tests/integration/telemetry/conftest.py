@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -38,9 +39,9 @@ async def store(server_settings: ServerSettings) -> AsyncIterator[TelemetryStore
 
 
 @pytest.fixture
-async def served(server: ServerProcess) -> ServerProcess:
+def served(server: ServerProcess) -> ServerProcess:
     """A server process that devices have reported to."""
     from tests.integration.telemetry.served import tell
 
-    await tell(server)
+    asyncio.run(tell(server))
     return server

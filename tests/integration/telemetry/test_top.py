@@ -16,10 +16,8 @@ import pytest
 from tests.integration.server_process import ServerProcess
 from tests.integration.telemetry.served import edgeml, environment
 
-pytestmark = pytest.mark.anyio
 
-
-async def test_json_has_each_release_with_its_figures(served: ServerProcess) -> None:
+def test_json_has_each_release_with_its_figures(served: ServerProcess) -> None:
     found = json.loads(edgeml(served, "telemetry", "top", "--once", "--json").stdout)
     rows = {row["release"]: row for row in found["rows"]}
     assert {7, 8} == set(rows)
@@ -32,18 +30,18 @@ async def test_json_has_each_release_with_its_figures(served: ServerProcess) -> 
     assert found["alerts"] == []
 
 
-async def test_without_a_terminal_it_is_one_table(served: ServerProcess) -> None:
+def test_without_a_terminal_it_is_one_table(served: ServerProcess) -> None:
     lines = edgeml(served, "telemetry", "top").stdout.splitlines()
     assert "calls/s, alerts firing: 0" in lines[0]
     assert [line.split()[0] for line in lines[-2:]] == ["kws/8", "kws/7"]
     assert "10 %" in lines[-2]
 
 
-async def test_one_model_alone(served: ServerProcess) -> None:
+def test_one_model_alone(served: ServerProcess) -> None:
     assert "no model was called" in edgeml(served, "telemetry", "top", "--model", "other").stdout
 
 
-async def test_on_a_terminal_it_is_redrawn_and_ctrl_c_ends_it_well(served: ServerProcess) -> None:
+def test_on_a_terminal_it_is_redrawn_and_ctrl_c_ends_it_well(served: ServerProcess) -> None:
     terminal, its_end = pty.openpty()
     command = [sys.executable, "-m", "edgeml", "telemetry", "top", "--every", "1"]
     process = subprocess.Popen(
