@@ -44,8 +44,8 @@ class Watched:
     run: RunCall
     predicted: Callable[[Prediction, Mapping[str, Array], tuple[float, float, float, float]], None]
     """Takes the inputs as prepared, and when it began, was prepared, had run, and ended."""
-    failed: Callable[[float, Exception], None]
-    """Takes when it began."""
+    failed: Callable[[float, Exception, Mapping[str, Array]], None]
+    """Takes when it began, and the inputs as prepared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +231,7 @@ def _watched(now: Loaded, watched: Watched, given: Mapping[str, Any]) -> Predict
     except InputError:
         raise
     except Exception as error:
-        watched.failed(begin, error)
+        watched.failed(begin, error, inputs)
         raise
     watched.predicted(prediction, inputs, (begin, ready, done, _clock()))
     return prediction

@@ -6,6 +6,7 @@ releases is counted from there, too.
 
 from __future__ import annotations
 
+import io
 import random
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from edgeml.histogram import BUCKETS_PER_DOUBLING, HIGHEST, LOWEST, Histogram
 from edgeml.model import Loaded, Watched
 from edgeml.pipeline import Prediction
 from edgeml.telemetry.features import InputFeatures, rows_of_array
+from edgeml.telemetry.raw import MOST_BYTES
 from edgeml.telemetry.recording import NOT_TOLD, Recorder, clock, recorder
 from edgeml.telemetry.ring import PLAIN_CALL
 from edgeml.telemetry.ring_file import fresh
@@ -61,6 +63,7 @@ class Tally:
         self.detail = ""
         """Of the last error."""
         self._model, self._settings = model, settings
+        self._keeps_raw = settings.samples == "raw"
         self._failures: deque[str] = deque()
         self._recorder: Recorder | None = None
         self._position = self._hole = 0
@@ -107,34 +110,34 @@ class Tally:
             except InputError:
                 raise
             except Exception as error:
-                failed(begin, error)
+                failed(begin, error, named(given))
                 raise
             end = clock()
             number, place = next(places)
             pack_into(shared, place, end, begin, number)
             return result
 
-        def with_features(given: Any) -> T:
+        def noted(given: Any) -> T:
             begin = clock()
-            if begin < self._due:
+            if begin < self._due and not self._keeps_raw:
                 return counted(given)
             try:
                 result = call(given)
             except InputError:
                 raise
             except Exception as error:
-                failed(begin, error)
+                failed(begin, error, named(given))
                 raise
-            end = clock()
-            now.write(end, begin, NOT_TOLD, features=self._row(named(given), end))
+            end, inputs = clock(), named(given)
+            now.write(end, begin, NOT_TOLD, features=self._row(inputs, end), raw=partial(_raw, inputs))
             return result
 
-        return with_features if self._features else counted
+        return noted if self._features or self._keeps_raw else counted
 
     def _counted_call(self, now: Recorder, plain: Loaded) -> Callable[[Any], Any] | None:
         """Count the call of the commonest model, of one input and one output, without a call in between."""
         session = plain.session
-        if len(session.inputs) != 1 or len(session.outputs) != 1 or self._features:
+        if len(session.inputs) != 1 or len(session.outputs) != 1 or self._features or self._keeps_raw:
             return None
         own_run, own_name, own_output = session.run, session.inputs[0].name, session.outputs[0].name
         ring = now.ring()
@@ -148,7 +151,7 @@ class Tally:
             except InputError:
                 raise
             except Exception as error:
-                failed(begin, error)
+                failed(begin, error, {})
                 raise
             end = clock()
             number, place = next(places)
@@ -172,15 +175,18 @@ class Tally:
             (ready - begin, done - ready, end - done),
             None if best is None else str(best.index) if best.label is None else best.label,
             None if best is None else best.score,
-            features=self._row(inputs, end) if self._features and end >= self._due else None,
+            features=self._row(inputs, end),
+            raw=partial(_raw, inputs),
         )
 
-    def _failed(self, now: Recorder, begin: float, error: Exception) -> None:
+    def _failed(self, now: Recorder, begin: float, error: Exception, inputs: Mapping[str, Array]) -> None:
         self._failures.append(f"{type(error).__name__}: {error}")
-        now.write(clock(), begin, NOT_TOLD, error=error)
+        now.write(clock(), begin, NOT_TOLD, error=error, raw=partial(_raw, inputs) if inputs else None)
 
     def _row(self, inputs: Mapping[str, Array], now: float) -> list[float] | None:
-        """Give the features of one sample, chosen at random in its batch."""
+        """Give the features of one sample, chosen at random in its batch, if it is time for some again."""
+        if not self._features or now < self._due:
+            return None
         self._due = now + FEATURES_EVERY_S
         row: list[float] = []
         chosen = random.random()  # noqa: S311 - no secret
@@ -217,6 +223,15 @@ class Tally:
         if self._recorder is not None:
             self.drain()
             self._recorder.close()
+
+
+def _raw(inputs: Mapping[str, Array]) -> bytes:
+    """Give inputs as a file of numpy's, arrays by name; nothing if they are larger than could be kept."""
+    if sum(array.nbytes for array in inputs.values()) > MOST_BYTES:
+        return b""
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **dict(inputs))
+    return file.getvalue()
 
 
 def add_times(histogram: Histogram, times_ns: np.ndarray[Any, Any]) -> None:

@@ -60,7 +60,8 @@ def clear_up(folder: Path) -> None:
                         ended.append((status.st_mtime, Path(entry.path)))
     for _, path in sorted(ended)[:-KEPT]:
         if not is_owned(path):
-            path.unlink(missing_ok=True)
+            for place in (path, *folder.glob(f"{path.stem}-*.raw")):
+                place.unlink(missing_ok=True)
 
 
 def is_owned(path: Path) -> bool:

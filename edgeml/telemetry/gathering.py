@@ -15,7 +15,7 @@ from edgeml.telemetry.reference import CONFIDENCE, Reference
 from edgeml.telemetry.report import MOST_CLASSES, MOST_ERRORS, ModelWindow
 from edgeml.telemetry.ring import RingInfo, vector
 from edgeml.telemetry.ring_file import MOST_ENTRIES, RingFile
-from edgeml.telemetry.samples import Recorded, Rows, choose
+from edgeml.telemetry.samples import RawInputs, Recorded, Rows, choose
 
 MOST_ROWS: Final = 256
 """Rows of features whose random Fourier features are summed in one go, 40 µs each; chosen at random."""
@@ -66,10 +66,13 @@ class Gathered:
     def is_empty(self) -> bool:
         return not (self._calls or self._features or self.killed)
 
-    def window(self, key: Key, reference: Reference | None, dice: random.Random) -> ModelWindow:
+    def window(
+        self, key: Key, reference: Reference | None, raw: RawInputs, dice: random.Random
+    ) -> ModelWindow:
         """Bin all that was added."""
         model, release, variant, runtime = key
         confidences = [code - 1 for one in self._calls for code in one.calls.confidences() if code]
+        rows = {ring: found for ring, (_, found) in self._features.items()}
         features, rff_sum, rff_count = self._against(reference, confidences, dice)
         return ModelWindow(
             model,
@@ -85,7 +88,7 @@ class Gathered:
             rff_sum=rff_sum,
             rff_count=rff_count,
             reference="" if reference is None else reference.digest,
-            samples=choose(self._calls, {ring: rows for ring, (_, rows) in self._features.items()}, dice),
+            samples=choose(self._calls, rows, raw, dice),
             processes=max(1, len(self._processes)),
             killed=self.killed,
         )

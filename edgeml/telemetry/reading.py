@@ -12,15 +12,15 @@ from typing import Final
 
 from edgeml.telemetry.folder import is_owned
 from edgeml.telemetry.gathering import Gathered, Key
+from edgeml.telemetry.raw import MOST_NAMES, raw_files
 from edgeml.telemetry.reference import Reference
 from edgeml.telemetry.report import ModelWindow
 from edgeml.telemetry.ring import SUFFIX
-from edgeml.telemetry.ring_file import DamagedRingError, RingFile, fresh, ring_of
+from edgeml.telemetry.ring_file import DamagedRingError, RingFile, fresh, is_ring, ring_of
+from edgeml.telemetry.samples import RawInputs
 
 MOST_RINGS: Final = 512
 """Of living processes, that are read: strangers may put any number there."""
-MOST_NAMES: Final = 8192
-"""In the folder that are looked at."""
 FINISHED: Final = -1
 """Position of a ring that was read to its end and gets no more."""
 
@@ -66,7 +66,8 @@ class RingReader:
             random_numbers: choose samples.
         """
         self._folder = folder
-        self._positions = dict(positions or {})
+        given = positions or {}
+        self._positions = {ring: given[ring] for ring in given if is_ring(ring) and type(given[ring]) is int}
         self._references = references or (lambda _model, _release: None)
         self._random = random_numbers or random.Random()  # noqa: S311 - no secret
         self._holes: dict[str, int] = {}
@@ -99,21 +100,32 @@ class RingReader:
         self._positions = positions
         self._holes = {ring: hole for ring, hole in self._holes.items() if ring in positions}
         self._damaged &= positions.keys()
+        raw: dict[str, set[int]] = {}
+        for _, ring, number in raw_files(self._folder):
+            raw.setdefault(ring, set()).add(number)
         models = tuple(
-            one.window(key, self._references(key[0], key[1]), self._random)
+            one.window(key, self._references(key[0], key[1]), RawInputs(self._folder, raw), self._random)
             for key, one in sorted(found.items())
             if not one.is_empty()
         )
         return Drained(models, overwritten, damaged, dict(positions))
 
     def kept(self) -> None:
-        """Take away the rings that were read to their end: what was read of them is kept now."""
+        """Take away the rings that were read to their end, and inputs: what was read of them is kept now."""
+        for path, ring, number in raw_files(self._folder):
+            position = self._positions.get(ring, 0)
+            if position == FINISHED or number <= position or not os.path.lexists(self._ring(ring)):
+                with suppress(OSError):
+                    path.unlink()
         for ring, position in self._positions.items():
             if position == FINISHED:
                 with suppress(
                     OSError
                 ):  # another user's, in a folder of a third: it is cleared up by its user
-                    (self._folder / f"{ring}{SUFFIX}").unlink()
+                    self._ring(ring).unlink()
+
+    def _ring(self, ring: str) -> Path:
+        return self._folder / f"{ring}{SUFFIX}"
 
     def _rings(self) -> list[tuple[Path, str]]:
         """List the rings: those that were read before, and as many new ones as there may be."""
@@ -127,7 +139,7 @@ class RingReader:
         except OSError:
             paths = []
         new = sorted({ring for path in paths if (ring := ring_of(path)) is not None} - self._positions.keys())
-        return [(self._folder / f"{ring}{SUFFIX}", ring) for ring in (*known, *new[: max(0, room)])]
+        return [(self._ring(ring), ring) for ring in (*known, *new[: max(0, room)])]
 
     def _read(self, path: Path, ring: str, position: int, found: dict[Key, Gathered]) -> tuple[int, int]:
         """Gather what is new in a ring; give how many calls were lost, and where it was read to."""

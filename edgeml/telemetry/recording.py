@@ -25,6 +25,7 @@ from typing import Final, ParamSpec, Self, TypeVar
 
 from edgeml.errors import UsageError
 from edgeml.telemetry.folder import clear_up, make_folder
+from edgeml.telemetry.raw import RawFiles
 from edgeml.telemetry.report import MOST_FEATURES
 from edgeml.telemetry.ring import (
     CALL,
@@ -42,6 +43,7 @@ from edgeml.telemetry.settings import TelemetrySettings, telemetry_settings
 P = ParamSpec("P")
 T = TypeVar("T")
 Features = Sequence[float] | Mapping[str, float]
+Raw = bytes | Callable[[], bytes]
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _NANO: Final = 1e9
 _LONGEST_S: Final = 1e9
@@ -98,6 +100,7 @@ class Recorder:
         self._lock = threading.Lock()
         self._ring: Ring | None = None
         self._vectors: Ring | None = None
+        self._raw: RawFiles | None = None
         self.is_closed = False
         """Whether what is recorded is lost."""
         _RECORDERS.add(self)
@@ -109,6 +112,7 @@ class Recorder:
         confidence: float | None = None,
         error: str | BaseException | None = None,
         features: Features | None = None,
+        raw: Raw | None = None,
     ) -> None:
         """Record one inference that just ended.
 
@@ -118,12 +122,14 @@ class Recorder:
             confidence: from 0 to 1; anything else is left out.
             error: the exception, or the name of its type, if the call failed.
             features: of the input, in the order of the names that the recorder was made with, or by name.
+            raw: the input itself, or what gives it; looked at for a few inferences only, and only where the
+                settings have ``samples = "raw"``.
 
         Raises:
             UsageError: features of another number than there are names.
         """
         latency_s = min(latency_s, _LONGEST_S) if latency_s > 0 else 0.0
-        self.write(clock(), -latency_s, NOT_TOLD, label, confidence, error, features)
+        self.write(clock(), -latency_s, NOT_TOLD, label, confidence, error, features, raw)
 
     def infer(self) -> Inference:
         """Time what is done within: ``with recorder.infer() as call: …; call.label = "cat"``.
@@ -160,6 +166,7 @@ class Recorder:
         confidence: float | None = None,
         error: str | BaseException | None = None,
         features: Features | None = None,
+        raw: Raw | None = None,
     ) -> None:
         """Record one inference by :data:`clock`, with seconds of preprocess, run and postprocess."""
         ring = self._ring or self.ring()
@@ -171,6 +178,13 @@ class Recorder:
         number, place = next(ring.places)
         if features:
             self._write_features(ring, number, features)
+        if (
+            raw is not None
+            and self._raw is not None
+            and self._raw.wants(end, confidence, is_error=error is not None)
+        ):
+            with suppress(Exception):  # an example less
+                self._raw.keep(number, raw() if callable(raw) else raw)
         CALL.pack_into(ring.map, place, end, begin, *stages, certain, label_code, error_code, number)
 
     def _write_features(self, calls: Ring, number: int, features: Features) -> None:
@@ -191,6 +205,9 @@ class Recorder:
         with self._lock:
             if self._ring is None:
                 self._ring = self._made(self._info, Layout(self._settings.slots, CALL.size, LABELS, ERRORS))
+                if self._settings.samples == "raw" and self._ring.path is not None:
+                    folder, budget_bytes = self._ring.path.parent, self._settings.raw_budget_bytes
+                    self._raw = RawFiles(folder, self._ring.info.ring, budget_bytes)
             return self._ring
 
     def _vector_ring(self, calls: Ring) -> Ring:
@@ -221,7 +238,7 @@ class Recorder:
             for ring in (self._ring, self._vectors):
                 if ring is not None:
                     ring.close()
-            self._ring = self._vectors = None  # what comes later goes into one that nobody reads
+            self._ring = self._vectors = self._raw = None  # what comes later goes into one that nobody reads
 
     def __enter__(self) -> Self:
         return self
@@ -234,13 +251,13 @@ class Recorder:
     def begin_again(self) -> None:
         """In the child of a fork: leave the ring to the parent, and make another when it is needed."""
         self._lock = threading.Lock()
-        self._ring = self._vectors = None
+        self._ring = self._vectors = self._raw = None
 
 
 class Inference:
     """One inference that is timed; what is known of it is set on it."""
 
-    __slots__ = ("_begin", "_recorder", "confidence", "error", "features", "label")
+    __slots__ = ("_begin", "_recorder", "confidence", "error", "features", "label", "raw")
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
@@ -248,6 +265,7 @@ class Inference:
         self.confidence: float | None = None
         self.error: str | BaseException | None = None
         self.features: Features | None = None
+        self.raw: Raw | None = None
 
     def __enter__(self) -> Self:
         self._begin = clock()
@@ -258,7 +276,8 @@ class Inference:
     ) -> None:
         end = clock()
         known = error or self.error
-        self._recorder.write(end, self._begin, NOT_TOLD, self.label, self.confidence, known, self.features)
+        said = (self.label, self.confidence, known, self.features, self.raw)
+        self._recorder.write(end, self._begin, NOT_TOLD, *said)
 
 
 def _boot_id() -> str:

@@ -294,7 +294,12 @@ class RingFile:
 
 def ring_of(path: Path) -> str | None:
     """Give the ring that a file is named after; ``None`` for another file."""
-    return path.stem if path.suffix == SUFFIX and _RING.fullmatch(path.stem) else None
+    return path.stem if path.suffix == SUFFIX and is_ring(path.stem) else None
+
+
+def is_ring(name: str) -> bool:
+    """Say whether a text can be a ring's name."""
+    return _RING.fullmatch(name) is not None
 
 
 def _check(info: RingInfo, path: Path) -> None:

@@ -6,11 +6,16 @@ import heapq
 import math
 import random
 import time
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from pathlib import Path
 from typing import Final, Literal
 
 from edgeml.telemetry.binning import Calls
+from edgeml.telemetry.raw import MOST_BYTES, read_raw
 from edgeml.telemetry.report import MOST_SAMPLES, Sample
 from edgeml.telemetry.ring import RingInfo
 
@@ -19,6 +24,9 @@ UNSURE: Final = 5
 ERRORS: Final = MOST_SAMPLES - RANDOM - UNSURE
 """Of one window; what has failed more often is in the counts."""
 
+Why = Literal["random", "error", "unsure"]
+_Place = tuple[int, int]
+"""Of a call: its ring and its place in there."""
 Rows = Mapping[int, tuple[float, ...]]
 """Features by number of the call."""
 
@@ -33,33 +41,62 @@ class Recorded:
     """Of labels and errors, by what stands for them in entries."""
 
 
+@dataclass(frozen=True, slots=True)
+class RawInputs:
+    """The inputs that processes kept."""
+
+    folder: Path
+    numbers: Mapping[str, AbstractSet[int]]
+    """By ring: of the inferences."""
+
+
 def choose(
-    several: Sequence[Recorded], features: Mapping[str, Rows], dice: random.Random
+    several: Sequence[Recorded], features: Mapping[str, Rows], raw: RawInputs, dice: random.Random
 ) -> tuple[Sample, ...]:
-    """Choose examples, each call at most once.
+    """Choose examples, each call at most once; of calls that are as good, those whose input was kept.
 
     Args:
         several: the rings of one model.
         features: by ring of the calls.
+        raw: the inputs that were kept.
         dice: chooses.
     """
-    places = [(ring, place) for ring, one in enumerate(several) for place in _failed(one.calls)]
-    taken: dict[tuple[int, int], Literal["random", "error", "unsure"]] = dict.fromkeys(
-        dice.sample(places, min(ERRORS, len(places))), "error"
-    )
+    with_input = [(ring, place) for ring, one in enumerate(several) for place in _kept(one, raw)]
+    failed = [(ring, place) for ring, one in enumerate(several) for place in _failed(one.calls)]
+    errors = [one for one in with_input if one in set(failed)] + dice.sample(failed, min(ERRORS, len(failed)))
+    taken: dict[_Place, Why] = dict.fromkeys(list(dict.fromkeys(errors))[:ERRORS], "error")
     for _, ring, place in heapq.nsmallest(UNSURE, _confident(several)):
         taken.setdefault((ring, place), "unsure")
-    starts = [0]
-    for one in several:
-        starts.append(starts[-1] + one.calls.count)
-    for number in dice.sample(range(starts[-1]), min(RANDOM, starts[-1])):
-        ring = next(ring for ring in range(len(several)) if number < starts[ring + 1])
-        taken.setdefault((ring, number - starts[ring]), "random")
-    now = time.time() - time.monotonic()
-    return tuple(
-        _sample(several[ring], place, why, features.get(several[ring].info.ring, {}), now)
-        for (ring, place), why in taken.items()
-    )
+    others = [one for one in with_input if one not in taken] + _any(several, dice)
+    taken |= dict.fromkeys([one for one in dict.fromkeys(others) if one not in taken][:RANDOM], "random")
+    begun_at, room = time.time() - time.monotonic(), MOST_BYTES
+    found = []
+    for (ring, place), why in taken.items():
+        one = several[ring]
+        sample = _sample(one, place, why, features.get(one.info.ring, {}), begun_at)
+        if (ring, place) in with_input:
+            content = read_raw(raw.folder, one.info.ring, one.calls.entry(place).number, room)
+            room -= len(content or b"")
+            sample = replace(sample, raw=content)
+        found.append(sample)
+    return tuple(found)
+
+
+def _kept(one: Recorded, raw: RawInputs) -> list[int]:
+    """Give the places of calls whose input was kept."""
+    numbers = raw.numbers.get(one.info.ring)
+    if not numbers or not one.calls.count:
+        return []
+    first = one.calls.entry(0).number
+    places = [number - first for number in sorted(numbers) if 0 <= number - first < one.calls.count]
+    return [place for place in places if one.calls.entry(place).number in numbers]
+
+
+def _any(several: Sequence[Recorded], dice: random.Random) -> list[_Place]:
+    starts = list(accumulate((one.calls.count for one in several), initial=0))
+    numbers = dice.sample(range(starts[-1]), min(RANDOM, starts[-1]))
+    rings = [bisect_right(starts, number) - 1 for number in numbers]
+    return [(ring, number - starts[ring]) for ring, number in zip(rings, numbers, strict=True)]
 
 
 def _failed(calls: Calls) -> list[int]:
@@ -74,9 +111,7 @@ def _confident(several: Sequence[Recorded]) -> Iterator[tuple[int, int, int]]:
             yield from ((code, ring, place) for place, code in enumerate(confidences) if code)
 
 
-def _sample(
-    one: Recorded, place: int, why: Literal["random", "error", "unsure"], rows: Rows, begun_at: float
-) -> Sample:
+def _sample(one: Recorded, place: int, why: Why, rows: Rows, begun_at: float) -> Sample:
     entry = one.calls.entry(place)
     row = rows.get(entry.number)
     return Sample(

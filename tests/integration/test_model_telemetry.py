@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from pathlib import Path
 
@@ -131,3 +132,23 @@ def test_a_pinned_model_and_one_by_its_path_are_not_recorded(home: Path, tmp_pat
     with edgeml.load(installed.release_folder(7)) as model:
         model(X)
     assert RingReader(Path(telemetry_settings().folder)).read().models == ()
+
+
+def test_inputs_are_kept_as_arrays_where_the_owner_allows_it(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEML_TELEMETRY_SAMPLES", "raw")
+    switch(install(home, looked_up(tmp_path, 1)), 1)
+    with edgeml.load("looked_up") as model:
+        model(np.array([1], np.int64))
+        with pytest.raises(InferenceError):
+            model(np.array([5], np.int64))
+        with pytest.raises(InferenceError):
+            model.predict(np.array([6], np.int64))
+        window = recorded()
+    found = {
+        (sample.why, int(np.load(io.BytesIO(sample.raw))["x"][0]))
+        for sample in window.samples
+        if sample.raw is not None
+    }
+    assert found == {("random", 1), ("error", 5), ("error", 6)}
