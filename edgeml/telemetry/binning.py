@@ -128,7 +128,7 @@ def _bound(place: int) -> float:
     bound = float(2 ** ((place + 1) / (1 << SCALE)))
     while bucket(bound) > place:
         bound = math.nextafter(bound, 0.0)
-    while bucket(math.nextafter(bound, math.inf)) <= place:
+    while bound < _MOST and bucket(math.nextafter(bound, math.inf)) <= place:  # the last has no end
         bound = math.nextafter(bound, math.inf)
     return bound
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgeml.errors import UsageError
@@ -122,6 +122,8 @@ def test_what_is_read_and_what_was_overwritten_is_what_was_recorded(
 
 
 @settings(max_examples=100)
+@example([1e9, 1e-9, 5e-324])
+@example([1e9])
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True) | st.floats(1e-9, 1e9), max_size=200))
 def test_many_values_are_binned_as_each_would_be(values: list[float]) -> None:
     from edgeml.telemetry.binning import binned
