@@ -23,7 +23,7 @@ def run_device(home: Path, rings: Path, url: str, window_s: float) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     plan = TelemetryPlan(home, rings, window_s=window_s, budget_bytes=BUDGET_BYTES, tick_s=window_s / 2)
     os.write(1, b".")
-    run_telemetry(plan, Poster(url, TOKEN), stop)
+    run_telemetry(plan, Poster(url, os.environ.get("DEVICE_TOKEN", TOKEN)), stop)
 
 
 def run_recorder(rings: Path, counted: Path, pause_s: float) -> None:
