@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import zip_longest
 from typing import Final
@@ -77,9 +77,18 @@ def add_counts(several: Iterable[Mapping[str, int]], most: int) -> dict[str, int
     return kept
 
 
+def without_inputs(report: Report) -> Report:
+    """Give a report whose samples have no raw inputs."""
+    return _with_samples(report, lambda samples: tuple(replace(one, raw=None) for one in samples))
+
+
 def without_samples(report: Report) -> Report:
     """Give a report that has its counts only."""
-    return replace(report, models=tuple(replace(one, samples=()) for one in report.models))
+    return _with_samples(report, lambda _samples: ())
+
+
+def _with_samples(report: Report, change: Callable[[tuple[Sample, ...]], tuple[Sample, ...]]) -> Report:
+    return replace(report, models=tuple(replace(one, samples=change(one.samples)) for one in report.models))
 
 
 def merge_models(models: Iterable[ModelWindow]) -> tuple[ModelWindow, ...]:

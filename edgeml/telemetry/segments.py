@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from edgeml.errors import MessageError
 from edgeml.telemetry.encoding import report_from_json, report_to_json
-from edgeml.telemetry.merging import without_samples
+from edgeml.telemetry.merging import without_inputs, without_samples
 from edgeml.telemetry.report import MOST_BYTES, Report
 
 SEGMENT_BYTES: Final = 256 * 1024
@@ -82,10 +82,11 @@ def frame_bytes(seq: int, body: bytes) -> bytes:
 
 
 def pack(report: Report, note: Note) -> bytes:
-    """Give the body of a frame; samples go where the report would be more than a batch may be."""
+    """Give the body of a frame; of a report that no batch could hold raw inputs go, then samples."""
     text = report_to_json(report)
-    if len(text) > _MOST_TEXT_BYTES:
-        text = report_to_json(without_samples(report))
+    for lighter in (without_inputs, without_samples):
+        if len(text) > _MOST_TEXT_BYTES:
+            text = report_to_json(lighter(report))
     kept = json.dumps(asdict(note), separators=(",", ":")).encode()
     return zlib.compress(b"\n".join((text, kept)), _LEVEL)
 

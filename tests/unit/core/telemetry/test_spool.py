@@ -278,14 +278,19 @@ def test_damage_in_a_running_spool_is_skipped_and_counted(opened: Opened) -> Non
     assert [(one.seq, one.lost.damaged) for one in reports(spool)][-1] == (5, 1)
 
 
-def test_a_window_that_no_batch_could_hold_goes_without_its_samples(opened: Opened) -> None:
+def test_a_window_that_no_batch_could_hold_goes_without_raw_inputs_then_without_samples(
+    opened: Opened,
+) -> None:
     spool = opened()
-    big = tuple(Sample(1.0, "random", raw=os.urandom(30_000)) for _ in range(20))
-    one = window(0)
-    spool.append(replace(one, models=(replace(one.models[0], samples=big),)), {})
-    (sent,) = spool.batch()
-    assert len(sent.text) < MOST_BYTES
-    assert report_from_json(sent.text).models == (replace(one.models[0], samples=()),)
+    raw = tuple(Sample(1.0, "random", raw=os.urandom(30_000)) for _ in range(20))
+    long = tuple(Sample(1.0, "random", features=(0.5,) * 4000) for _ in range(20))
+    for samples in (raw, long):
+        one = window(0)
+        spool.append(replace(one, models=(replace(one.models[0], samples=samples),)), {})
+    sent = spool.batch()
+    assert all(len(one.text) < MOST_BYTES for one in sent)
+    kept = [report_from_json(one.text).models[0].samples for one in sent]
+    assert kept == [(Sample(1.0, "random"),) * 20, ()]
 
 
 def test_a_batch_is_no_longer_than_asked(opened: Opened) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,7 +16,8 @@ from cryptography.x509.oid import NameOID
 from edgeml_devices.agent.client import ServerClient, UnreachableError
 from edgeml_devices.api_client import ApiClient
 
-from edgeml.errors import ServerError
+from edgeml.errors import ServerError, UsageError
+from edgeml.telemetry.posting import Poster
 from tests.unit.devices.operator.scripted_server import ScriptedServer
 
 
@@ -96,3 +98,23 @@ def test_an_agent_names_the_authorities_file_that_it_lacks(server, tmp_path):
     gone = tmp_path / "ca.pem"
     with pytest.raises(UnreachableError, match=f"no such CA file: {gone}"):
         ServerClient(server.url, ca_file=gone).first_root()
+
+
+def test_telemetry_without_an_agent_is_sent_to_a_trusted_server_only(server, authority):
+    server.answer(200, {"ok": True})
+    with closing(Poster(server.url, "secret", authority / "ca.pem")) as post:
+        assert post("/v1/reports", b"x", {}).status == 200
+    sent = len(server.requests)
+    other = server.url.replace("127.0.0.1", "localhost")
+    for url, ca_file in ((server.url, None), (other, authority / "ca.pem")):
+        with (
+            closing(Poster(url, "secret", ca_file)) as post,
+            pytest.raises(ServerError, match=r"cannot be reached.*certificate verify failed"),
+        ):
+            post("/v1/reports", b"x", {})
+    assert len(server.requests) == sent == 1
+
+
+def test_telemetry_names_the_authorities_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(UsageError, match=r"ca\.pem: no certificates"):
+        Poster("https://fleet.example", "secret", tmp_path / "ca.pem")
