@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from starlette.requests import Request
+from starlette.types import Scope
 
 from edgeml_devices.server import auth
 from edgeml_devices.server.fleet.directory import Known
 from edgeml_devices.server.services import Services
 
 
-async def calling_device(services: Services, authorization: bytes, request: Request, others: str) -> Known:
+async def calling_device(services: Services, authorization: bytes, scope: Scope, others: str) -> Known:
     """Give the device whose token it is.
 
     Args:
         services: of the server.
         authorization: the header.
-        request: for the audit log.
+        scope: of the request, for the audit log.
         others: what people and programs are told who have a token, too.
 
     Raises:
@@ -27,8 +28,9 @@ async def calling_device(services: Services, authorization: bytes, request: Requ
         known = services.directory.by_token(sha256) or await services.directory.find(sha256)
         if known is not None:
             return known
+        request = Request(scope)
         actor = await auth.find_actor(services, token.strip().decode("latin-1"))
         if actor is not None:
             raise await auth.refused(services, request, actor, others)
         raise await auth.refused(services, request, None, "this token is unknown, or it was revoked")
-    raise await auth.refused(services, request, None, "no token; send Authorization: Bearer TOKEN")
+    raise await auth.refused(services, Request(scope), None, "no token; send Authorization: Bearer TOKEN")

@@ -9,7 +9,6 @@ from typing import Any, Final
 from urllib.parse import parse_qs
 
 from pydantic import TypeAdapter
-from starlette.requests import Request
 from starlette.types import Scope, Send
 
 from edgeml_devices.messages import DesiredState
@@ -37,7 +36,7 @@ async def answer_poll(services: Services, scope: Scope, send: Send) -> None:
             authorization = value
         elif name == b"if-none-match":
             etag = value
-    known = await calling_device(services, authorization, Request(scope), "only a device has a desired state")
+    known = await calling_device(services, authorization, scope, "only a device has a desired state")
     wait_s = _wait(scope["query_string"], services.settings.limits.wait_s)
     directory = services.directory
     if not directory.fresh:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from pydantic import TypeAdapter
-from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from edgeml.telemetry.report import CONTENT_JSON, CONTENT_MSGPACK, Acknowledged, Batch
@@ -38,7 +37,7 @@ async def answer_reports(services: Services, scope: Scope, receive: Receive, sen
     """
     headers = dict(scope["headers"])
     known = await calling_device(
-        services, headers.get(b"authorization", b""), Request(scope), "only a device reports telemetry"
+        services, headers.get(b"authorization", b""), scope, "only a device reports telemetry"
     )
     if not services.directory.fresh:
         await services.directory.refresh([known.id])
