@@ -31,7 +31,7 @@ def print_quantiles(found: Mapping[str, Any], *, is_time: bool) -> None:
         values = [one["quantiles"][share] for one in answers]
         columns.append(Column(f"{_share_name(share)}{unit}", [show(one["value"]) for one in values]))
         ranges = [f"{show(one['low'])}–{show(one['high'])}" for one in values]
-        columns.append(Column("95 % interval", ranges, leaves=2))
+        columns.append(Column(f"{_share_name(share)}\n95 %", ranges, leaves=2))
     columns.append(Column(f"mean{unit}", [show(one["mean"]) for one in answers], leaves=1))
     columns.append(Column(f"max{unit}", [show(one["max"]) for one in answers], leaves=1))
     print_table(open_console(), columns)
@@ -207,6 +207,8 @@ def _quantity(name: str, one: Mapping[str, Any] | None) -> str:
         return NOTHING
     if name.endswith("bytes"):
         return f"{readable_size(round(one['mean']))}, {readable_size(round(one['max']))}"
+    if name.endswith("utilization"):
+        return f"{one['mean']:.0%}, {one['max']:.0%}"
     if name.endswith("_s"):
         return f"{span(one['mean'])}, {span(one['max'])}"
     return f"{one['mean']:.3g}, {one['max']:.3g}"

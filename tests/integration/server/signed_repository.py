@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -32,14 +32,16 @@ def signed(metadata: Metadata[Any], signers: Iterable[CryptoSigner]) -> Metadata
     return metadata
 
 
-def manifest(model: str, release: int, files: dict[str, bytes]) -> bytes:
+def manifest(
+    model: str, release: int, files: dict[str, bytes], drift: Mapping[str, Any] | None = None
+) -> bytes:
     """Give a manifest of one variant with these files; with none it has one empty file."""
     entries = tuple(
         FileEntry(name, len(content), hashlib.sha256(content).hexdigest())
         for name, content in (files or {"model.tflite": b""}).items()
     )
     variant = Variant("litert-float32", "litert", "float32", entries, ())
-    return manifest_json.dumps(Manifest(model, release, (), (), (variant,), ()))
+    return manifest_json.dumps(Manifest(model, release, (), (), (variant,), (), drift=drift or {}))
 
 
 @dataclass
@@ -125,11 +127,15 @@ async def upload(client: httpx2.AsyncClient, content: bytes) -> str:
 
 
 async def publish(
-    client: httpx2.AsyncClient, repository: SignedRepository, model: str, release: int
+    client: httpx2.AsyncClient,
+    repository: SignedRepository,
+    model: str,
+    release: int,
+    drift: Mapping[str, Any] | None = None,
 ) -> bytes:
     """Upload, sign and list a release with one small file; give its manifest."""
     content = f"weights of {model} {release}".encode()
-    text = manifest(model, release, {"model.tflite": content})
+    text = manifest(model, release, {"model.tflite": content}, drift)
     await upload(client, content)
     await upload(client, text)
     family = repository.next_family((model, release, text))

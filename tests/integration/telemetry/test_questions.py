@@ -8,10 +8,14 @@ import time
 from dataclasses import replace
 
 import httpx2
+import numpy as np
 import pytest
 
+from edgeml.reference_data import feature_reference
 from edgeml.telemetry.exponential import histogram_of
+from edgeml.telemetry.reference import Reference, reference_to_json, with_digest
 from edgeml.telemetry.report import ModelWindow
+from tests.integration.server import signed_repository as sr
 from tests.integration.server.devices import Device, enrol
 from tests.integration.telemetry.windows import Telemetry, post
 
@@ -174,3 +178,33 @@ async def test_windows_are_exported_as_parquet(client, tmp_path) -> None:
     table = parquet.read_table(tmp_path / "windows.parquet")
     assert table.num_rows == 6
     assert set(table.column("release").to_pylist()) == {8}
+
+
+async def test_drift_is_told_against_the_reference_in_the_bundle(client) -> None:
+    values = np.random.default_rng(2).normal(size=5000)
+    feature = feature_reference("x", values)
+    assert feature is not None
+    reference = with_digest(Reference(5000, (feature,)))
+    repository = await sr.init(client)
+    await sr.publish(client, repository, "kws", 7, reference_to_json(reference))
+    for name, shift in (("same", 0.0), ("shifted", 0.5)):
+        device = await enrol(client, name)
+        seen = np.random.default_rng(len(name)).normal(shift, size=1800)
+        counts = {"x": feature.count(seen.tolist())}
+        told = ModelWindow("kws", 7, calls=1800, features=counts, reference=reference.digest)
+        await tell(client, device, told, at=time.time() - 60)
+    found = await ask(client, "drift", by="device")
+    assert found["windows_without_reference"] == 0
+    drifted = {one["group"]["name"]: one["drifted"] for one in found["answers"]}
+    assert drifted == {"same": False, "shifted": True}
+    (first, _) = found["answers"]
+    assert len(first["counts"]) == len(first["expected"]) == len(first["edges"]) + 1
+    assert first["shift"] == pytest.approx(0.5, abs=0.1)
+
+
+async def test_windows_of_a_bundle_that_is_not_here_are_counted(client) -> None:
+    device = await enrol(client, "pi")
+    told = ModelWindow("kws", 7, calls=9, features={"x": (4, 5)}, reference="ab" * 32)
+    await tell(client, device, told, at=time.time() - 60)
+    found = await ask(client, "drift")
+    assert (found["answers"], found["windows_without_reference"]) == ([], 1)
