@@ -10,14 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from edgeml.telemetry.ring import SUFFIX
-
 SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - what is in it is owned, and read with care
 FOLDER_MODE: Final = 0o1777
 """Every process of the device may record; none may take away another's ring."""
-KEPT: Final = 16
-"""Rings of ended processes that stay where nobody reads them; 1.1 MB each at most."""
-SCRATCH: Final = ".new"
 
 
 def ring_folder(home: Path) -> Path:
@@ -47,23 +42,6 @@ def make_folder(folder: Path) -> None:
         raise NotADirectoryError(f"{folder} is no folder that processes could share")
 
 
-def clear_up(folder: Path) -> None:
-    """Remove what this user's ended processes left, but for the newest rings: there may be no reader."""
-    own = os.geteuid()
-    ended: list[tuple[float, Path]] = []
-    with suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.endswith((SUFFIX, SCRATCH)):
-                with suppress(OSError):
-                    status = entry.stat(follow_symlinks=False)
-                    if status.st_uid == own:
-                        ended.append((status.st_mtime, Path(entry.path)))
-    for _, path in sorted(ended)[:-KEPT]:
-        if not is_owned(path):
-            for place in (path, *folder.glob(f"{path.stem}-*.raw")):
-                place.unlink(missing_ok=True)
-
-
 def is_owned(path: Path) -> bool:
     """Say whether a process that lives owns a ring; one that cannot be looked at counts as owned."""
     try:
@@ -71,18 +49,17 @@ def is_owned(path: Path) -> bool:
     except OSError:
         return True
     try:
-        return holds_lock(file)
+        return not shares_lock(file)
     finally:
         os.close(file)
 
 
-def holds_lock(file: int) -> bool:
-    """Say whether another open file holds the lock on this one."""
+def shares_lock(file: int) -> bool:
+    """Take the lock that other readers may have too, until the file is closed; say whether it was free."""
     import fcntl
 
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        return True
-    fcntl.flock(file, fcntl.LOCK_UN)
-    return False
+        return False
+    return True

@@ -153,4 +153,5 @@ class RingReader:
             else:
                 gathered.add_calls(file, new.entries)
             self._holes[ring] = new.hole
-            return 0 if info.of else new.lost, new.position if file.is_owned else FINISHED
+            lost = 0 if info.of else new.lost + max(0, file.emptied_at - new.position)
+            return lost, new.position if file.is_owned else FINISHED

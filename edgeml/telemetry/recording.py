@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Final, ParamSpec, Self, TypeVar
 
 from edgeml.errors import UsageError
-from edgeml.telemetry.folder import clear_up, make_folder
+from edgeml.telemetry.folder import make_folder
 from edgeml.telemetry.raw import RawFiles
 from edgeml.telemetry.report import MOST_FEATURES
 from edgeml.telemetry.ring import (
@@ -224,6 +224,8 @@ class Recorder:
             return Ring(own, layout)
         folder = Path(self._settings.folder)
         try:
+            from edgeml.telemetry.clearing import clear_up  # needs locks, which Windows has not
+
             make_folder(folder)
             clear_up(folder)
             return Ring(replace(own, boot_id=_boot_id()), layout, folder)

@@ -30,10 +30,11 @@ MAGIC: Final = b"edgemlR\0"
 VERSION: Final = 1
 SUFFIX: Final = ".ring"
 PAGE: Final = 4096
-HEADER: Final = struct.Struct("=8sHHIIIII")
+HEADER: Final = struct.Struct("=8sHHIIIIIQ")
 """Magic, version, state, bytes of an entry, slots, labels and errors in the table, bytes of the description
-in JSON that follows."""
+in JSON that follows, number of the last entry of a ring that was emptied unread."""
 STATE_AT: Final = 10
+EMPTIED_AT: Final = 32
 RUNNING: Final = 0
 CLOSED: Final = 1
 
@@ -167,6 +168,7 @@ class Ring:
                 one.labels,
                 one.errors,
                 len(described),
+                0,
             )
             self.map[: HEADER.size + len(described)] = HEADER.pack(*head) + described
             scratch.rename(path)

@@ -17,7 +17,7 @@ from typing import Final, Self
 
 from edgeml import typed_json
 from edgeml.errors import MessageError
-from edgeml.telemetry.folder import holds_lock
+from edgeml.telemetry.folder import shares_lock
 from edgeml.telemetry.report import MOST_FEATURES, OTHER
 from edgeml.telemetry.ring import (
     CALL,
@@ -175,11 +175,7 @@ class _Look:
     def _begin_after_lap(self) -> int:
         """Give the number before the oldest entry that is worth reading."""
         slots = self._layout.slots
-        numbers = _numbers(self._slots(slots, slots), self._layout.entry_bytes)
-        last = max(number for place, number in enumerate(numbers) if number % slots == place)
-        if last > MOST_ENTRIES:
-            raise DamagedRingError("counts more than can be")
-        return last - slots + (slots // 4 if self._is_owned else 0)
+        return last_number(self._read, self._layout) - slots + (slots // 4 if self._is_owned else 0)
 
     def _slots(self, first: int, count: int) -> bytes:
         """Read the slots of entries from ``first`` on; what the file does not have any more is empty."""
@@ -194,6 +190,20 @@ class _Look:
         return self._read(self._layout.slots_at + slot * self._layout.entry_bytes, length).ljust(
             length, b"\0"
         )
+
+
+def last_number(read: Read, layout: Layout) -> int:
+    """Give the number of a ring's last entry; 0: it has none.
+
+    Raises:
+        DamagedRingError: a number that cannot be.
+    """
+    size, slots = layout.entry_bytes, layout.slots
+    numbers = _numbers(read(layout.slots_at, slots * size).ljust(slots * size, b"\0"), size)
+    last = max(number for place, number in enumerate(numbers) if number % slots == place)
+    if last > MOST_ENTRIES:
+        raise DamagedRingError("counts more than can be")
+    return last
 
 
 def _numbers(data: bytes, size: int) -> array[int]:
@@ -224,7 +234,7 @@ def _is_run(numbers: array[int], first: int) -> bool:
 class RingFile:
     """A ring's file that is open to be read."""
 
-    __slots__ = ("_file", "info", "is_closed", "is_owned", "layout", "path")
+    __slots__ = ("_file", "emptied_at", "info", "is_closed", "is_owned", "layout", "path")
 
     def __init__(self, path: Path) -> None:
         """Open a ring.
@@ -242,18 +252,19 @@ class RingFile:
         except OSError as error:
             raise DamagedRingError(f"{path}: {error.strerror}") from error
         try:
-            self.is_owned = holds_lock(self._file)
-            self.info, self.layout, self.is_closed = self._head()
+            # what nobody owns stays as it is while it is open here
+            self.is_owned = not shares_lock(self._file)
+            self.info, self.layout, self.is_closed, self.emptied_at = self._head()
         except BaseException:
             os.close(self._file)
             raise
 
-    def _head(self) -> tuple[RingInfo, Layout, bool]:
+    def _head(self) -> tuple[RingInfo, Layout, bool, int]:
         status = os.fstat(self._file)
         data = self.read(0, PAGE)
         if not stat.S_ISREG(status.st_mode) or len(data) < HEADER.size:
             raise DamagedRingError(f"{self.path}: no ring")
-        magic, version, state, size, slots, labels, errors, length = HEADER.unpack_from(data)
+        magic, version, state, size, slots, labels, errors, length, emptied_at = HEADER.unpack_from(data)
         if (magic, version) != (MAGIC, VERSION) or HEADER.size + length > PAGE:
             raise DamagedRingError(f"{self.path}: no ring, or one of another version")
         try:
@@ -264,9 +275,9 @@ class RingFile:
         _check(info, self.path)
         entry = vector(len(info.features)) if info.of else CALL
         is_sound = LEAST_SLOTS <= slots <= MOST_SLOTS and size == entry.size
-        if not is_sound or labels > LABELS or errors > ERRORS:
+        if not is_sound or labels > LABELS or errors > ERRORS or emptied_at > MOST_ENTRIES:
             raise DamagedRingError(f"{self.path}: a layout that cannot be")
-        return info, Layout(slots, size, labels, errors), state == CLOSED
+        return info, Layout(slots, size, labels, errors), state == CLOSED, emptied_at
 
     def read(self, place: int, length: int) -> bytes:
         """Read; what the file does not have any more is missing."""

@@ -37,7 +37,7 @@ def described(**changes: object) -> bytes:
 
 def header(description: bytes, **changes: int) -> bytes:
     known = {"version": 1, "state": 0, "size": CALL.size, "slots": 64, "labels": 8, "errors": 8}
-    numbers = known | {"length": len(description)} | changes
+    numbers = known | {"length": len(description), "emptied_at": 0} | changes
     return HEADER.pack(MAGIC, *numbers.values()) + description
 
 
@@ -74,6 +74,7 @@ def read_with(folder: Path, content: bytes) -> Drained:
         header(described(), slots=0),
         header(described(), size=8),
         header(described(), labels=2**31),
+        header(described(), emptied_at=2**60),
         header(described(model="../../etc/passwd")),
         header(described(model="")),
         header(described(variant="a\nb")),

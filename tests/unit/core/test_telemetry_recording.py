@@ -460,11 +460,41 @@ def test_hundreds_of_processes_killed_while_they_record_lose_nothing(tmp_path: P
         kill_one(tmp_path, noise.expovariate(200))
 
 
-def test_rings_that_nobody_reads_are_bounded(tmp_path: Path) -> None:
-    for _ in range(30):
+def test_rings_that_nobody_reads_are_bounded_and_what_they_held_is_counted(tmp_path: Path) -> None:
+    reader = RingReader(tmp_path)
+    with begin(tmp_path) as first:
+        for _ in range(5):
+            first.record(0.1)
+        before = reader.read()
+    for number in range(1, 41):
         with begin(tmp_path) as one:
-            one.record(0.1)
-    assert len(list(tmp_path.iterdir())) <= 17
+            for _ in range(number):
+                one.record(0.1, features={"a": 1.0})
+    used = sum(ring.stat().st_blocks * 512 for ring in tmp_path.iterdir())
+    assert used < 20 * 160_000 + 60 * 8192
+    after = reader.read()
+    assert (calls(before), after.overwritten > 100) == (5, True)
+    assert calls(after) + after.overwritten == 40 * 41 // 2
+    assert sum(window.killed for window in after.models) == 0
+    reader.kept()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_ring_that_is_emptied_does_no_harm_to_a_call_under_way(tmp_path: Path) -> None:
+    program = """
+        from edgeml.telemetry.ring import PLAIN_CALL
+        first = recorder("m", settings=own)
+        first.record(0.1)
+        ring = first.ring()
+        first.close()
+        for _ in range(40):
+            with recorder("m", settings=own) as one: one.record(0.1)
+        for _ in range(3000):
+            number, place = next(ring.places)
+            PLAIN_CALL.pack_into(ring.map, place, 2.0, 1.0, number)
+        print("went on")
+    """
+    assert python(tmp_path, program).communicate(timeout=WAIT_S) == ("went on\n", "")
 
 
 def test_a_ring_that_holds_nothing_leaves_no_file(tmp_path: Path) -> None:
