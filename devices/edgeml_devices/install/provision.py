@@ -162,10 +162,10 @@ class Provisioner:
     def _make(self, board: Board, place: str, wheels: Sequence[Wheel], *, index_free: bool) -> int:
         self._say(f"making {place} with {board.python}")
         self._do(f"rm -rf {_q(place)} && mkdir -p {_q(board.prefix)}/venvs {_q(board.prefix)}/wheels")
-        self._checked([board.python, "-P", "-m", "venv", place], PIP_TIMEOUT_S)
+        self._checked([board.python, "-I", "-m", "venv", place], PIP_TIMEOUT_S)
         python = f"{place}/bin/python"
         sent_bytes = self._send(board, python, wheels)
-        argv = [python, "-P", "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
+        argv = [python, "-I", "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
         argv += ["--find-links", f"{board.prefix}/wheels"] if wheels else []
         argv += ["--no-index"] if index_free else []
         self._say("installing")
@@ -177,9 +177,9 @@ class Provisioner:
     def _send(self, board: Board, python: str, wheels: Sequence[Wheel]) -> int:
         if not wheels:
             return 0
-        fit = suitable(wheels, self._checked([python, "-P", "-c", _TAGS]).stdout.decode().split())
+        fit = suitable(wheels, self._checked([python, "-I", "-c", _TAGS]).stdout.decode().split())
         folder = f"{board.prefix}/wheels"
-        there = set(self._checked([python, "-P", "-c", _HASHES, folder]).stdout.decode().splitlines())
+        there = set(self._checked([python, "-I", "-c", _HASHES, folder]).stdout.decode().splitlines())
         sent_bytes = 0
         for wheel in fit:
             if f"{wheel.sha256} {wheel.path.name}" in there:
@@ -187,7 +187,7 @@ class Provisioner:
             self._say(f"sending {wheel.path.name}")
             self._transport.put(wheel.path, f"{folder}/{wheel.path.name}")
             sent_bytes += wheel.path.stat().st_size
-        there = set(self._checked([python, "-P", "-c", _HASHES, folder]).stdout.decode().splitlines())
+        there = set(self._checked([python, "-I", "-c", _HASHES, folder]).stdout.decode().splitlines())
         for wheel in fit:
             if f"{wheel.sha256} {wheel.path.name}" not in there:
                 raise InstallError(f"{wheel.path.name} did not arrive as it was sent; try again")
@@ -197,7 +197,7 @@ class Provisioner:
         return sent_bytes
 
     def _works(self, place: str) -> bool:
-        done = self._run([f"{place}/bin/python", "-P", "-m", "edgeml", "doctor", "--json"], PIP_TIMEOUT_S)
+        done = self._run([f"{place}/bin/python", "-I", "-m", "edgeml", "doctor", "--json"], PIP_TIMEOUT_S)
         try:
             return bool(json.loads(done.stdout)["checks"])
         except (ValueError, LookupError, TypeError):
@@ -235,7 +235,7 @@ class Provisioner:
         self._checked(
             [
                 f"{board.prefix}/venv/bin/python",
-                "-P",
+                "-I",
                 "-m",
                 "edgeml",
                 "agent",
@@ -253,7 +253,7 @@ class Provisioner:
         self._do(f"mkdir -p {_q(board.home)} && rm -rf {_q(folder)} && mkdir -m 0700 {_q(folder)}")
         argv = [
             f"{board.prefix}/venv/bin/python",
-            "-P",
+            "-I",
             "-m",
             "edgeml",
             "agent",

@@ -118,8 +118,9 @@ def test_a_wheel_for_another_machine_is_found_before_anything_is_sent(
 
 
 def test_an_edgeml_that_does_not_start_does_not_take_the_place_of_one_that_does(
-    wheels: Path, first: Path, tmp_path: Path
+    wheels: Path, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))  # where there is one that does
     before = (first / "venv").readlink()
     shutil.copytree(wheels, tmp_path / "wheels")
     core = next((tmp_path / "wheels").glob("edgeml_core-*.whl"))
