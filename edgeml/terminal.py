@@ -56,13 +56,18 @@ def printable(text: str) -> str:
 
 def fitting(columns: Sequence[Column], width: int) -> tuple[Column, ...]:
     """Give the columns that fit: long names are cut first, then the least important columns leave."""
-    kept = _shortened(columns, width, LONG_NAME)
-    while _width(kept) > width and any(column.leaves for column in kept):
-        kept.remove(max(reversed(kept), key=lambda column: column.leaves))
+    return tuple(column for _, column in _placed(columns, width))
+
+
+def _placed(columns: Sequence[Column], width: int) -> list[tuple[int, Column]]:
+    """Give the columns that fit with their places: several may have one title."""
+    kept = list(enumerate(_shortened(columns, width, LONG_NAME)))
+    while _width([one for _, one in kept]) > width and any(one.leaves for _, one in kept):
+        kept.remove(max(reversed(kept), key=lambda one: one[1].leaves))
+    places = [place for place, _ in kept]
     # the names get back what those that left have freed
-    names = {column.title: column for column in columns}
-    kept = _shortened([names[column.title] for column in kept], width, LONG_NAME)
-    return tuple(_shortened(kept, width, SHORTEST_NAME))
+    again = _shortened([columns[place] for place in places], width, LONG_NAME)
+    return list(zip(places, _shortened(again, width, SHORTEST_NAME), strict=True))
 
 
 def print_table(
@@ -78,15 +83,16 @@ def print_table(
     """
     from rich.text import Text
 
-    shown = fitting(columns, console.width)
+    placed = _placed(columns, console.width)
+    shown = [column for _, column in placed]
     if title:
         console.print(Text(title), soft_wrap=True)
     # a screen narrower than what stays breaks lines itself; rich would cut numbers
     console.print(
         table_of(shown, styles), width=max(console.width, _width(shown)), crop=False, soft_wrap=False
     )
-    titles = {column.title for column in shown}
-    hidden = [column.title.replace("\n", " ") for column in columns if column.title not in titles]
+    places = {place for place, _ in placed}
+    hidden = [one.title.replace("\n", " ") for place, one in enumerate(columns) if place not in places]
     if hidden:
         console.print(Text(f"not shown at this width: {', '.join(hidden)}", "dim"))
 

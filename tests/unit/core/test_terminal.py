@@ -35,6 +35,11 @@ def test_the_least_important_column_leaves_first_and_the_table_says_so():
     assert "not shown at this width: load" in printed(68)
 
 
+def test_columns_of_one_title_keep_their_own_cells():
+    columns = [Column("p50", ["1"]), Column("from", ["0"]), Column("p95", ["2"]), Column("from", ["1"])]
+    assert [column.cells for column in fitting(columns, 80)] == [["1"], ["0"], ["2"], ["1"]]
+
+
 def test_a_name_that_is_cut_keeps_its_beginning_and_more_of_its_end():
     (name, *_) = fitting(COLUMNS, 50)[0].cells
     assert name.startswith("MobileNet")

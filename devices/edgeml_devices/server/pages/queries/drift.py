@@ -16,7 +16,7 @@ from edgeml_devices.server.telemetry.drifting import find_drift
 from edgeml_devices.server.telemetry.store import Selection
 
 _DRAWN: Final = 6
-"""Features that are drawn: what drifted, or the first few where nothing did."""
+"""Features that drifted and are drawn; of others no more than fill up two."""
 _DRAWN_WHERE_ALL_IS_WELL: Final = 2
 
 
@@ -71,12 +71,11 @@ def drifted_by_release(view: DriftView) -> Mapping[tuple[str, int | None], int]:
 
 
 def _draw(found: Sequence[DriftFinding], references: Mapping[str, Reference]) -> list[Shown]:
-    most = _DRAWN if any(one.drifted for one in found) else _DRAWN_WHERE_ALL_IS_WELL
     shown, drawn = [], 0
     for one in found:
         charts: tuple[Chart, ...] = ()
         reference = references.get(one.group.reference)
-        if drawn < most and reference is not None:
+        if drawn < (_DRAWN if one.drifted else _DRAWN_WHERE_ALL_IS_WELL) and reference is not None:
             charts = _distribution(one, reference)
             drawn += bool(charts)
         shown.append(Shown(one, charts))
