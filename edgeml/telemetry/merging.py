@@ -22,6 +22,8 @@ from edgeml.telemetry.report import (
     Summary,
 )
 
+SAMPLES_OF_MERGED: Final = 5
+"""Of a model in a merged window: 65 bytes each, while all its counts are 1.8 kB."""
 _MOST_RAW_BYTES: Final = 32 * 1024
 """Of raw inputs in one merged window of a model; a batch has 256 KiB."""
 
@@ -49,7 +51,7 @@ def merge_reports(reports: Sequence[Report]) -> Report:
         first=first.begins,
         start_s=first.start_s,
         windows=sum(one.windows for one in reports),
-        models=merge_models(model for one in reports for model in one.models),
+        models=merge_models((model for one in reports for model in one.models), SAMPLES_OF_MERGED),
         system=_merge_system([one.system for one in reports]),
         energy_joules=math.fsum(energies) if energies else None,
         lost=replace(lost, merged=lost.merged + fresh),
@@ -91,16 +93,16 @@ def _with_samples(report: Report, change: Callable[[tuple[Sample, ...]], tuple[S
     return replace(report, models=tuple(replace(one, samples=change(one.samples)) for one in report.models))
 
 
-def merge_models(models: Iterable[ModelWindow]) -> tuple[ModelWindow, ...]:
+def merge_models(models: Iterable[ModelWindow], most_samples: int = MOST_SAMPLES) -> tuple[ModelWindow, ...]:
     """Add up what the same release did, wherever it stands among ``models``."""
     groups: dict[tuple[str, int, str, str, str], list[ModelWindow]] = {}
     for one in models:
         key = (one.model, one.release, one.variant, one.runtime, one.reference)
         groups.setdefault(key, []).append(one)
-    return tuple(_merge_windows(group) for group in groups.values())
+    return tuple(_merge_windows(group, most_samples) for group in groups.values())
 
 
-def _merge_windows(group: Sequence[ModelWindow]) -> ModelWindow:
+def _merge_windows(group: Sequence[ModelWindow], most_samples: int) -> ModelWindow:
     if len(group) == 1:
         return group[0]
     stages = dict.fromkeys(stage for one in group for stage in one.latency)
@@ -119,7 +121,7 @@ def _merge_windows(group: Sequence[ModelWindow]) -> ModelWindow:
             math.fsum(values) for values in zip_longest(*(one.rff_sum for one in group), fillvalue=0.0)
         ),
         rff_count=sum(one.rff_count for one in group),
-        samples=_thin([sample for one in group for sample in one.samples]),
+        samples=_thin([sample for one in group for sample in one.samples], most_samples),
         processes=max(one.processes for one in group),
         killed=sum(one.killed for one in group),
     )
@@ -135,14 +137,14 @@ def _add_features(several: Sequence[Mapping[str, tuple[int, ...]]]) -> dict[str,
     }
 
 
-def _thin(samples: Sequence[Sample]) -> tuple[Sample, ...]:
-    """Keep as many samples as a window may have: of each kind its share, spread evenly over the time."""
-    if len(samples) > MOST_SAMPLES:
+def _thin(samples: Sequence[Sample], most: int) -> tuple[Sample, ...]:
+    """Keep as many samples as asked for: of each kind its share, spread evenly over the time."""
+    if len(samples) > most:
         kinds = [[one for one in samples if one.why == why] for why in ("error", "unsure", "random")]
         kinds.sort(key=len)
         kept: list[Sample] = []
         for left, kind in zip((3, 2, 1), kinds, strict=True):
-            kept += _spread(kind, (MOST_SAMPLES - len(kept)) // left)
+            kept += _spread(kind, (most - len(kept)) // left)
         samples = sorted(kept, key=lambda one: one.at)
     room = _MOST_RAW_BYTES
     fitting = []

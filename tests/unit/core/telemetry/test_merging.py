@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeml.telemetry.exponential import merge
-from edgeml.telemetry.merging import add_counts, can_merge, merge_reports
-from edgeml.telemetry.report import MOST_SAMPLES, OTHER, Report, Sample
+from edgeml.telemetry.merging import SAMPLES_OF_MERGED, add_counts, can_merge, merge_reports
+from edgeml.telemetry.report import OTHER, Report, Sample
 from tests.unit.core.telemetry.reports import REPORTS, window
 
 ADJACENT = st.lists(REPORTS, min_size=2, max_size=6).map(
@@ -119,7 +119,7 @@ def test_samples_of_every_kind_stay_in_order() -> None:
         replace(window(number), models=(replace(window(0).models[0], samples=samples),)) for number in (0, 1)
     ]
     made = merge_reports(halves).models[0].samples
-    assert len(made) == MOST_SAMPLES
+    assert len(made) == SAMPLES_OF_MERGED
     assert {one.why for one in made} == {"random", "error", "unsure"}
     assert all(one.at <= other.at for one, other in pairwise(made))
 
