@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from edgeml_devices.server.telemetry import day_files
+from edgeml_devices.server.telemetry import streams as stream_rules
 from edgeml_devices.server.telemetry.postgresql_store import PostgresqlStore
 from edgeml_devices.server.telemetry.sqlite_store import SqliteStore
 from edgeml_devices.server.telemetry.store import Incoming, Selection, Verdict
@@ -99,6 +100,18 @@ async def test_files_of_a_newer_version_are_refused(tmp_path) -> None:
     sqlite3.connect(file).execute("PRAGMA user_version = 99").connection.close()
     with pytest.raises(ServerError, match="newer version"):
         await sqlite_at(tmp_path, 0)
+
+
+async def test_a_device_may_begin_so_many_streams_and_no_more(store, monkeypatch) -> None:
+    monkeypatch.setattr(stream_rules, "MOST_EPOCHS", 3)
+    begun = [Telemetry(random.Random(n)) for n in range(5)]  # noqa: S311 - made-up data
+    first = [(await store.append([incoming(one, BEGIN)]))[0].verdict for one in begun]
+    assert first == [Verdict.STORED] * 3 + [Verdict.FORK] * 2
+    second = [(await store.append([incoming(one, BEGIN + 60)]))[0].verdict for one in begun]
+    assert second == first
+    other = Telemetry(random.Random(9))  # noqa: S311 - as above
+    assert (await store.append([incoming(other, BEGIN, "other")]))[0].verdict is Verdict.STORED
+    assert len(await times(store)) == 7
 
 
 async def test_it_is_read_while_it_is_written(store, stream) -> None:

@@ -81,8 +81,9 @@ class Writer:
             known = await _locked(connection, {(one.device_id, one.epoch) for one in incoming})
             for key, group in groupby(incoming, key=lambda one: (one.device_id, one.epoch)):
                 request = list(group)
-                place, before = touched.get(key) or known[key]
-                result = streams.receive(before, [window_of(one) for one in request])
+                windows = [window_of(one) for one in request]
+                place, before = touched.get(key) or known.get(key) or (0, Stream())
+                result = streams.receive(before, windows) if place else streams.refused(windows)
                 gaps = streams.shown_gaps(result.stream)
                 stored += [Stored(verdict, result.acked_through, gaps) for verdict in result.verdicts]
                 if Verdict.STORED in result.verdicts:
@@ -165,9 +166,10 @@ class Writer:
         new_streams = {(one.device_id, one.epoch) for one in incoming} - self._known
         if new_streams:
             await connection.executemany(
-                "INSERT INTO telemetry.stream (device_id, epoch, state) VALUES ($1, $2, $3) "
+                "INSERT INTO telemetry.stream (device_id, epoch, state) SELECT $1::text, $2::text, $3::bytea "
+                "WHERE (SELECT count(*) FROM telemetry.stream WHERE device_id = $1::text) < $4 "
                 "ON CONFLICT DO NOTHING",
-                [(*key, streams.to_bytes(Stream())) for key in sorted(new_streams)],
+                [(*key, streams.to_bytes(Stream()), streams.MOST_EPOCHS) for key in sorted(new_streams)],
             )
             self._known |= new_streams
         boots = {(one.device_id, one.report.boot_id, one.target) for one in incoming}

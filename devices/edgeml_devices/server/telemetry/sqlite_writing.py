@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
@@ -35,6 +36,7 @@ class DayWriter:
         self.day = ""
         self._connection: sqlite3.Connection | None = None
         self._streams: dict[tuple[str, str], tuple[int, Stream]] = {}
+        self._epochs: Counter[str] = Counter()
         self._boots: dict[tuple[int, str, str], int] = {}
         self._series: dict[tuple[Any, ...], int] = {}
         self._names: dict[str, int] = {}
@@ -48,8 +50,9 @@ class DayWriter:
         with self._transaction() as connection:
             for key, group in groupby(incoming, key=lambda one: (one.device_id, one.epoch)):
                 request = list(group)
+                windows = [window_of(one) for one in request]
                 place, before = touched.get(key) or self._stream(connection, key)
-                result = streams.receive(before, [window_of(one) for one in request])
+                result = streams.receive(before, windows) if place else streams.refused(windows)
                 gaps = streams.shown_gaps(result.stream)
                 stored += [Stored(verdict, result.acked_through, gaps) for verdict in result.verdicts]
                 new = [
@@ -96,6 +99,7 @@ class DayWriter:
             (device, epoch): (place, streams.from_bytes(state))
             for place, device, epoch, state in connection.execute("SELECT * FROM stream")
         }
+        self._epochs = Counter(device for device, _ in self._streams)
         self._boots = {tuple(key): place for place, *key in connection.execute("SELECT * FROM boot")}
         self._series = {tuple(key): place for place, *key in connection.execute("SELECT * FROM series")}
         self._names = {text: place for place, text in connection.execute("SELECT * FROM name")}
@@ -118,8 +122,12 @@ class DayWriter:
             raise
 
     def _stream(self, connection: sqlite3.Connection, key: tuple[str, str]) -> tuple[int, Stream]:
+        """Give the number and the state of a stream, a new one if need be; 0: the device has too many."""
         found = self._streams.get(key)
         if found is None:
+            if self._epochs[key[0]] >= streams.MOST_EPOCHS:
+                return 0, Stream()
+            self._epochs[key[0]] += 1
             inserted = connection.execute(
                 "INSERT INTO stream (device, epoch, state) VALUES (?, ?, ?)",
                 (*key, streams.to_bytes(Stream())),

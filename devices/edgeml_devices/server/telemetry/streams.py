@@ -19,6 +19,8 @@ from edgeml_devices.server.telemetry.store import Incoming, Verdict
 
 MOST_GAPS: Final = 1000
 """Of one stream; the report that would open another is refused, and its device begins a new epoch."""
+MOST_EPOCHS: Final = 1000
+"""Of one device, for ever; whoever begins more is refused as a fork."""
 SHOWN_GAPS: Final = 64
 """In an answer, the newest."""
 
@@ -92,6 +94,11 @@ def receive(stream: Stream, request: Sequence[Window]) -> Received:
         newest = tuple(dict(seen).items())[-MOST_REPORTS:]
         after = Stream(after.hi, after.link, after.gaps, newest)
     return Received(after, tuple(verdicts), after.hi)
+
+
+def refused(request: Sequence[Window]) -> Received:
+    """Give what a request does to a stream that a device may not begin any more: nothing."""
+    return Received(Stream(), (Verdict.FORK,) * len(request), -1)
 
 
 def _place(stream: Stream, window: Window, known: dict[int, str]) -> tuple[Verdict, Stream]:
