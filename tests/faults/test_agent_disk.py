@@ -12,7 +12,7 @@ import pytest
 from edgeml_devices.agent import machine
 from edgeml_devices.agent.config import AgentConfig
 from edgeml_devices.agent.deployment import Deployment
-from edgeml_devices.agent.home import Home, committed_mark, factory_folder, state_file
+from edgeml_devices.agent.home import Home, committed_mark, state_file
 from edgeml_devices.agent.record import read_record
 from edgeml_devices.messages import Reason, Result, State
 
@@ -228,7 +228,7 @@ def test_the_factory_bundle_runs_first_and_last(world: World, tmp_path: Path) ->
     home = world.new_home(tmp_path / "home")
     model = home.model(MODEL)
     model.folder.mkdir(parents=True)
-    open_bundle(world.folder / "bundles" / "times-1.edgeml").extract(factory_folder(model))
+    open_bundle(world.folder / "bundles" / "times-1.edgeml").extract(model.factory)
     install(world, home, 3)
     assert model.current.readlink() == Path("factory")
     install(world, home, 2)

@@ -93,16 +93,6 @@ def state_file(model: InstalledModel) -> Path:
     return model.folder / "state.json"
 
 
-def factory_folder(model: InstalledModel) -> Path:
-    """Give the folder of the bundle that came with the image, if one did."""
-    return model.folder / "factory"
-
-
-def previous_link(model: InstalledModel) -> Path:
-    """Give the link to what ``current`` led to before."""
-    return model.folder / "previous"
-
-
 def committed_mark(model: InstalledModel, release: int) -> Path:
     """Give the empty file that says: this release was committed here."""
     return model.releases / f"{release}.committed"

@@ -14,7 +14,6 @@ from edgeml_devices.agent.record import StateRecord, read_record
 from edgeml_devices.agent.releases import (
     hashes_needed,
     hashes_of,
-    previous_release,
     releases_here,
     remove_releases_but,
 )
@@ -34,7 +33,7 @@ def keep_what_is_needed(deployment: Deployment) -> dict[str, str]:
     model, record = deployment.model, deployment.record
     kept: frozenset[int] = frozenset()
     if record.target is not None:
-        found = {model.running(), previous_release(model), *deployment.tools.beats.releases(model.name)}
+        found = {model.running(), model.before(), *deployment.tools.beats.releases(model.name)}
         kept = frozenset(release for release in found if release is not None)
     remove_releases_but(model, kept)
     remove_loose_blobs(deployment.tools.home, deployment.tools.store)
@@ -49,7 +48,7 @@ def free_staging(deployment: Deployment) -> None:
     """
     model, record = deployment.model, deployment.record
     kept = releases_here(model) - {record.target}
-    running, before = model.running(), previous_release(model)
+    running, before = model.running(), model.before()
     kept |= {release for release in (running, before, record.previous) if release is not None}
     remove_releases_but(model, frozenset(kept))
     remove_loose_blobs(deployment.tools.home, deployment.tools.store, aside=model.name)

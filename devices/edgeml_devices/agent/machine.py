@@ -11,11 +11,10 @@ from edgeml.errors import MessageError
 from edgeml_devices.agent import live_states, states
 from edgeml_devices.agent.deployment import LOG, Deployment, Step
 from edgeml_devices.agent.failures import StepFailedError, StoppedError, disk_failure
-from edgeml_devices.agent.home import committed_mark, factory_folder
+from edgeml_devices.agent.home import committed_mark
 from edgeml_devices.agent.record import StateRecord, new_record, read_record
 from edgeml_devices.agent.releases import (
     leads_to_factory,
-    previous_release,
     releases_here,
     restore,
     switch_to_factory,
@@ -170,7 +169,7 @@ def _unreadable(deployment: Deployment, detail: str) -> StateRecord:
     """Give the record of a model of which only the folders say something."""
     model = deployment.model
     running = model.running()
-    order = [running, previous_release(model), *sorted(releases_here(model), reverse=True)]
+    order = [running, model.before(), *sorted(releases_here(model), reverse=True)]
     back = next(
         (
             release
@@ -212,7 +211,7 @@ def _running_is_sound(deployment: Deployment) -> bool:
         LOG.warning("%s: release %s was damaged (%s), and is whole again", record.model, running, damage)
         return True
     LOG.error("%s: release %s, which runs, is damaged: %s", record.model, running, damage)
-    others = [previous_release(model), *sorted(releases_here(model), reverse=True)]
+    others = [model.before(), *sorted(releases_here(model), reverse=True)]
     back = next((one for one in others if one is not None and _is_sound(deployment, one, running)), None)
     # attempt 0: it is not the release's fault, and it is fetched again if it is still wanted
     deployment.record = replace(record, target=running, previous=back, attempt=0)
@@ -235,7 +234,7 @@ def _start_factory(deployment: Deployment) -> None:
     """Let a device that has only what came with its image run that."""
     model, record = deployment.model, deployment.record
     is_new = record.state is State.IDLE and record.attempt == 0 and not model.current.is_symlink()
-    if is_new and factory_folder(model).is_dir():
+    if is_new and model.factory.is_dir():
         with suppress(OSError):
             switch_to_factory(model)
 

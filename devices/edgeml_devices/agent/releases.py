@@ -34,7 +34,7 @@ from edgeml_devices.agent.disk import (
     sync_tree,
     write_file,
 )
-from edgeml_devices.agent.home import committed_mark, factory_folder, previous_link
+from edgeml_devices.agent.home import committed_mark
 from edgeml_devices.messages import Tested
 
 _FIGURES = ("p50_ms", "p95_ms", "p99_ms", "load_ms", "peak_memory_bytes")
@@ -179,7 +179,7 @@ def switch(model: InstalledModel, release: int | None) -> None:
     """Let ``current`` lead to a release, or with ``None`` nowhere; ``previous`` says where it led before."""
     running = model.running()
     if running is not None and running != release:
-        replace_link(previous_link(model), f"releases/{running}")
+        replace_link(model.previous, f"releases/{running}")
     switch_back(model, release)
 
 
@@ -193,7 +193,7 @@ def switch_back(model: InstalledModel, release: int | None) -> None:
 
 def switch_to_factory(model: InstalledModel) -> bool:
     """Let ``current`` lead to the factory bundle, if there is a sound one; say whether it does."""
-    folder = factory_folder(model)
+    folder = model.factory
     if not folder.is_dir() or why_damaged(folder, None) is not None:
         return False
     replace_link(model.current, folder.name)
@@ -203,7 +203,7 @@ def switch_to_factory(model: InstalledModel) -> bool:
 def factory_release(model: InstalledModel) -> int | None:
     """Give the number of the factory bundle's release; ``None`` if there is no readable one."""
     with suppress(BundleError, ModelFileError, OSError):
-        folder = factory_folder(model)
+        folder = model.factory
         opened = open_installed(folder) if (folder / INSTALLED).exists() else open_bundle(folder)
         return opened.manifest.release
     return None
@@ -212,7 +212,7 @@ def factory_release(model: InstalledModel) -> int | None:
 def leads_to_factory(model: InstalledModel) -> bool:
     """Say whether ``current`` leads to the bundle that came with the image."""
     with suppress(OSError):
-        return model.current.readlink() == Path(factory_folder(model).name)
+        return model.current.readlink() == Path(model.factory.name)
     return False
 
 
@@ -224,15 +224,6 @@ def mark_committed(model: InstalledModel, release: int) -> None:
     mark = committed_mark(model, release)
     if not mark.exists():
         write_file(mark, b"")
-
-
-def previous_release(model: InstalledModel) -> int | None:
-    """Give the release that ``previous`` leads to."""
-    with suppress(OSError):
-        target = previous_link(model).readlink()
-        if target.parent.name == "releases" and target.name.isdecimal():
-            return int(target.name)
-    return None
 
 
 def releases_here(model: InstalledModel) -> frozenset[int]:
@@ -253,9 +244,9 @@ def remove_releases_but(model: InstalledModel, kept: frozenset[int]) -> None:
                 remove_tree(place)
             else:
                 place.unlink(missing_ok=True)
-    previous = previous_release(model)
+    previous = model.before()
     if previous is not None and previous not in kept:
-        remove_link(previous_link(model))
+        remove_link(model.previous)
 
 
 def hashes_of(model: InstalledModel, release: int) -> frozenset[str]:
