@@ -103,7 +103,7 @@ def in_order(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class WaveView:
+class ShownWave:
     """One wave; one that was not released has no times."""
 
     number: int
@@ -130,14 +130,14 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class RolloutView:
+class ShownRollout:
     """All that the page of a rollout shows."""
 
     rollout: records.Rollout
     counts: Mapping[str, int]
     under_way: Mapping[str, int]
     """Devices that are assigned, by what they reported; ``""``: nothing yet."""
-    waves: tuple[WaveView, ...]
+    waves: tuple[ShownWave, ...]
     in_no_wave: Mapping[str, int]
     forgiven: int
     readings: tuple[Reading, ...]
@@ -160,7 +160,7 @@ class RolloutView:
         return rules.compares or rules.selftest_failed_share is not None
 
 
-async def rollout_view(connection: AsyncConnection, rollout_id: str, now: float) -> RolloutView | None:
+async def rollout_view(connection: AsyncConnection, rollout_id: str, now: float) -> ShownRollout | None:
     """Read a rollout; ``None``: there is none."""
     rollout = await records.find(connection, rollout_id)
     if rollout is None:
@@ -174,7 +174,7 @@ async def rollout_view(connection: AsyncConnection, rollout_id: str, now: float)
     readings: tuple[Reading, ...] = ()
     if rollout.state not in (*ENDED, RolloutState.ABORTING):
         readings = await gates.current(connection, rollout, counted.get(rollout.wave, Counts()), now)
-    return RolloutView(
+    return ShownRollout(
         rollout,
         in_order(whole),
         await records.progress(connection, rollout),
@@ -203,12 +203,12 @@ def _by_state(counts: Counts) -> dict[str, int]:
 
 async def _waves(
     connection: AsyncConnection, rollout: records.Rollout, by_wave: Mapping[int | None, Mapping[str, int]]
-) -> tuple[WaveView, ...]:
+) -> tuple[ShownWave, ...]:
     policy = rollout.policy
     statement = select(rollout_waves).where(rollout_waves.c.rollout_id == rollout.id)
     released = {row.wave: row for row in await connection.execute(statement)}
     return tuple(
-        WaveView(
+        ShownWave(
             number,
             rules,
             by_wave.get(number, {}),
