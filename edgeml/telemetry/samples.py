@@ -7,8 +7,9 @@ import math
 import random
 import time
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -65,8 +66,8 @@ def choose(
     failed = [(ring, place) for ring, one in enumerate(several) for place in _failed(one.calls)]
     errors = [one for one in with_input if one in set(failed)] + dice.sample(failed, min(ERRORS, len(failed)))
     taken: dict[_Place, Why] = dict.fromkeys(list(dict.fromkeys(errors))[:ERRORS], "error")
-    for _, ring, place in heapq.nsmallest(UNSURE, _confident(several)):
-        taken.setdefault((ring, place), "unsure")
+    for unsure in _unsure(several):
+        taken.setdefault(unsure, "unsure")
     others = [one for one in with_input if one not in taken] + _any(several, dice)
     taken |= dict.fromkeys([one for one in dict.fromkeys(others) if one not in taken][:RANDOM], "random")
     begun_at, room = time.time() - time.monotonic(), MOST_BYTES
@@ -104,11 +105,18 @@ def _failed(calls: Calls) -> list[int]:
     return [place for place, code in enumerate(errors) if code] if any(errors) else []
 
 
-def _confident(several: Sequence[Recorded]) -> Iterator[tuple[int, int, int]]:
+def _unsure(several: Sequence[Recorded]) -> list[_Place]:
+    """Give the places of the least confidences, the least first."""
+    found: list[tuple[int, int, int]] = []
     for ring, one in enumerate(several):
-        confidences = one.calls.confidences()
-        if any(confidences):
-            yield from ((code, ring, place) for place, code in enumerate(confidences) if code)
+        column = one.calls.confidences()
+        for code in set(heapq.nsmallest(UNSURE, filter(None, column))):
+            place = -1
+            with suppress(ValueError):  # no more of them
+                for _ in range(UNSURE):
+                    place = column.index(code, place + 1)
+                    found.append((code, ring, place))
+    return [(ring, place) for _, ring, place in sorted(found)[:UNSURE]]
 
 
 def _sample(one: Recorded, place: int, why: Why, rows: Rows, begun_at: float) -> Sample:
