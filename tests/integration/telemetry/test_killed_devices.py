@@ -25,7 +25,6 @@ def process(token: str, *arguments: object) -> Any:
     return subprocess.Popen(
         [sys.executable, "-m", "tests.faults.telemetry_processes", *map(str, arguments)],
         stdout=subprocess.PIPE if arguments[0] == "device" else None,
-        stderr=subprocess.DEVNULL,
         cwd=REPOSITORY,
         env={**os.environ, "DEVICE_TOKEN": token, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
@@ -56,18 +55,24 @@ def test_each_inference_is_stored_once_though_device_and_server_are_killed(
 
     def kill_server() -> None:
         for _ in range(server_kills):
-            is_over.wait(dice.uniform(0.1, 1.0))
+            if is_over.wait(dice.uniform(0.1, 1.0)):
+                return
             server.kill()
             server.start(port=port)
 
     killer = threading.Thread(target=kill_server)
     killer.start()
-    for _ in range(device_kills):
-        device = process(token, "device", home, rings, server.url, WINDOW_S)
-        assert live(device, dice.uniform(0.0, 0.6), signal.SIGKILL) == -signal.SIGKILL
-    recorder.terminate()
-    assert recorder.wait() == 0
-    killer.join()
+    try:
+        for _ in range(device_kills):
+            device = process(token, "device", home, rings, server.url, WINDOW_S)
+            assert live(device, dice.uniform(0.0, 0.6), signal.SIGKILL) == -signal.SIGKILL
+    except BaseException:
+        is_over.set()
+        raise
+    finally:
+        recorder.terminate()
+        assert recorder.wait() == 0
+        killer.join()
     for seconds in (2.0, 4.0, 8.0, 16.0, 32.0):  # it waits a while where the server was away
         device = process(token, "device", home, rings, server.url, WINDOW_S)
         assert live(device, seconds, signal.SIGTERM) == 0
