@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, Final
@@ -96,12 +97,10 @@ class Writer:
         return stored
 
     async def _insert(self, connection: Any, new: Sequence[tuple[int, Incoming]]) -> None:
-        parts: list[tuple[Any, ...]] = []
-        unrolled: list[tuple[Any, ...]] = []
-        for stream, one in new:
-            rows, sums = self._rows(stream, one)
-            parts += rows
-            unrolled += sums
+        # thousands of reports are packed elsewhere, so that polls do not wait for it
+        packed = await asyncio.to_thread(lambda: [self._rows(stream, one) for stream, one in new])
+        parts = [row for rows, _ in packed for row in rows]
+        unrolled = [row for _, rows in packed for row in rows]
         await connection.copy_records_to_table("part", schema_name="telemetry", columns=_PART, records=parts)
         if unrolled:
             await connection.copy_records_to_table(
