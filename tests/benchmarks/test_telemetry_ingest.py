@@ -1,4 +1,4 @@
-"""How much telemetry one server takes, the generator on the same machine, each answer after a durable commit."""
+"""How much telemetry one server takes, the generator beside it, each answer after a durable commit."""
 
 from __future__ import annotations
 

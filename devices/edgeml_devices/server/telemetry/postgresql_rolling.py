@@ -16,7 +16,6 @@ _LOCK: Final = 0x65646765_686F7572
 """Advisory lock of the process that adds up ("edgehour")."""
 _TOGETHER: Final = 4000
 _UNROLLED: Final = "u.device_id, u.at, n.model, n.release, n.variant, u.target, u.calls, u.errors, u.total"
-_HOUR: Final = "device_id text, hour integer, model text, release bigint, variant text, target text"
 
 
 async def roll(pool: Any) -> bool:
@@ -53,7 +52,7 @@ async def _add_hours(connection: Any, sums: dict[Key, Sum]) -> None:
     columns = list(zip(*((key.device_id, *key[:1], *key[2:]) for key in sums), strict=True))
     kept = await connection.fetch(
         "SELECT h.* FROM telemetry.hour h JOIN unnest($1::text[], $2::int[], $3::text[], $4::bigint[], "
-        f"$5::text[], $6::text[]) AS k({', '.join(_HOUR.replace(',', '').split()[::2])}) "
+        "$5::text[], $6::text[]) AS k(device_id, hour, model, release, variant, target) "
         "USING (device_id, hour, model, release, variant, target)",
         *map(list, columns),
     )
@@ -78,7 +77,8 @@ async def _add_totals(connection: Any, sums: dict[Key, Sum], last_us: dict[Key, 
     await connection.executemany(
         "INSERT INTO telemetry.total VALUES ($1, $2, $3, $4, $5, $6, $7, $8) "
         "ON CONFLICT (model, release, variant, target) DO UPDATE "
-        "SET calls = excluded.calls, errors = excluded.errors, latency = excluded.latency, last = excluded.last",
+        "SET calls = excluded.calls, errors = excluded.errors, latency = excluded.latency, "
+        "last = excluded.last",
         [
             (*key[2:], one.calls, one.errors, pack_histogram(one.latency), last_us[key])
             for key, one in sums.items()

@@ -7,7 +7,6 @@ checks would cost as much as all the rest.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
@@ -37,6 +36,8 @@ Number = Annotated[float, Meta(ge=-1e300, le=1e300)]
 
 
 class ExponentialHistogram(Struct, frozen=True, gc=False):
+    """See :class:`edgeml.telemetry.exponential.ExponentialHistogram`."""
+
     offset: Annotated[int, Meta(ge=-(2**40), le=2**40)] = 0
     counts: Annotated[tuple[Count, ...], Meta(max_length=4096)] = ()
     zero: Count = 0
@@ -47,6 +48,8 @@ class ExponentialHistogram(Struct, frozen=True, gc=False):
 
 
 class Summary(Struct, frozen=True, gc=False):
+    """See :class:`edgeml.telemetry.report.Summary`."""
+
     min: Number
     mean: Number
     max: Number
@@ -54,6 +57,8 @@ class Summary(Struct, frozen=True, gc=False):
 
 
 class Sample(Struct, frozen=True, gc=False):
+    """See :class:`edgeml.telemetry.report.Sample`."""
+
     at: Number
     why: Literal["random", "error", "unsure"]
     latency_s: Number | None = None
@@ -65,6 +70,8 @@ class Sample(Struct, frozen=True, gc=False):
 
 
 class ModelWindow(Struct, frozen=True, gc=False):
+    """See :class:`edgeml.telemetry.report.ModelWindow`."""
+
     model: Text
     release: Sum
     variant: Text = ""
@@ -87,6 +94,8 @@ class ModelWindow(Struct, frozen=True, gc=False):
 
 
 class Lost(Struct, frozen=True, gc=False):
+    """See :class:`edgeml.telemetry.report.Lost`."""
+
     overwritten: Count = 0
     merged: Count = 0
     evicted: Count = 0
@@ -94,6 +103,8 @@ class Lost(Struct, frozen=True, gc=False):
 
 
 class Report(Struct, frozen=True, gc=False):
+    """See :class:`edgeml.telemetry.report.Report`."""
+
     seq: Count
     link: Link
     boot_id: Text
@@ -116,6 +127,8 @@ class Report(Struct, frozen=True, gc=False):
 
 
 class Batch(Struct, frozen=True, gc=False):
+    """See :class:`edgeml.telemetry.report.Batch`."""
+
     epoch: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
     boot_id: Text
     now_s: Number
