@@ -8,6 +8,7 @@ drawing devices again (cluster bootstrap, Efron and Tibshirani 1993, ch. 8), per
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
@@ -88,8 +89,16 @@ async def compare(
     pairing: Pairing = "device-hour",
 ) -> Comparison:
     """Compare two releases of a model."""
+    rows = await store.hours(selection, by_device=True)
+    made = Comparison(model, release, against, pairing, 0, 0, 0, 0, {}, None, None, None)
+    # many devices over a week are seconds of work: others are answered meanwhile
+    return await asyncio.to_thread(_compared, made, rows, quantiles)
+
+
+def _compared(made: Comparison, rows: Sequence[HourRow], quantiles: Sequence[float]) -> Comparison:
     cells: dict[tuple[str, int], dict[str, tuple[_Side, _Side]]] = {}
-    for row in await store.hours(selection, by_device=True):
+    model, release, against, pairing = made.model, made.release, made.against, made.pairing
+    for row in rows:
         if row.model == model and row.release in (release, against):
             cell = cells.setdefault(_cell(pairing, row), {})
             pair = cell.setdefault(row.device_id, (_Side(), _Side()))
@@ -97,10 +106,8 @@ async def compare(
     matched = {key: cell for key, cell in cells.items() if all(_calls(cell))}
     units = _units(matched)
     ours, theirs = (sum(_calls(cell)[side] for cell in matched.values()) for side in (0, 1))
-    made = Comparison(
-        model, release, against, pairing, len(units), len(matched), ours, theirs, {}, None, None, None
-    )
-    return _judged(made, list(units.values()), quantiles)
+    counted = replace(made, devices=len(units), cells=len(matched), calls=ours, calls_against=theirs)
+    return _judged(counted, list(units.values()), quantiles)
 
 
 def _cell(pairing: Pairing, row: HourRow) -> tuple[str, int]:
