@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
@@ -32,7 +33,7 @@ def assert_framed(chart: Chart) -> None:
     for cell in chart.cells:
         assert chart.left - 0.2 <= cell.x
         assert cell.x + cell.width <= chart.right + 1.1
-        assert 0 <= cell.y
+        assert cell.y >= 0
         assert cell.y + cell.height <= chart.bottom + 1.1
         assert 0 < cell.strength <= 1
     for tick in chart.x_ticks:
@@ -67,7 +68,7 @@ def test_lines_have_a_point_for_each_hour_and_a_gap_where_one_is_missing(
         for hour, (value, low, high) in sorted(hours.items())
     ]
     places = sorted(hours)
-    runs = 1 + sum(later - former > 1 for former, later in zip(places, places[1:], strict=False))
+    runs = 1 + sum(later - former > 1 for former, later in itertools.pairwise(places))
     for chart in over_time([Series("p50", points)], DAY, may_be_log=True):
         assert_framed(chart)
         (line,) = chart.lines

@@ -16,7 +16,11 @@ class Rows:
 
     async def hours(self, selection: Selection, *, by_device: bool) -> Sequence[HourRow]:
         del by_device
-        return [one for one in self.hourly if selection.since <= one.hour * 3600 < selection.until]
+        return [
+            one
+            for one in self.hourly
+            if selection.since < (one.hour + 1) * 3600 and one.hour * 3600 < selection.until
+        ]
 
     async def windows(self, selection: Selection) -> AsyncIterator[Sequence[WindowRow]]:
         yield [one for one in self.by_window if selection.since < one.at <= selection.until]

@@ -55,6 +55,18 @@ def test_groups_merge_hours_exactly() -> None:
     assert found.quantiles[0.99] == quantile_interval(histogram_of(values), 0.99)
 
 
+def test_calls_a_second_are_over_the_hours_that_were_read() -> None:
+    """A question about the last five minutes of a large fleet reads the hour that they are in."""
+    rows = [hour(9, "a", 7, histogram_of([0.1] * 1800))]
+    asked = Selection(9 * 3600 + 1500, 9 * 3600 + 1800)
+    (found,) = asyncio.run(rates(store_of(rows), Question(asked)))
+    assert found.per_s == 0.5
+    few = Selection(asked.since, asked.until, frozenset(["a"]))
+    second = window(asked.until - 10, {"total": histogram_of([0.1])})
+    (found,) = asyncio.run(rates(store_of([], [second]), Question(few)))
+    assert found.per_s == 1 / 300
+
+
 @given(st.integers(50, 2000), st.sampled_from([0.5, 0.9, 0.99]), st.randoms(use_true_random=False))
 def test_the_true_quantile_lies_about_its_interval(count: int, share: float, chance: random.Random) -> None:
     values = [chance.expovariate(1.0) for _ in range(count)]
