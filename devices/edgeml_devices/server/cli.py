@@ -263,7 +263,8 @@ def restore(data: Path | None, database: str, file: Path, as_json: bool) -> None
         )
     click.echo("  edgeml tokens list      revoke again what was revoked since")
     click.echo(
-        "  edgeml devices list     retire again what was retired since; devices enrolled since enrol anew"
+        "  edgeml devices list     retire again what was retired since; devices enrolled since enrol anew\n"
+        "  edgeml audit verify --after-restore     where the log was checked before"
     )
     if done.join_tokens:
         click.echo(f"{done.join_tokens} open join tokens were revoked: they may have been used up since")
