@@ -62,7 +62,7 @@ class Restored:
 
 async def back_up(settings: ServerSettings, file: Path) -> int:
     """Write a back-up, whole or not at all, while the server goes on; give its size in bytes."""
-    database = await Database.open(settings.url)
+    database = await Database.reach(settings.url)
     try:
         async with database.reading() as connection:
             if database.dialect == "postgresql":
@@ -158,7 +158,7 @@ async def _restore(settings: ServerSettings, archive: tarfile.TarFile) -> Restor
     header = json.loads(_read(archive, next(members, None), _HEADER))
     if header["schema"] != SCHEMA:
         raise ServerError(f"this back-up has schema {header['schema']}; use the newer version that made it")
-    database = await Database.open(settings.url)
+    database = await Database.reach(settings.url)
     try:
         async with database.writing() as tx:
             await _require_empty(tx)

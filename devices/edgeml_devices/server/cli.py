@@ -143,7 +143,7 @@ def migrate(data: Path | None, database: str, as_json: bool) -> None:
         from edgeml_devices.server.database import Database
         from edgeml_devices.server.migrate import migrate
 
-        opened = await Database.open(settings.url)
+        opened = await Database.reach(settings.url)
         try:
             return await migrate(opened)
         finally:
@@ -179,7 +179,7 @@ def token(data: Path | None, database: str, name: str | None, as_json: bool) -> 
     async def make() -> tuple[str, str]:
         from edgeml_devices.server.database import Database
 
-        opened = await Database.open(settings.url)
+        opened = await Database.reach(settings.url)
         try:
             async with opened.writing() as transaction:
                 return await auth.make_token(transaction, "server", name, "admin")

@@ -17,8 +17,10 @@ from typing import Any, Final, Literal, Self, TypeVar
 
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from edgeml.errors import ServerError
 from edgeml_devices.server import audit
 from edgeml_devices.server.settings import database_url
 from edgeml_devices.server.transaction import Transaction
@@ -66,6 +68,27 @@ class Database:
         if address.get_backend_name() == "sqlite":
             _use_wal(Path(address.database or ""))
         return cls(address)
+
+    @classmethod
+    async def reach(cls, url: URL) -> Self:
+        """Open a database, and see that it answers: what commands of an operator begin with.
+
+        Raises:
+            ServerError: it does not answer, or does not let the user in.
+        """
+        database = await cls.open(url)
+        if database.dialect != "postgresql":
+            return database
+        try:
+            async with database.reading():
+                return database
+        except (DBAPIError, OSError) as error:
+            await database.close()
+            said = error.orig if isinstance(error, DBAPIError) else error
+            raise ServerError(
+                f"{url.render_as_string(hide_password=True)} cannot be used: {said}; "
+                "is PostgreSQL running, and the address (--database, EDGEML_DATABASE) right?"
+            ) from error
 
     async def close(self) -> None:
         """Close all connections."""

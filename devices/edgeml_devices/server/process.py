@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -59,10 +60,22 @@ def check(settings: ServerSettings) -> None:
     for file in (settings.tls_cert, settings.tls_key):
         if file is not None and not file.is_file():
             raise UsageError(f"no such file: {file}")
+    _check_tls(settings)
     if settings.alert_rules is not None:
         read_rules(settings.alert_rules)
     if settings.alert_receivers is not None:
         read_receivers(settings.alert_receivers)
+
+
+def _check_tls(settings: ServerSettings) -> None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
+    except ssl.SSLError as error:
+        raise UsageError(
+            f"{settings.tls_cert} and {settings.tls_key} are no certificate and its key, in PEM: {error}"
+        ) from error
 
 
 def prepare(settings: ServerSettings) -> str | None:
@@ -75,7 +88,7 @@ def prepare(settings: ServerSettings) -> str | None:
 
 
 async def _first_token(settings: ServerSettings) -> str | None:
-    database = await Database.open(settings.url)
+    database = await Database.reach(settings.url)
     try:
         await migrate(database)
         async with database.writing() as transaction:

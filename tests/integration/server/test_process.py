@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -164,8 +165,34 @@ def test_it_serves_tls(tmp_path: Path) -> None:
                     break
             except ConnectionError:
                 assert time.monotonic() < deadline
-    half = _cli("run", "--data", str(tmp_path / "other"), "--tls-cert", str(cert))
-    assert half.returncode == 2
+
+
+def test_files_that_are_no_certificate_and_its_key_end_it_before_it_begins(tmp_path: Path) -> None:
+    cert, _ = _certificate(tmp_path)
+    (tmp_path / "of another").mkdir()
+    other = _certificate(tmp_path / "of another")[1]
+    for options in (("--tls-cert", cert), ("--tls-cert", cert, "--tls-key", other)):
+        ended = _cli("run", "--port", "0", "--data", str(tmp_path / "server"), *map(str, options))
+        assert (ended.returncode, ended.stdout) == (2, "")
+    assert f"{cert} and {other} are no certificate and its key" in ended.stderr
+    assert not (tmp_path / "server").exists()
+
+
+def test_a_database_that_is_not_there_is_told_without_its_password(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    there = postgres.create()
+    place = ["--data", str(tmp_path / "server"), "--port", "0"]
+    for url, said in (
+        (urlsplit(there)._replace(path="/missing").geturl(), 'database "missing" does not exist'),
+        ("postgresql://anna:geheim@127.0.0.1:9/fleet", "postgresql+asyncpg://anna:***@127.0.0.1:9/fleet"),
+    ):
+        ended = _cli("run", *place, EDGEML_DATABASE=url)
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert said in ended.stderr
+        assert "EDGEML_DATABASE" in ended.stderr
+        assert "geheim" not in ended.stderr
+    postgres.drop(there)
 
 
 def test_an_address_in_use_is_said_in_a_sentence(server: ServerProcess, tmp_path: Path) -> None:
