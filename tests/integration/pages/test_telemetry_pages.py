@@ -68,6 +68,8 @@ async def test_alerts_that_fire_lead_to_their_device(viewer: Browser) -> None:
         ["ManyErrors", "pending", "the fleet"],
     ]
     assert (await viewer.open(main.link("pi-5"))).title == "pi-5"
+    overview = (await viewer.open("/console")).main
+    assert (await viewer.open(overview.link("1 alert fires"))).title == "Telemetry"
 
 
 async def test_what_is_missing_is_counted_and_named(told: Told, viewer: Browser) -> None:

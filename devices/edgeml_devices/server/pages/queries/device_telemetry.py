@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -12,6 +12,7 @@ from edgeml_devices.server.pages.charts import Chart, Point, Series, Span, over_
 from edgeml_devices.server.pages.queries.alerts import AlertList, alert_list
 from edgeml_devices.server.pages.queries.drift import DriftView, drift_view, drifted_by_release
 from edgeml_devices.server.pages.queries.hours import Column, columns, error_chart, hour_span, latency_chart
+from edgeml_devices.server.pages.queries.sampling import windows_s
 from edgeml_devices.server.pages.queries.telemetry import (
     DAY_S,
     ReleaseRow,
@@ -75,9 +76,10 @@ async def device_telemetry(services: Services, device_id: str, name: str, now: f
     selection = Selection(span.begin, now, frozenset([device_id]))
     async with services.database.reading() as connection:
         alerts = await alert_list(connection, name)
-    drift = await drift_view(services, selection, "release")
     hours = await services.telemetry.hours(selection, by_device=True)
     parts = _parts(hours, span)
+    recent = replace(selection, since=max(span.begin, now - windows_s(len(parts))))
+    drift = await drift_view(services, recent, "release")
     whole = await machines(services.telemetry, selection, ())
     temperature, slowed = await _machine_charts(services, selection, span)
     covered = await services.telemetry.coverage((now // DAY_S - DAYS + 1) * DAY_S, now, device_id)

@@ -12,6 +12,8 @@ from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeml_devices.messages import Result
+from edgeml_devices.server.alerts.states import AlertState
+from edgeml_devices.server.alerts.tables import alerts
 from edgeml_devices.server.pages.queries.presence import PRESENCES, of_present, presence
 from edgeml_devices.server.pages.queries.rollouts import RolloutRow, open_rollouts
 from edgeml_devices.server.tables import signed_metadata, statuses
@@ -65,6 +67,8 @@ class Overview:
     failures: tuple[Failure, ...]
     rollouts: tuple[RolloutRow, ...]
     expiries: tuple[Expiry, ...]
+    firing: int
+    """Alerts."""
 
 
 async def overview(connection: AsyncConnection, now: float) -> Overview:
@@ -76,7 +80,13 @@ async def overview(connection: AsyncConnection, now: float) -> Overview:
         _failures(rows),
         await open_rollouts(connection),
         await _expiries(connection, now),
+        await _firing(connection),
     )
+
+
+async def _firing(connection: AsyncConnection) -> int:
+    statement = select(func.count()).select_from(alerts).where(alerts.c.state == AlertState.FIRING)
+    return (await connection.execute(statement)).scalar_one()
 
 
 async def _presences(connection: AsyncConnection, now: float) -> Mapping[str, int]:

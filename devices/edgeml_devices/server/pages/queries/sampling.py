@@ -29,8 +29,13 @@ class Chosen:
 
     @property
     def windows_s(self) -> float:
-        """How far back their single windows are read, from an hour to a day."""
-        return min(max(WINDOWS * 60.0 / max(len(self.ids), 1), _HOUR_S), _DAY_S)
+        """How far back their single windows are read."""
+        return windows_s(len(self.ids))
+
+
+def windows_s(streams: int) -> float:
+    """Give how far back windows of so many devices, or models, are read: from an hour to a day."""
+    return min(max(WINDOWS * 60.0 / max(streams, 1), _HOUR_S), _DAY_S)
 
 
 async def choose(connection: AsyncConnection, now: float, model: str = "", release: int = 0) -> Chosen:
