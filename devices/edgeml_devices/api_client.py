@@ -384,11 +384,11 @@ class ApiClient:
             said = "it wants to know who you are"
         elif said is None:
             location = response.headers.get("Location")
-            said = (
-                f"{method} {path}: HTTP {response.status} and no answer of an edgeml server"
-                if location is None
-                else f"it sends elsewhere; use that address: {location}"
-            )
+            said = f"{method} {path}: HTTP {response.status}"
+            if location is not None:
+                said = f"it sends elsewhere; use that address: {location}"
+            elif method != "HEAD":  # which has no body, whoever answers
+                said += " and no answer of an edgeml server"
         raise RefusedError(f"{self.server_url}: {said}{_next_step(response.status, said)}", response.status)
 
     def _parsed(self, response: _Answer, path: str) -> Any:

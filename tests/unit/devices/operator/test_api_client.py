@@ -94,6 +94,12 @@ def test_a_foreign_page_is_not_taken_for_an_answer(server, client):
         client.get("/v1/devices")
 
 
+def test_a_token_that_is_refused_where_a_blob_is_asked_for_is_not_blamed_on_the_address(server, client):
+    server.answer(401, b"")
+    with pytest.raises(RefusedError, match="HTTP 401; give a token that the server knows"):
+        client.exists("/v1/blobs/sha256/00")
+
+
 def test_the_token_is_not_sent_where_a_redirect_points(server, client):
     with ScriptedServer() as other:
         server.answer(302, b"", Location=f"{other.url}/v1/devices")
