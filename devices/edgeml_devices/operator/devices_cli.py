@@ -15,6 +15,7 @@ from edgeml.figures import readable_size
 from edgeml.terminal import printable
 from edgeml_devices.connection import Connection, server_options
 from edgeml_devices.lazy_group import LazyGroup
+from edgeml_devices.operator.consent import ask
 from edgeml_devices.operator.shown import NOTHING, ago, moment, show_labels
 from edgeml_devices.typed_options import read_labels
 
@@ -142,7 +143,7 @@ def retire(device: str, yes: bool, connection: Connection, as_json: bool) -> Non
     from edgeml_devices.api_client import endpoint
 
     if not yes:
-        click.confirm(f"Retire {device} for good?", abort=True, err=True)
+        ask(f"Retire {device} for good?")
     with connection.open() as client:
         found = client.post(endpoint("devices", device, "retire"), idempotent=True)
     _say(found, f"{found['name']} is retired; its token is refused", as_json)

@@ -13,6 +13,7 @@ from edgeml.figures import readable_size
 from edgeml.terminal import printable
 from edgeml_devices.connection import Connection, server_options
 from edgeml_devices.lazy_group import LazyGroup
+from edgeml_devices.operator.consent import ask
 from edgeml_devices.operator.shown import ago, moment
 
 _MODEL = click.argument("model")
@@ -97,7 +98,7 @@ def withdraw(model: str, release: int, yes: bool, connection: Connection, as_jso
     from edgeml_devices.api_client import endpoint
 
     if not yes:
-        click.confirm(f"Withdraw {model}, release {release}?", abort=True, err=True)
+        ask(f"Withdraw {model}, release {release}?")
     with connection.open() as client:
         found = client.post(endpoint("releases", model, release, "withdraw"), idempotent=True)
     if as_json:

@@ -101,7 +101,9 @@ def test_what_a_device_reported_is_in_its_log(shop, enrol, shared):
 def test_a_retired_device_is_refused(shop, enrol, shared):
     name, token = enrol("retire")
     assert shared[0].call("GET", "/v1/agent/state?wait=0", token=token)[0] == 200
-    assert shop.run("devices", "retire", name).exit_code != 0  # nobody said yes
+    unasked = shop.run("devices", "retire", name)
+    assert unasked.exit_code == 2
+    assert "nobody said yes, and nothing was changed; in a script give --yes" in unasked.stderr
     shop.do("devices", "retire", name, "--yes")
     assert shared[0].call("GET", "/v1/agent/state?wait=0", token=token)[0] == 401
     assert name not in shop.do("devices", "list")
