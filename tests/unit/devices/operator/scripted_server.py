@@ -89,6 +89,9 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer_next()
 
+    def do_HEAD(self) -> None:
+        self._answer_next()
+
     def do_POST(self) -> None:
         self._answer_next()
 
