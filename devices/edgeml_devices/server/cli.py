@@ -103,7 +103,7 @@ def run(data: Path | None, database: str, **options: Any) -> None:
         first_token = process.prepare(settings)
         address = process.url_of(settings, listening)
         if first_token is not None:
-            _greet(address, first_token)
+            _greet(process.called_url(settings, listening), first_token)
         click.echo(f"edgeml server listens on {address}; data in {settings.data}")
         if settings.workers == 1:
             process.serve(settings, listening)

@@ -7,6 +7,7 @@ import fcntl
 import gc
 import json
 import os
+import platform
 import resource
 import signal
 import socket
@@ -144,9 +145,19 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 def url_of(settings: ServerSettings, listening: socket.socket) -> str:
-    """Give the server's address."""
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"{'https' if settings.tls_cert else 'http'}://{host}:{listening.getsockname()[1]}"
+    """Give the address that the server listens on."""
+    return _url(settings, settings.host, listening)
+
+
+def called_url(settings: ServerSettings, listening: socket.socket) -> str:
+    """Give an address to call the server by; one that listens on all has no name but the machine's."""
+    host = platform.node() if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104 - read only
+    return _url(settings, host, listening)
+
+
+def _url(settings: ServerSettings, host: str, listening: socket.socket) -> str:
+    place = f"[{host}]" if ":" in host else host
+    return f"{'https' if settings.tls_cert else 'http'}://{place}:{listening.getsockname()[1]}"
 
 
 def serve(settings: ServerSettings, listening: socket.socket) -> None:

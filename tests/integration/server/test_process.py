@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import platform
 import signal
 import socket
 import ssl
@@ -193,6 +194,11 @@ def test_a_database_that_is_not_there_is_told_without_its_password(
         assert "EDGEML_DATABASE" in ended.stderr
         assert "geheim" not in ended.stderr
     postgres.drop(there)
+
+
+def test_one_that_listens_everywhere_is_called_by_the_machines_name(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "server", options=["--host", "0.0.0.0"]) as server:
+        assert any(f"EDGEML_SERVER=http://{platform.node()}:" in line for line in server.output)
 
 
 def test_an_address_in_use_is_said_in_a_sentence(server: ServerProcess, tmp_path: Path) -> None:
