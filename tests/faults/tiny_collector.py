@@ -16,7 +16,7 @@ from edgeml_devices.server.telemetry.streams import Stream, Window, receive
 
 from edgeml.telemetry.report import Acknowledged, Batch, Report
 
-TOKEN = "device-token"
+TOKEN = "device-token"  # noqa: S105 - of this test
 
 Answer = tuple[int, bytes, dict[str, str]]
 
