@@ -73,13 +73,22 @@ def _provision(wheels: Path, prefix: Path, *arguments: object) -> Result:
 
 
 @pytest.fixture(scope="module")
-def first(no_index: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The place that the tests of this module provision."""
-    return tmp_path_factory.mktemp("board") / "opt edgeml"
+def provisioned(
+    no_index: None, wheels: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Result]:
+    """The place on a bare board that edgeml was put to, and what the command said."""
+    place = tmp_path_factory.mktemp("board") / "opt edgeml"
+    return place, _provision(wheels, place)
 
 
-def test_a_bare_board_gets_edgeml_without_an_index(wheels: Path, first: Path) -> None:
-    result = _provision(wheels, first)
+@pytest.fixture(scope="module")
+def first(provisioned: tuple[Path, Result]) -> Path:
+    """The place that the tests of this module provision again."""
+    return provisioned[0]
+
+
+def test_a_bare_board_gets_edgeml_without_an_index(wheels: Path, provisioned: tuple[Path, Result]) -> None:
+    first, result = provisioned
     assert result.exit_code == 0, result.stderr
     said = json.loads(result.stdout)
     assert (said["version"], said["was_there"], said["agent"]) == (edgeml.__version__, False, "none")
