@@ -50,7 +50,7 @@ class Connection:
             raise EngineMissingError(
                 f"this needs {error.name!r}. Install it: pip install 'edgeml-devices[operator]'"
             ) from error
-        if self.token and not _is_unheard(self.server_url):
+        if self.token and not is_unheard(self.server_url):
             click.echo(
                 f"{click.style('warning:', fg='yellow', bold=True)} {self.server_url} is not https: "
                 "anyone on the way can read the token",
@@ -84,7 +84,7 @@ _OPTIONS = (
 )
 
 
-def _is_unheard(server_url: str) -> bool:
+def is_unheard(server_url: str) -> bool:
     """Say whether nobody can listen on the way: TLS, or this machine itself."""
     parts = urlsplit(server_url)
     if parts.scheme == "https" or parts.hostname == "localhost":

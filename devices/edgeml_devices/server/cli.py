@@ -94,6 +94,7 @@ def run(data: Path | None, database: str, **options: Any) -> None:
       edgeml server run --host 0.0.0.0 --tls-cert server.pem --tls-key server.key
       edgeml server run --database postgresql://edgeml@db/edgeml --workers 4 --behind-proxy
     """  # noqa: D301 - \b is for click
+    from edgeml_devices.connection import is_unheard
     from edgeml_devices.server import process
     from edgeml_devices.server.settings import ServerSettings
 
@@ -104,6 +105,12 @@ def run(data: Path | None, database: str, **options: Any) -> None:
         address = process.url_of(settings, listening)
         if first_token is not None:
             _greet(process.called_url(settings, listening), first_token)
+        if not settings.behind_proxy and not is_unheard(address):
+            click.echo(
+                f"{click.style('warning:', fg='yellow', bold=True)} {address} is not https: anyone on the way can "
+                "read tokens; give --tls-cert and --tls-key, or --behind-proxy",
+                err=True,
+            )
         click.echo(f"edgeml server listens on {address}; data in {settings.data}")
         if settings.workers == 1:
             process.serve(settings, listening)

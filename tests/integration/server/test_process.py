@@ -199,6 +199,7 @@ def test_a_database_that_is_not_there_is_told_without_its_password(
 def test_one_that_listens_everywhere_is_called_by_the_machines_name(tmp_path: Path) -> None:
     with ServerProcess(tmp_path / "server", options=["--host", "0.0.0.0"]) as server:  # noqa: S104 - what it is about
         assert any(f"EDGEML_SERVER=http://{platform.node()}:" in line for line in server.output)
+        assert any("is not https: anyone on the way can read tokens" in line for line in server.output)
 
 
 def test_an_address_in_use_is_said_in_a_sentence(server: ServerProcess, tmp_path: Path) -> None:
