@@ -106,9 +106,10 @@ def run(data: Path | None, database: str, **options: Any) -> None:
         if first_token is not None:
             _greet(process.called_url(settings, listening), first_token)
         if not settings.behind_proxy and not is_unheard(address):
+            warning = click.style("warning:", fg="yellow", bold=True)
             click.echo(
-                f"{click.style('warning:', fg='yellow', bold=True)} {address} is not https: anyone on the way can "
-                "read tokens; give --tls-cert and --tls-key, or --behind-proxy",
+                f"{warning} {address} is not https: anyone on the way can read tokens; "
+                "give --tls-cert and --tls-key, or --behind-proxy",
                 err=True,
             )
         click.echo(f"edgeml server listens on {address}; data in {settings.data}")
