@@ -13,7 +13,7 @@ from edgeml_devices.server.telemetry import writer
 from edgeml_devices.server.telemetry.store import Selection
 
 from edgeml.telemetry.exponential import ExponentialHistogram
-from edgeml.telemetry.report import CONTENT_JSON, CONTENT_MSGPACK, ModelWindow, Sample
+from edgeml.telemetry.report import CONTENT_JSON, CONTENT_MSGPACK, Lost, ModelWindow, Sample
 from tests.integration.server.devices import enrol, refusals
 from tests.integration.telemetry.windows import Telemetry, post
 
@@ -210,3 +210,34 @@ async def test_the_kind_of_machine_is_stored_with_its_reports(client, services, 
     now = time.time()
     await post(client, device.token, telemetry.batch([telemetry.next(now)], now))
     assert [row.target for row in await rows(services)] == ["raspberry-pi-4"]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"lost": Lost(evicted=2**40)}, {"seq": 2**40}, {"first": 0, "windows": 2**40}]
+)
+async def test_numbers_that_would_break_the_sums_of_the_whole_fleet_are_refused(
+    client, telemetry, fields
+) -> None:
+    device = await enrol(client)
+    report = replace(telemetry.next(time.time()), **fields)
+    answer = await post(client, device.token, telemetry.batch([report], time.time()))
+    assert answer.status_code == 400
+    assert (await client.get("/v1/telemetry/coverage")).status_code == 200
+
+
+async def test_who_may_ask_and_who_may_report(client) -> None:
+    device = await enrol(client)
+    viewer = (await client.post("/v1/tokens", json={"name": "eve", "role": "viewer"})).json()["token"]
+    questions = ("quantile", "rate", "machine", "coverage", "samples", "drift", "export")
+    for path in (*(f"/v1/telemetry/{name}" for name in questions), "/v1/alerts", "/metrics"):
+        statuses = [
+            (await client.get(path, headers={"Authorization": f"Bearer {token}"})).status_code
+            for token in ("nobody", device.token, viewer)
+        ]
+        assert statuses == [401, 403, 200], path
+    for path in ("/v1/reports", "/v1/metrics"):
+        statuses = [
+            (await client.post(path, headers={"Authorization": f"Bearer {token}"})).status_code
+            for token in ("nobody", viewer)
+        ]
+        assert statuses == [401, 403], path

@@ -28,6 +28,8 @@ _RAW_BYTES: Final = 64 * 1024
 
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
 """Every language has these exactly."""
+Place = Annotated[int, Meta(ge=0, lt=2**40)]
+"""What is added up over a day of the whole fleet: eight million of these fit into a database's integer."""
 Sum = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Text = Annotated[str, Meta(max_length=128)]
 Link = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
@@ -96,24 +98,24 @@ class ModelWindow(Struct, frozen=True, gc=False):
 class Lost(Struct, frozen=True, gc=False):
     """See :class:`edgeml.telemetry.report.Lost`."""
 
-    overwritten: Count = 0
-    merged: Count = 0
-    evicted: Count = 0
-    damaged: Count = 0
+    overwritten: Place = 0
+    merged: Place = 0
+    evicted: Place = 0
+    damaged: Place = 0
 
 
 class Report(Struct, frozen=True, gc=False):
     """See :class:`edgeml.telemetry.report.Report`."""
 
-    seq: Count
+    seq: Place
     link: Link
     boot_id: Text
     start_s: Number
     end_s: Number
     at: Number
     prev: Annotated[str, Meta(pattern=r"^([0-9a-f]{16})?\Z")] = ""
-    first: Count | None = None
-    windows: Annotated[int, Meta(ge=1, lt=2**53)] = 1
+    first: Place | None = None
+    windows: Annotated[int, Meta(ge=1, lt=2**40)] = 1
     clock: Literal["synced", "unsynced", "unknown"] = "unknown"
     models: Annotated[tuple[ModelWindow, ...], Meta(max_length=MODELS)] = ()
     system: Annotated[dict[Text, Summary], Meta(max_length=64)] = {}
