@@ -7,13 +7,10 @@ import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Final
 
 import numpy as np
-from fastapi import APIRouter, BackgroundTasks, Depends, Query
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, Depends, Query
 
 from edgeml.errors import UsageError
 from edgeml.telemetry.drift import LEVEL
@@ -24,7 +21,6 @@ from edgeml_devices.server.telemetry.choosing import choose_devices, device_name
 from edgeml_devices.server.telemetry.comparing import Pairing, compare
 from edgeml_devices.server.telemetry.drift import By
 from edgeml_devices.server.telemetry.drifting import find_drift
-from edgeml_devices.server.telemetry.export import export_parquet
 from edgeml_devices.server.telemetry.machines import machines
 from edgeml_devices.server.telemetry.questions import TOTAL, Question, dimensions, quantiles, rates
 from edgeml_devices.server.telemetry.store import Selection
@@ -170,20 +166,6 @@ async def ask_samples(
         names = await device_names(connection, {one.device_id for one in found})
     shown = [_plain({"device": names.get(one.device_id, one.device_id), **asdict(one)}) for one in found]
     return {**_span(asked), "answers": shown}
-
-
-@router.get("/export", response_class=FileResponse)
-async def export(services: ServicesOf, _viewer: Viewer, asked: Asked, done: BackgroundTasks) -> FileResponse:
-    """A Parquet file with a row for each model in each window."""
-    folder = TemporaryDirectory(prefix=".export.", dir=services.settings.data)
-    done.add_task(folder.cleanup)
-    file = Path(folder.name) / "telemetry.parquet"
-    try:
-        await export_parquet(services.telemetry, asked, file)
-    except BaseException:
-        folder.cleanup()
-        raise
-    return FileResponse(file, media_type="application/vnd.apache.parquet", filename=file.name)
 
 
 def _listed(text: str) -> list[str]:
