@@ -20,6 +20,13 @@ class SpoolLock:
 
     def close(self) -> None:
         if self._handle >= 0:
+            # a child that was forked a moment ago may not have closed its copy yet
+            fcntl.flock(self._handle, fcntl.LOCK_UN)
+            self.leave()
+
+    def leave(self) -> None:
+        """Close this process's copy; who has another goes on owning the folder."""
+        if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
 
@@ -46,7 +53,7 @@ def take_lock(folder: Path) -> SpoolLock | None:
 def _leave_to_parent() -> None:
     for lock in list(_held):
         with suppress(OSError):
-            lock.close()
+            lock.leave()
 
 
 # a child that is forked would go on owning the folder when its parent has died
