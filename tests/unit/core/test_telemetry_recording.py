@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,8 @@ def test_threads_share_a_ring_and_lose_nothing(tmp_path: Path) -> None:
                 thread.start()
             while any(thread.is_alive() for thread in threads):
                 read.append(reader.read())
+                # a number that is not there at two readings is given up, and devices read every ten seconds
+                time.sleep(0.2)
             for thread in threads:
                 thread.join()
             read.append(reader.read())
