@@ -24,7 +24,7 @@ def log(own):
 def write(process, *statements):
     """Write to the audit table as whoever owns the machine may: past the server, and past its triggers."""
     process.stop()
-    (file,) = process.data.rglob("*.db")
+    file = process.data / "edgeml.db"
     with sqlite3.connect(file) as database:
         triggers = database.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
         for name, _ in triggers:

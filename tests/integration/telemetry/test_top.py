@@ -72,12 +72,13 @@ def read_until(terminal: int, frames: int, timeout_s: float = 60.0) -> str:
     return shown
 
 
-def drain(terminal: int) -> str:
+def drain(terminal: int, timeout_s: float = 30.0) -> str:
     """Read the rest, until the program has gone."""
-    shown = ""
+    shown, deadline = "", time.monotonic() + timeout_s
     try:
-        while piece := os.read(terminal, 65536):
-            shown += piece.decode(errors="replace")
+        while time.monotonic() < deadline:
+            if select.select([terminal], [], [], 1.0)[0]:
+                shown += os.read(terminal, 65536).decode(errors="replace")
     except OSError:  # as Linux says that nobody holds the other end
         pass
     return shown
