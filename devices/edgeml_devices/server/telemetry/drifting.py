@@ -45,9 +45,13 @@ class References:
         try:
             manifest = await releases.manifest(connection, self._blobs, model, release)
             found = reference_from_json(manifest.drift)
-        except (EdgemlError, RefusalError) as error:
-            _LOG.warning("%s/%d: its reference cannot be read: %s", model, release, error)
+        except RefusalError as error:
+            # its manifest is not here, which a restored server gets again
+            _LOG.debug("%s/%d: its reference cannot be read yet: %s", model, release, error)
             return
+        except EdgemlError as error:
+            _LOG.warning("%s/%d: its reference cannot be read: %s", model, release, error)
+            found = None
         self._seen.add((model, release))
         if found is not None:
             self._by_digest[found.digest] = found
