@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeml.errors import EngineMissingError
+from edgeml_devices.emulator import tools
+
+
+def test_one_error_names_every_missing_program_its_package_and_the_line_that_installs_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(tools, "_SYSTEM_FOLDERS", ())
+    with pytest.raises(EngineMissingError) as caught:
+        tools.require(tools.QEMU_SYSTEM, tools.QEMU_IMG, tools.SSH, tools.SSH_KEYGEN)
+    message = str(caught.value)
+    for part in (
+        "qemu-system-aarch64 (package qemu-system-arm)",
+        "qemu-img (package qemu-utils)",
+        "ssh-keygen",
+    ):
+        assert part in message
+    assert "sudo apt-get install --no-install-recommends openssh-client qemu-system-arm qemu-utils" in message
+
+
+def test_a_program_in_sbin_is_found_whatever_the_path_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "sbin" / "mke2fs"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(tools, "_SYSTEM_FOLDERS", (str(program.parent),))
+    assert tools.find(tools.MKE2FS) == program
+
+
+def test_nothing_is_missing_where_everything_is_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "zstd").write_text("")
+    (tmp_path / "zstd").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert tools.missing([tools.ZSTD]) == ()
