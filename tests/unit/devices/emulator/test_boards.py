@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
+from edgeml_devices.emulator.boards import BOARDS, Board, board_named, system_files
+from edgeml_devices.emulator.qemu import machine_type
 
 from edgeml.errors import EngineVersionError, UsageError
 from edgeml.targets import target
-from edgeml_devices.emulator.boards import BOARDS, Board, board_named, system_files
-from edgeml_devices.emulator.qemu import machine_type
 
 each_board = pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS.keys())
 

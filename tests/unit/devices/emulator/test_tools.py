@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from edgeml_devices.emulator import tools
 
 from edgeml.errors import EngineMissingError
-from edgeml_devices.emulator import tools
 
 
 def test_one_error_names_every_missing_program_its_package_and_the_line_that_installs_them(
