@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from edgeml_devices.server.telemetry.selecting import DAY_US
 from edgeml_devices.server.telemetry.store import Coverage
 from edgeml_devices.server.telemetry.streams import Gap
-
-_DAY_US = 86_400_000_000
 
 
 class Sums(NamedTuple):
@@ -40,7 +39,7 @@ def coverage(
     missing: dict[tuple[str, int], list[tuple[int, int]]] = {}
     for device, gap in gaps:
         if since_us < gap.at_us <= until_us:
-            key = (device, (gap.at_us - 1) // _DAY_US)
+            key = (device, (gap.at_us - 1) // DAY_US)
             missing.setdefault(key, []).append((gap.first, gap.last))
     return [
         _day(device, day, days[device, day], sorted(missing.get((device, day), [])))

@@ -17,7 +17,6 @@ from edgeml_devices.server.telemetry.wire_types import MODELS
 
 SCHEMA: Final = 1
 CATALOGUE: Final = "catalog.db"
-DAY_US: Final = 86_400_000_000
 _BUSY_S: Final = 10.0
 _PAGE_BYTES: Final = 8192
 _WAL_BYTES: Final = 16 << 20

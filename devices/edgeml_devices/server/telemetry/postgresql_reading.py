@@ -9,8 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from edgeml_devices.server.telemetry import coverages, streams
 from edgeml_devices.server.telemetry.packing import unpack_samples, unpack_system, unpack_window
-from edgeml_devices.server.telemetry.postgresql_schema import DAY_US
-from edgeml_devices.server.telemetry.selecting import bounds_us
+from edgeml_devices.server.telemetry.selecting import DAY_US, bounds_us
 from edgeml_devices.server.telemetry.store import Coverage, SampleRow, Selection, SystemRow, WindowRow
 
 PIECE: Final = 1000

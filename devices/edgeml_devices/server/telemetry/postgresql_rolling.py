@@ -8,8 +8,8 @@ from typing import Any, Final
 from edgeml_devices.server.telemetry import rolling
 from edgeml_devices.server.telemetry.packing import pack_histogram
 from edgeml_devices.server.telemetry.postgresql_reading import snapshot
-from edgeml_devices.server.telemetry.rolling import ALL_TIME, FLEET, Key, Piece, Sum
-from edgeml_devices.server.telemetry.selecting import hour_of, takes_series, touched_hours
+from edgeml_devices.server.telemetry.rolling import ALL_TIME, FLEET, Fresh, Key, Piece, Sum
+from edgeml_devices.server.telemetry.selecting import touched_hours
 from edgeml_devices.server.telemetry.store import HourRow, Selection, TotalRow
 
 _LOCK: Final = 0x65646765_686F7572
@@ -28,24 +28,12 @@ async def roll(pool: Any) -> bool:
             f"WHERE n.id = u.series AND u.ctid = ANY(ARRAY(SELECT ctid FROM telemetry.unrolled "
             f"LIMIT {_TOGETHER})) RETURNING {_UNROLLED}"
         )
-        pieces, last_us = _pieces(rows)
+        pieces, last_us = rolling.fresh(rows)
         if pieces:
-            sums = rolling.add_up(pieces)
-            by_device = rolling.pieces_of(sums)
-            await _add_hours(connection, sums | rolling.add_up(map(rolling.of_fleet, by_device)))
-            await _add_totals(connection, rolling.add_up(map(rolling.of_all_time, by_device)), last_us)
+            sums, all_time = rolling.sums_of(pieces)
+            await _add_hours(connection, sums)
+            await _add_totals(connection, all_time, last_us)
     return len(rows) == _TOGETHER
-
-
-def _pieces(rows: Iterable[Any]) -> tuple[list[Piece], dict[Key, int]]:
-    pieces: list[Piece] = []
-    last_us: dict[Key, int] = {}
-    for device, at, model, release, variant, target, calls, errors, total in rows:
-        key = Key(hour_of(at), device, model, release, variant, target)
-        pieces.append(Piece(key, calls, errors, total))
-        key = key._replace(device_id=FLEET, hour=ALL_TIME)
-        last_us[key] = max(at, last_us.get(key, 0))
-    return pieces, last_us
 
 
 async def _add_hours(connection: Any, sums: dict[Key, Sum]) -> None:
@@ -95,8 +83,8 @@ def _hour_piece(row: Any) -> Piece:
     return Piece(Key(hour, device, model, release, variant, target), int(calls), int(errors), latency)
 
 
-async def _not_added(connection: Any) -> tuple[list[Piece], dict[Key, int]]:
-    return _pieces(
+async def _not_added(connection: Any) -> Fresh:
+    return rolling.fresh(
         await connection.fetch(
             f"SELECT {_UNROLLED} FROM telemetry.unrolled u JOIN telemetry.series n ON n.id = u.series"  # noqa: S608 - ours
         )
@@ -119,20 +107,14 @@ async def hours(pool: Any, selection: Selection, *, by_device: bool) -> list[Hou
             end,
             devices,
         )
-    wanted = [piece for piece in pieces if _takes(selection, piece.key)] + [_hour_piece(row) for row in kept]
     wanted = [
         piece
-        for piece in wanted
-        if first <= piece.key.hour < end
-        and takes_series(selection, piece.key.model, piece.key.release, piece.key.variant, piece.key.target)
+        for piece in (*pieces, *map(_hour_piece, kept))
+        if first <= piece.key.hour < end and rolling.takes(selection, piece.key)
     ]
     if not by_device:
         wanted = [rolling.of_fleet(piece) for piece in wanted]
     return rolling.hour_rows(rolling.add_up(wanted))
-
-
-def _takes(selection: Selection, key: Key) -> bool:
-    return selection.devices is None or key.device_id in selection.devices
 
 
 async def totals(pool: Any) -> list[TotalRow]:

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from edgeml.errors import ServerError
+from edgeml_devices.server.telemetry.selecting import DAY_US
 
 SCHEMA: Final = 1
-DAY_US: Final = 86_400_000_000
 _LOCK: Final = 0x65646765_74656C65
 """Advisory lock of whoever changes tables ("edgetele")."""
 

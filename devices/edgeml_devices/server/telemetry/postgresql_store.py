@@ -11,9 +11,9 @@ from typing import Any, Final
 import asyncpg
 
 from edgeml_devices.server.telemetry import postgresql_points, postgresql_reading, postgresql_rolling
-from edgeml_devices.server.telemetry.postgresql_schema import DAY_US, drop_days, make_days, make_tables
+from edgeml_devices.server.telemetry.postgresql_schema import drop_days, make_days, make_tables
 from edgeml_devices.server.telemetry.postgresql_writing import Writer
-from edgeml_devices.server.telemetry.selecting import HOUR_US, bounds_us
+from edgeml_devices.server.telemetry.selecting import DAY_US, HOUR_US, bounds_us
 from edgeml_devices.server.telemetry.store import (
     Coverage,
     HourRow,

@@ -18,8 +18,8 @@ from edgeml_devices.server.telemetry.packing import (
     pack_window,
     texts_of,
 )
-from edgeml_devices.server.telemetry.postgresql_schema import DAY_US, make_days
-from edgeml_devices.server.telemetry.selecting import microseconds
+from edgeml_devices.server.telemetry.postgresql_schema import make_days
+from edgeml_devices.server.telemetry.selecting import DAY_US, microseconds
 from edgeml_devices.server.telemetry.store import Incoming, Stored, Verdict
 from edgeml_devices.server.telemetry.streams import Stream, window_of
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edgeml.telemetry.exponential import ROLLUP_SCALE, ExponentialHistogram
 from edgeml_devices.server.telemetry.packing import pack_histogram, packed_fields, unpack_histogram
-from edgeml_devices.server.telemetry.store import HourRow, TotalRow
+from edgeml_devices.server.telemetry.selecting import hour_of, takes_series
+from edgeml_devices.server.telemetry.store import HourRow, Selection, TotalRow
 
 FLEET = ""
 """The ``device_id`` of sums over all devices."""
@@ -46,6 +47,33 @@ class Sum:
     calls: int
     errors: int
     latency: ExponentialHistogram
+
+
+class Fresh(NamedTuple):
+    """What was stored and is in no sum yet."""
+
+    pieces: list[Piece]
+    """By device and hour."""
+    last_us: dict[Key, int]
+    """End of the newest window of each sum over all time."""
+
+
+def fresh(rows: Iterable[Any]) -> Fresh:
+    """Read windows: (device, at, model, release, variant, target, calls, errors, latency)."""
+    pieces: list[Piece] = []
+    last_us: dict[Key, int] = {}
+    for device, at, model, release, variant, target, calls, errors, latency in rows:
+        key = Key(hour_of(at), device, model, release, variant, target)
+        pieces.append(Piece(key, calls, errors, latency))
+        key = key._replace(device_id=FLEET, hour=ALL_TIME)
+        last_us[key] = max(at, last_us.get(key, 0))
+    return Fresh(pieces, last_us)
+
+
+def takes(selection: Selection, key: Key) -> bool:
+    """Say whether a sum is asked for, whatever its hour."""
+    is_chosen = selection.devices is None or key.device_id in selection.devices
+    return is_chosen and takes_series(selection, key.model, key.release, key.variant, key.target)
 
 
 class _Growing:
@@ -122,6 +150,13 @@ def _whole(piece: Piece) -> Sum:
         if latency.scale == ROLLUP_SCALE:
             return Sum(piece.calls, piece.errors, latency)
     return _grown(piece).sum()
+
+
+def sums_of(pieces: Iterable[Piece]) -> tuple[dict[Key, Sum], dict[Key, Sum]]:
+    """Add up by hour, devices' and the fleet's; and over all time."""
+    hours = add_up(pieces)
+    by_device = pieces_of(hours)
+    return hours | add_up(map(of_fleet, by_device)), add_up(map(of_all_time, by_device))
 
 
 def pieces_of(sums: Mapping[Key, Sum]) -> list[Piece]:

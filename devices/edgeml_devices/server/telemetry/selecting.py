@@ -8,6 +8,7 @@ from typing import Final
 from edgeml_devices.server.telemetry.store import Selection
 
 HOUR_US: Final = 3_600_000_000
+DAY_US: Final = 24 * HOUR_US
 
 
 def microseconds(seconds: float) -> int:

@@ -15,7 +15,7 @@ from edgeml_devices.server.telemetry import coverages, day_files, streams
 from edgeml_devices.server.telemetry.dating import AHEAD_S
 from edgeml_devices.server.telemetry.day_files import FROM_MODEL, FROM_REPORT
 from edgeml_devices.server.telemetry.packing import unpack_samples, unpack_system, unpack_window
-from edgeml_devices.server.telemetry.selecting import bounds_us
+from edgeml_devices.server.telemetry.selecting import DAY_US, bounds_us
 from edgeml_devices.server.telemetry.store import Coverage, SampleRow, Selection, SystemRow, WindowRow
 
 PIECE: Final = 1000
@@ -144,7 +144,7 @@ def samples(folder: Path, selection: Selection, limit: int, kept_us: int) -> lis
 def coverage(folder: Path, selection: Selection, kept_us: int) -> list[Coverage]:
     """Give what came, by device and day."""
     asked = _asked(selection, models=False, kept_us=kept_us)
-    query = f"""SELECT s.device, (r.at - 1) / {day_files.DAY_US}, sum(r.windows), sum(r.merged),
+    query = f"""SELECT s.device, (r.at - 1) / {DAY_US}, sum(r.windows), sum(r.merged),
         sum(r.evicted), sum(r.damaged), sum(r.overwritten), sum(r.last - r.first + 1 - r.windows),
         sum(r.duration), json_group_array(DISTINCT b.boot_id), json_group_array(DISTINCT s.epoch)
         {FROM_REPORT} {asked.where} GROUP BY 1, 2"""

@@ -10,12 +10,11 @@ from typing import Any, Final
 
 from edgeml_devices.server.telemetry import day_files, rolling
 from edgeml_devices.server.telemetry.packing import pack_histogram
-from edgeml_devices.server.telemetry.rolling import FLEET, Key, Piece, Sum
-from edgeml_devices.server.telemetry.selecting import hour_of
+from edgeml_devices.server.telemetry.rolling import FLEET, Fresh, Key, Piece, Sum
 
 _TOGETHER: Final = 4000
 """Reports that are added in one transaction."""
-_NEW: Final = f"""SELECT r.at, s.device, n.model, n.release, n.variant, b.target, m.calls, m.errors,
+_NEW: Final = f"""SELECT s.device, r.at, n.model, n.release, n.variant, b.target, m.calls, m.errors,
     m.total {day_files.FROM_MODEL} WHERE r.id > ? AND r.id <= ?"""
 
 
@@ -50,15 +49,13 @@ class Roller:
         until = min(newest, done + _TOGETHER)
         if until <= done:
             return 0
-        pieces, last_us = new_pieces(reader, done, until)
-        sums = rolling.add_up(pieces)
-        by_device = rolling.pieces_of(sums)
-        sums |= rolling.add_up(map(rolling.of_fleet, by_device))
+        pieces, last_us = not_added(reader, done, until)
+        hours, totals = rolling.sums_of(pieces)
         with _immediate(self._catalogue) as catalogue:
             places = _Places(catalogue)
-            for key, one in sums.items():
+            for key, one in hours.items():
                 _add(catalogue, places.of(key), key, one)
-            for key, one in rolling.add_up(map(rolling.of_all_time, by_device)).items():
+            for key, one in totals.items():
                 _add_total(catalogue, places.of(key)[1], key, one, last_us[key])
             catalogue.execute("INSERT OR REPLACE INTO rolled VALUES (?, ?, 0)", (day, until))
         return int(until - done)
@@ -160,18 +157,9 @@ def _add_total(catalogue: sqlite3.Connection, series: int, key: Key, one: Sum, l
     )
 
 
-def new_pieces(reader: sqlite3.Connection, after: int, until: int) -> tuple[list[Piece], dict[Key, int]]:
-    """Give what reports of a day add to sums, and the newest window's end of each sum over all time."""
-    pieces: list[Piece] = []
-    last_us: dict[Key, int] = {}
-    for at, device, model, release, variant, target, calls, errors, total in reader.execute(
-        _NEW, (after, until)
-    ):
-        key = Key(hour_of(at), device, model, release, variant, target)
-        pieces.append(Piece(key, calls, errors, total))
-        key = key._replace(device_id=FLEET, hour=rolling.ALL_TIME)
-        last_us[key] = max(at, last_us.get(key, 0))
-    return pieces, last_us
+def not_added(reader: sqlite3.Connection, after: int, until: int = 2**62) -> Fresh:
+    """Give what reports of a day add to sums."""
+    return rolling.fresh(reader.execute(_NEW, (after, until)))
 
 
 def closed_days(catalogue: sqlite3.Connection) -> set[str]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeml_devices.server.telemetry import day_files, rolling
-from edgeml_devices.server.telemetry.rolling import ALL_TIME, FLEET, Key, Piece
+from edgeml_devices.server.telemetry.rolling import ALL_TIME, FLEET, Fresh, Key, Piece
 from edgeml_devices.server.telemetry.selecting import takes_series, touched_hours
-from edgeml_devices.server.telemetry.sqlite_rolling import closed_days, new_pieces
+from edgeml_devices.server.telemetry.sqlite_rolling import closed_days, not_added
 from edgeml_devices.server.telemetry.store import HourRow, Selection, TotalRow
 
 
@@ -25,7 +25,7 @@ def hours(folder: Path, selection: Selection, *, by_device: bool) -> list[HourRo
             piece
             for several, _ in _not_added(stack, folder, catalogue)
             for piece in several
-            if first <= piece.key.hour < end and _takes(selection, piece.key)
+            if first <= piece.key.hour < end and rolling.takes(selection, piece.key)
         ]
         kept_fleet = not by_device and selection.devices is None
         pieces += _kept(catalogue, selection, first, end, fleet=kept_fleet)
@@ -57,9 +57,7 @@ def _catalogue(stack: ExitStack, folder: Path) -> sqlite3.Connection:
     return catalogue
 
 
-def _not_added(
-    stack: ExitStack, folder: Path, catalogue: sqlite3.Connection
-) -> Iterator[tuple[list[Piece], dict[Key, int]]]:
+def _not_added(stack: ExitStack, folder: Path, catalogue: sqlite3.Connection) -> Iterator[Fresh]:
     # what was added is read first: a report that is stored meanwhile is then among the others
     closed = closed_days(catalogue)
     done = dict(catalogue.execute("SELECT day, report FROM rolled").fetchall())
@@ -69,13 +67,7 @@ def _not_added(
         reader = day_files.open_made(folder, day)
         if reader is not None:
             stack.enter_context(closing(reader))
-            yield new_pieces(reader, done.get(day, 0), 2**62)
-
-
-def _takes(selection: Selection, key: Key) -> bool:
-    if selection.devices is not None and key.device_id not in selection.devices:
-        return False
-    return takes_series(selection, key.model, key.release, key.variant, key.target)
+            yield not_added(reader, done.get(day, 0))
 
 
 def _kept(
