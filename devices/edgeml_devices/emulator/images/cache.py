@@ -128,13 +128,19 @@ def hold(image: Image) -> Iterator[int]:
 @contextmanager
 def unused(folder: Path) -> Iterator[bool]:
     """Say whether nothing uses the image in a folder; while the block lasts, nothing begins to."""
-    with (folder / IN_USE).open("rb") as lock:
+    try:
+        lock = (folder / IN_USE).open("rb")
+    except FileNotFoundError:  # never finished
+        yield True
+        return
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
+            free = False
         else:
-            yield True
+            free = True
+        yield free
 
 
 def remove_tree(folder: Path) -> None:

@@ -1,0 +1,70 @@
+"""Runs a program of the host; it ends with us, and its last lines are in the error."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from edgeml.errors import EdgemlError
+from edgeml.processes import kill_session
+
+TAIL_LINES: Final = 8
+"""Of a program that failed, as many are shown."""
+
+
+def run(
+    argv: Sequence[str | Path],
+    what: str,
+    *,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    on_line: Callable[[str], None] = lambda _: None,
+) -> str:
+    """Run a program to its end; gives what it wrote, stderr included.
+
+    Args:
+        argv: the program and its arguments.
+        what: what it does, for the error: ``fetching the packages``.
+        folder: where it runs; here by default.
+        environment: variables beside our own.
+        on_line: called with each line as it comes.
+
+    Raises:
+        EdgemlError: it ended with another exit code than 0; holds its last lines.
+    """
+    lines: list[str] = []
+    last: deque[str] = deque(maxlen=TAIL_LINES)
+    with subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        cwd=folder,
+        env={**os.environ, "LC_ALL": "C.UTF-8", **(environment or {})},
+        start_new_session=True,
+    ) as process:
+        try:
+            for line in process.stdout or ():
+                lines.append(line)
+                if line.strip():
+                    last.append(line.rstrip())
+                on_line(line.rstrip())
+            code = process.wait()
+        except BaseException:
+            kill_session(process)
+            raise
+    if code != 0:
+        raise failure(what, str(argv[0]), code, last)
+    return "".join(lines)
+
+
+def failure(what: str, program: str, code: int, lines: Sequence[str]) -> EdgemlError:
+    """Give the error for a program that failed."""
+    tail = "".join(f"\n  {line}" for line in lines)
+    return EdgemlError(f"{what} failed: {Path(program).name} ended with exit code {code}{tail}")
