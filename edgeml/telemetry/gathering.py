@@ -13,8 +13,8 @@ from edgeml.telemetry.exponential import ExponentialHistogram
 from edgeml.telemetry.fourier import fourier_sums
 from edgeml.telemetry.reference import CONFIDENCE, Reference
 from edgeml.telemetry.report import MOST_CLASSES, MOST_ERRORS, ModelWindow
-from edgeml.telemetry.ring import RingInfo, vector
-from edgeml.telemetry.ring_file import MOST_ENTRIES, RingFile
+from edgeml.telemetry.ring import MOST_ENTRIES, RingInfo, vector
+from edgeml.telemetry.ring_file import RingFile
 from edgeml.telemetry.samples import RawInputs, Recorded, Rows, choose
 
 MOST_ROWS: Final = 256

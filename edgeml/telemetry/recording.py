@@ -9,8 +9,9 @@ from __future__ import annotations
 import atexit
 import math
 import os
-import re
 import secrets
+import struct
+import sys
 import threading
 import time
 import warnings
@@ -26,16 +27,19 @@ from typing import Final, ParamSpec, Self, TypeVar
 from edgeml.errors import UsageError
 from edgeml.telemetry.folder import make_folder
 from edgeml.telemetry.raw import RawFiles
-from edgeml.telemetry.report import MOST_FEATURES
+from edgeml.telemetry.report import MOST_FEATURES, OTHER
 from edgeml.telemetry.ring import (
     CALL,
     ERRORS,
     LABELS,
     LEAST_SLOTS,
+    LONGEST_FEATURE,
     PLAIN_CALL,
     Layout,
     Ring,
     RingInfo,
+    is_feature,
+    is_sound,
     vector,
 )
 from edgeml.telemetry.settings import TelemetrySettings, telemetry_settings
@@ -47,7 +51,6 @@ Raw = bytes | Callable[[], bytes]
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _NANO: Final = 1e9
 _LONGEST_S: Final = 1e9
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 NOT_TOLD: Final = (0.0, 0.0, 0.0)
 """Seconds of the stages, where only the whole was timed."""
 clock: Final = time.monotonic
@@ -70,22 +73,25 @@ def recorder(
     """Begin to record what a model does in this process.
 
     Args:
-        model: its name: letters, digits, ``.``, ``_``, ``-``.
+        model: its name: letters, digits, ``.``, ``_``, ``-``, 128 at most.
         release: its number, 0 for none.
-        variant: of the release.
-        runtime: that runs it.
+        variant: of the release; the same letters, and ``+``.
+        runtime: that runs it; likewise.
         features: names of the numbers that ``record`` takes for each input, at most 32.
         settings: by default what ``edgeml.toml`` and ``EDGEML_TELEMETRY*`` say.
 
     Raises:
-        UsageError: no name of a model, a release below 0, or too many features.
+        UsageError: what is no name, a release below 0, or too many features.
         SettingsError: the settings hold something wrong.
     """
-    if not _NAME.fullmatch(model) or release < 0:
-        raise UsageError(f"{model!r:.80} release {release}: no name and number of a release")
+    info = RingInfo(model, release, variant, runtime)
+    if not is_sound(info):
+        words = f"variant {variant!r:.80}, runtime {runtime!r:.80}"
+        raise UsageError(f"{model!r:.80} release {release}, {words}: no names and number of a release")
     if len(features) > MOST_FEATURES:
         raise UsageError(f"{model}: {len(features)} features, at most {MOST_FEATURES} are recorded")
-    info = RingInfo(model, release, variant, runtime)
+    if not all(map(is_feature, features)):
+        raise UsageError(f"{model}: names of features are texts of 1 to {LONGEST_FEATURE} characters")
     return Recorder(info, tuple(features), telemetry_settings() if settings is None else settings)
 
 
@@ -97,12 +103,15 @@ class Recorder:
 
     def __init__(self, info: RingInfo, features: tuple[str, ...], settings: TelemetrySettings) -> None:
         self._info, self._features, self._settings = info, features, settings
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler or a finaliser may record, too
         self._ring: Ring | None = None
         self._vectors: Ring | None = None
         self._raw: RawFiles | None = None
         self.is_closed = False
         """Whether what is recorded is lost."""
+        if settings.record == "on":
+            with suppress(ImportError):  # now: whoever interrupts an import would find half a module
+                import edgeml.telemetry.clearing  # noqa: F401
         _RECORDERS.add(self)
 
     def record(
@@ -121,13 +130,16 @@ class Recorder:
             label: what the model said: a class, by name or index.
             confidence: from 0 to 1; anything else is left out.
             error: the exception, or the name of its type, if the call failed.
-            features: of the input, in the order of the names that the recorder was made with, or by name.
+            features: of the input, in the order of the names that the recorder was made with, or by name;
+                what is no number counts as unknown.
             raw: the input itself, or what gives it; looked at for a few inferences only, and only where the
                 settings have ``samples = "raw"``.
 
         Raises:
             UsageError: features of another number than there are names.
         """
+        if type(latency_s) is not float:
+            latency_s = _number(latency_s)
         latency_s = min(latency_s, _LONGEST_S) if latency_s > 0 else 0.0
         self.write(clock(), -latency_s, NOT_TOLD, label, confidence, error, features, raw)
 
@@ -169,15 +181,19 @@ class Recorder:
         raw: Raw | None = None,
     ) -> None:
         """Record one inference by :data:`clock`, with seconds of preprocess, run and postprocess."""
+        row = None if features is None else self._row(features)
         ring = self._ring or self.ring()
-        label_code = 0 if label is None else ring.label(label if type(label) is str else str(label))
+        label_code = 0 if label is None else ring.label(label if type(label) is str else _text(label))
         error_code = 0 if error is None else ring.error(error if type(error) is str else type(error).__name__)
         certain = 0
-        if confidence is not None and 0 <= confidence <= 1:
-            certain = int(confidence * _NANO + 0.5) + 1
+        if confidence is not None:
+            if type(confidence) is not float:
+                confidence = _number(confidence)
+            if 0 <= confidence <= 1:
+                certain = int(confidence * _NANO + 0.5) + 1
         number, place = next(ring.places)
-        if features:
-            self._write_features(ring, number, features)
+        if row:
+            self._write_row(ring, number, row)
         if (
             raw is not None
             and self._raw is not None
@@ -187,16 +203,24 @@ class Recorder:
                 self._raw.keep(number, raw() if callable(raw) else raw)
         CALL.pack_into(ring.map, place, end, begin, *stages, certain, label_code, error_code, number)
 
-    def _write_features(self, calls: Ring, number: int, features: Features) -> None:
-        if not self._features and isinstance(features, Mapping):
-            self._features = tuple(features)[:MOST_FEATURES]
+    def _row(self, features: Features) -> list[float]:
         if isinstance(features, Mapping):
-            features = [features.get(name, math.nan) for name in self._features]
-        if len(features) != len(self._features):
-            raise UsageError(f"{self._info.model}: {len(features)} features for the names {self._features}")
+            if not self._features:
+                self._features = tuple(filter(is_feature, features))[:MOST_FEATURES]
+            return [features.get(name, math.nan) for name in self._features]
+        row = [*features]
+        if row and len(row) != len(self._features):
+            raise UsageError(f"{self._info.model}: {len(row)} features for the names {self._features}")
+        return row
+
+    def _write_row(self, calls: Ring, number: int, row: list[float]) -> None:
         ring = self._vectors or self._vector_ring(calls)
         own_number, place = next(ring.places)
-        vector(len(features)).pack_into(ring.map, place, number, *features, own_number)
+        pack_into = vector(len(row)).pack_into
+        try:
+            pack_into(ring.map, place, number, *row, own_number)
+        except struct.error:
+            pack_into(ring.map, place, number, *map(_number, row), own_number)
 
     # --- rings
 
@@ -204,10 +228,11 @@ class Recorder:
         """Give the ring of this process, made by the first call."""
         with self._lock:
             if self._ring is None:
-                self._ring = self._made(self._info, Layout(self._settings.slots, CALL.size, LABELS, ERRORS))
-                if self._settings.samples == "raw" and self._ring.path is not None:
-                    folder, budget_bytes = self._ring.path.parent, self._settings.raw_budget_bytes
-                    self._raw = RawFiles(folder, self._ring.info.ring, budget_bytes)
+                made = self._made(self._info, Layout(self._settings.slots, CALL.size, LABELS, ERRORS))
+                if made.path is not None and self._settings.samples == "raw":
+                    budget_bytes = self._settings.raw_budget_bytes
+                    self._raw = RawFiles(made.path.parent, made.info.ring, budget_bytes)
+                self._ring, self._vectors = made, None  # those of who interrupted this close by themselves
             return self._ring
 
     def _vector_ring(self, calls: Ring) -> Ring:
@@ -228,6 +253,7 @@ class Recorder:
 
             make_folder(folder)
             clear_up(folder)
+            _end_with_worker()
             return Ring(replace(own, boot_id=_boot_id()), layout, folder)
         except (OSError, ImportError) as error:
             _warn(f"{info.model}: nothing is recorded for telemetry, {folder}: {error}")
@@ -242,6 +268,13 @@ class Recorder:
                     ring.close()
             self._ring = self._vectors = self._raw = None  # what comes later goes into one that nobody reads
 
+    def end(self) -> None:
+        """Say that the process ends; what it records after that is kept all the same."""
+        with self._lock:
+            for ring in (self._ring, self._vectors):
+                if ring is not None:
+                    ring.close(is_ending=True)
+
     def __enter__(self) -> Self:
         return self
 
@@ -252,7 +285,7 @@ class Recorder:
 
     def begin_again(self) -> None:
         """In the child of a fork: leave the ring to the parent, and make another when it is needed."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._ring = self._vectors = self._raw = None
 
 
@@ -278,8 +311,29 @@ class Inference:
     ) -> None:
         end = clock()
         known = error or self.error
-        said = (self.label, self.confidence, known, self.features, self.raw)
-        self._recorder.write(end, self._begin, NOT_TOLD, *said)
+        said = (self.label, self.confidence, known)
+        try:
+            self._recorder.write(end, self._begin, NOT_TOLD, *said, self.features, self.raw)
+        except UsageError:
+            self._recorder.write(end, self._begin, NOT_TOLD, *said, None, self.raw)
+            if error is None:
+                raise
+
+
+def _number(value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        return math.inf
+    except Exception:  # noqa: BLE001 - whatever was given, the application goes on
+        return math.nan
+
+
+def _text(label: object) -> str:
+    try:
+        return str(label)
+    except Exception:  # noqa: BLE001 - as above
+        return OTHER
 
 
 def _boot_id() -> str:
@@ -302,9 +356,18 @@ def _warn(text: str) -> None:
             warnings.warn(text, TelemetryWarning, stacklevel=2)
 
 
-def _close_all() -> None:
+def _end_all() -> None:
     for one in list(_RECORDERS):
-        one.close()
+        one.end()
+
+
+def _end_with_worker() -> None:
+    """See to it that a process of multiprocessing ends its rings: it runs no ``atexit``."""
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is not None and processes.parent_process() is not None:
+        from multiprocessing.util import Finalize
+
+        Finalize(None, _end_all, exitpriority=-100)
 
 
 def _after_fork() -> None:
@@ -312,6 +375,6 @@ def _after_fork() -> None:
         one.begin_again()
 
 
-atexit.register(_close_all)
+atexit.register(_end_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

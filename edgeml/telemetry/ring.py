@@ -10,16 +10,18 @@ process; a process's number would not tell, as it is given away again.
 
 from __future__ import annotations
 
+import errno
 import json
 import mmap
 import os
+import re
 import struct
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import chain, count, repeat
 from pathlib import Path
 from typing import Final
 
@@ -52,6 +54,12 @@ BEYOND: Final = 0xFFFF
 """Stands for what the table had no room for."""
 LEAST_SLOTS: Final = 64
 MOST_SLOTS: Final = 2**20
+MOST_ENTRIES: Final = 2**53
+"""That a ring may count: more cannot be."""
+LONGEST_FEATURE: Final = 128
+"""Characters of a name."""
+_MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_WORD: Final = re.compile(r"[A-Za-z0-9._+-]{0,128}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +104,19 @@ class Layout:
         return PAGE + index * TEXT_BYTES
 
 
+def is_sound(info: RingInfo) -> bool:
+    """Say whether names and numbers are ones that a reader takes."""
+    is_named = (
+        _MODEL.fullmatch(info.model) and _WORD.fullmatch(info.variant) and _WORD.fullmatch(info.runtime)
+    )
+    return bool(is_named) and 0 <= info.release < MOST_ENTRIES and all(map(is_feature, info.features))
+
+
+def is_feature(name: object) -> bool:
+    """Say whether this can be the name of a feature."""
+    return isinstance(name, str) and 0 < len(name) <= LONGEST_FEATURE
+
+
 def vector(features: int) -> struct.Struct:
     """Give the layout of an entry of so many features: number of the call, the values, its own number."""
     return struct.Struct(f"={1 + features}dQ")
@@ -112,6 +133,7 @@ class Ring:
         "__weakref__",
         "_errors",
         "_file",
+        "_indices",
         "_labels",
         "_lock",
         "info",
@@ -132,7 +154,7 @@ class Ring:
         """
         self.info, self.layout = info, layout
         self.places = _places(layout)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler or a finaliser may record, too
         self._file: int | None = None
         self.path: Path | None = None
         if folder is None:
@@ -142,6 +164,7 @@ class Ring:
             self._make(self.path)
         self._labels: dict[Hashable, int] = {}
         self._errors: dict[Hashable, int] = {}
+        self._indices = count(), count(layout.labels)
         _RINGS.add(self)
 
     def _make(self, path: Path) -> None:
@@ -158,6 +181,8 @@ class Ring:
             with scratch.open("r+b", buffering=0) as other:
                 self.map = mmap.mmap(other.fileno(), self.layout.size_bytes)
             described = json.dumps(typed_json.write(self.info), separators=(",", ":")).encode()
+            if HEADER.size + len(described) > PAGE:
+                raise OSError(errno.ENAMETOOLONG, "names that are too long together", str(path))  # noqa: TRY301
             one = self.layout
             head = (
                 MAGIC,
@@ -180,20 +205,25 @@ class Ring:
 
     def label(self, label: Hashable) -> int:
         """Give what stands for a label in an entry."""
-        return self._labels.get(label) or self._added(label, self._labels, 0, self.layout.labels)
+        return self._labels.get(label) or self._added(
+            label, self._labels, self._indices[0], self.layout.labels
+        )
 
     def error(self, kind: str) -> int:
         """Give what stands for an error's type in an entry."""
+        one = self.layout
         return self._errors.get(kind) or self._added(
-            kind, self._errors, self.layout.labels, self.layout.errors
+            kind, self._errors, self._indices[1], one.labels + one.errors
         )
 
-    def _added(self, text: Hashable, known: dict[Hashable, int], first: int, most: int) -> int:
+    def _added(self, text: Hashable, known: dict[Hashable, int], indices: Iterator[int], end: int) -> int:
+        if isinstance(text, str):
+            text = text[: TEXT_BYTES - 1]  # no more of it is written, and no more kept in memory
         with self._lock:
             if text not in known:
-                if len(known) >= most:
+                index = next(indices)  # whoever interrupts this takes another
+                if index >= end:
                     return BEYOND
-                index = first + len(known)
                 written = text_to_bytes(str(text))
                 place = self.layout.text_at(index)
                 self.map[place : place + len(written)] = written
@@ -207,10 +237,13 @@ class Ring:
         place = self.layout.text_at(code - 1)
         return text_from_bytes(self.map[place : place + TEXT_BYTES])
 
-    def close(self) -> None:
+    def close(self, *, is_ending: bool = False) -> None:
         """Say that no more comes, and leave the file to its reader. Idempotent.
 
         A call under way may write into it still. Does nothing in the child of a fork.
+
+        Args:
+            is_ending: the process ends: the ring is owned, and may be written to, until it did.
         """
         if self._file is None or self.path is None or self.info.pid != os.getpid():
             return
@@ -228,7 +261,8 @@ class Ring:
             except (OSError, AttributeError):  # not Linux, or a file system that cannot
                 pass
             finally:
-                os.close(file)
+                if not is_ending:
+                    os.close(file)
 
     def _give_back(self, written: int) -> None:
         """Give back the memory of slots that were never used; who writes there all the same gets it again."""
@@ -275,7 +309,7 @@ class _InTurn:
     """An iterator that threads which run at once may share."""
 
     def __init__(self, places: Iterator[tuple[int, int]]) -> None:
-        self._places, self._lock = places, threading.Lock()
+        self._places, self._lock = places, threading.RLock()
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return self

@@ -27,6 +27,7 @@ from edgeml.telemetry.ring import (
     LABELS,
     LEAST_SLOTS,
     MAGIC,
+    MOST_ENTRIES,
     MOST_SLOTS,
     PAGE,
     SUFFIX,
@@ -34,23 +35,19 @@ from edgeml.telemetry.ring import (
     VERSION,
     Layout,
     RingInfo,
+    is_sound,
     text_from_bytes,
     vector,
 )
 
-MOST_ENTRIES: Final = 2**53
-"""That a ring may count: more cannot be."""
 _LOOK: Final = 4096
 """Entries that are looked at in one go."""
 _ATTEMPTS: Final = 4
 _MOST_GAPS: Final = 256
 """Each thread that is killed or interrupted while it writes leaves one."""
-_MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_WORD: Final = re.compile(r"[A-Za-z0-9._+-]{0,128}")
 _RING: Final = re.compile(r"[0-9a-f]{16}")
 _NUMBER: Final = 8
 _CLEARED: Final = bytes(_NUMBER)
-_NAME_LENGTH: Final = 128
 _LATEST: Final = 1e11
 """Of wall clocks: the year 5138."""
 
@@ -274,8 +271,8 @@ class RingFile:
             raise DamagedRingError(str(error)) from error
         _check(info, self.path)
         entry = vector(len(info.features)) if info.of else CALL
-        is_sound = LEAST_SLOTS <= slots <= MOST_SLOTS and size == entry.size
-        if not is_sound or labels > LABELS or errors > ERRORS or emptied_at > MOST_ENTRIES:
+        fits = LEAST_SLOTS <= slots <= MOST_SLOTS and size == entry.size
+        if not fits or labels > LABELS or errors > ERRORS or emptied_at > MOST_ENTRIES:
             raise DamagedRingError(f"{self.path}: a layout that cannot be")
         return info, Layout(slots, size, labels, errors), state == CLOSED, emptied_at
 
@@ -314,11 +311,7 @@ def is_ring(name: str) -> bool:
 
 
 def _check(info: RingInfo, path: Path) -> None:
-    words = (info.variant, info.runtime)
-    is_named = bool(_MODEL.fullmatch(info.model)) and all(_WORD.fullmatch(word) for word in words)
     is_known = info.ring == path.stem and (not info.of or _RING.fullmatch(info.of))
     is_few = bool(info.features) == bool(info.of) and len(info.features) <= MOST_FEATURES
-    is_short = all(0 < len(name) <= _NAME_LENGTH for name in info.features)
-    is_sane = 0 <= info.release < MOST_ENTRIES and 0 <= info.created < _LATEST
-    if not (is_named and is_known and is_few and is_short and is_sane):
+    if not (is_sound(info) and is_known and is_few and 0 <= info.created < _LATEST):
         raise DamagedRingError(f"{path}: names or numbers that cannot be")
