@@ -109,7 +109,7 @@ def selections(chance: random.Random) -> list[Selection]:
 async def roll(store: Any) -> None:
     """Add up hours now, as happens beside in a server."""
     if isinstance(store, SqliteStore):
-        while store._opened().roll():
+        while store._roller.roll():
             pass
     elif isinstance(store, PostgresqlStore):
         while await postgresql_rolling.roll(store._pool):

@@ -38,9 +38,7 @@ def stream() -> Telemetry:
 
 
 async def sqlite_at(folder: Path, days: float) -> SqliteStore:
-    store = SqliteStore(folder, lambda: BEGIN + days * DAY_S)
-    await store.open()
-    return store
+    return await SqliteStore.open(folder, lambda: BEGIN + days * DAY_S)
 
 
 async def test_streams_are_known_on_the_next_day_and_after_days_without_a_server(tmp_path, stream) -> None:

@@ -15,9 +15,7 @@ async def open_store(settings: ServerSettings) -> TelemetryStore:
     if settings.url.get_backend_name() == "sqlite":
         from edgeml_devices.server.telemetry.sqlite_store import SqliteStore
 
-        store = SqliteStore(settings.telemetry)
-        await store.open()
-        return store
+        return await SqliteStore.open(settings.telemetry)
     from edgeml_devices.server.telemetry.postgresql_store import PostgresqlStore
 
     url = settings.url.set(drivername="postgresql")

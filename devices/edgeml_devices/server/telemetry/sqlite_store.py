@@ -39,27 +39,27 @@ T = TypeVar("T")
 class SqliteStore:
     """The store in a folder. One process at a time."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
         self._clock = clock
         self._writer = DayWriter(folder)
-        self._roller: Roller | None = None
+        self._writer.move_to(day_files.day_of(clock()))
+        self._roller = Roller(folder)
         self._writing = ThreadPoolExecutor(1, "telemetry-writer")
         self._rolling = ThreadPoolExecutor(1, "telemetry-hours")
         self._reading = ThreadPoolExecutor(_READERS, "telemetry-reader")
-        self._kept_us = 0
+        self._kept_us = self._roller.kept_us()
         self._appended_at = time.monotonic()
 
-    async def open(self) -> None:
+    @classmethod
+    async def open(cls, folder: Path, clock: Callable[[], float] = time.time) -> SqliteStore:
         """Make the folder and today's file, if need be.
 
         Raises:
             ServerError: the files are of a newer version.
         """
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        await _in(self._writing, self._writer.move_to, day_files.day_of(self._clock()))
-        self._roller = await _in(self._rolling, Roller, self._folder)
-        self._kept_us = await _in(self._rolling, self._roller.kept_us)
+        return await asyncio.to_thread(cls, folder, clock)
 
     async def append(self, incoming: Sequence[Incoming]) -> list[Stored]:
         if not incoming:
@@ -96,49 +96,42 @@ class SqliteStore:
         return await _in(self._reading, sqlite_points.read, self._folder, name, *bounds, limit)
 
     async def prune(self, keep_from: float, keep_hours_from: float) -> None:
-        roller = self._opened()
         keep_us, _ = bounds_us(Selection(keep_from, keep_from))
-        while await _in(self._rolling, roller.roll):
+        while await _in(self._rolling, self._roller.roll):
             pass
         # the newest file has the streams
         await _in(self._writing, self._writer.move_to, day_files.day_of(self._clock()))
-        await _in(self._rolling, roller.keep_from, keep_us)
+        await _in(self._rolling, self._roller.keep_from, keep_us)
         self._kept_us = max(self._kept_us, keep_us)
         for day in day_files.days_of(self._folder):
             if day < min(self._writer.day, day_files.day_of(keep_from - AHEAD_S)):
                 await _in(self._writing, _remove, day_files.file_of(self._folder, day))
-                await _in(self._rolling, roller.forget_day, day)
+                await _in(self._rolling, self._roller.forget_day, day)
         await _in(self._rolling, sqlite_points.prune, self._folder, keep_us)
         hour = bounds_us(Selection(keep_hours_from, keep_hours_from))[0] // HOUR_US
-        await _in(self._rolling, roller.forget_hours, hour)
+        await _in(self._rolling, self._roller.forget_hours, hour)
 
     async def run(self) -> None:
         """Add up hours, and give space of the logs back when nothing comes, until cancelled."""
-        roller, truncated_at = self._opened(), 0.0
+        truncated_at = 0.0
         while True:
             await asyncio.sleep(_ROLL_S)
             try:
-                while await _in(self._rolling, roller.roll):
+                while await _in(self._rolling, self._roller.roll):
                     pass
                 idle_s = time.monotonic() - self._appended_at
                 if idle_s > _IDLE_S and truncated_at < self._appended_at:
                     truncated_at = time.monotonic()
                     await _in(self._writing, self._writer.truncate_wal)
-                    await _in(self._rolling, roller.truncate_wal)
+                    await _in(self._rolling, self._roller.truncate_wal)
             except Exception:  # noqa: BLE001 - the next turn tries again
                 _LOG.exception("hourly sums could not be kept")
 
     async def close(self) -> None:
         await _in(self._writing, self._writer.close)
-        if self._roller is not None:
-            await _in(self._rolling, self._roller.close)
+        await _in(self._rolling, self._roller.close)
         for executor in (self._writing, self._rolling, self._reading):
             executor.shutdown()
-
-    def _opened(self) -> Roller:
-        if self._roller is None:
-            raise RuntimeError("the store was not opened")
-        return self._roller
 
     async def _stepwise(self, pieces: Generator[T]) -> AsyncIterator[T]:
         """Give what a generator gives; it runs in a reader's thread."""
