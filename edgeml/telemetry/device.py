@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgeml.errors import EdgemlError
+from edgeml.errors import EdgemlError, UsageError
 from edgeml.installed import InstalledModel
 from edgeml.manifest_json import loads
 from edgeml.telemetry.clock import boot_clock, boot_id, clock_state
 from edgeml.telemetry.folder import ring_folder
+from edgeml.telemetry.judging import Judging
 from edgeml.telemetry.machine import Meter
 from edgeml.telemetry.merging import merge_models
 from edgeml.telemetry.power import PowerMeter
@@ -101,9 +102,9 @@ class _Owner:
     def __init__(self, plan: TelemetryPlan, spool: Spool, post: Post, stop: threading.Event) -> None:
         self._plan, self._spool, self._stop = plan, spool, stop
         self._boot = boot_id(plan.root)
-        self._reader = RingReader(
-            plan.rings, spool.state.positions, references=InstalledReferences(plan.home)
-        )
+        references = InstalledReferences(plan.home)
+        self._reader = RingReader(plan.rings, spool.state.positions, references=references)
+        self._judging = Judging(plan.home, references, window_s=plan.window_s)
         self._sender = Sender(spool, post, boot=self._boot)
         self._meter = Meter(plan.root, lambda: recording_pids(plan.rings))
         self._power = PowerMeter(plan.root)
@@ -119,6 +120,7 @@ class _Owner:
         while not self._stop.is_set():
             self._pass(self._begun_s + self._plan.window_s)
             self._cut()
+        self._judging.finish()
 
     def _pass(self, until_s: float) -> None:
         """Send, and read rings and machine now and then, until a window ends."""
@@ -150,6 +152,7 @@ class _Owner:
         self._spool.append(report, self._drained.positions)
         if not self._spool.held:
             self._reader.kept()
+        self._judging.add(report)
 
     def _report(self, now_s: float, system: dict[str, Summary]) -> Report:
         begun_s = self._begun_s
@@ -176,6 +179,7 @@ class InstalledReferences:
     def __init__(self, home: Path) -> None:
         self._home = home
         self._found: dict[tuple[str, int], Reference] = {}
+        self._told: set[tuple[str, int]] = set()
 
     def __call__(self, model: str, release: int) -> Reference | None:
         """Give a release's reference; ``None``: it has none, or is not here."""
@@ -190,10 +194,17 @@ class InstalledReferences:
         return found
 
     def _read(self, model: str, release: int) -> Reference | None:
-        with suppress(OSError, EdgemlError, ValueError):
+        where = f"{model} {release}: drift"
+        try:
             path = InstalledModel(self._home, model).release_folder(release) / "manifest.json"
             if path.stat().st_size <= _MOST_MANIFEST_BYTES:
-                return reference_from_json(loads(path.read_bytes()).drift, f"{model} {release}: drift")
+                return reference_from_json(loads(path.read_bytes()).drift, where)
+        except (UsageError, FileNotFoundError, NotADirectoryError):
+            return None  # recorded by code that is not installed
+        except (OSError, EdgemlError, ValueError) as error:
+            if (model, release) not in self._told and len(self._told) < _MOST_REFERENCES:
+                self._told.add((model, release))
+                LOG.warning("%s: cannot be judged, its reference cannot be read: %s", where, error)
         return None
 
 

@@ -11,6 +11,8 @@ from edgeml import typed_json
 from edgeml.errors import FleetError, MessageError
 from edgeml.installed import InstalledModel
 from edgeml.telemetry.device import SPOOL
+from edgeml.telemetry.drift import FEWEST
+from edgeml.telemetry.drift_file import ModelDrift, read_drift
 from edgeml.telemetry.spool_status import spool_status
 from edgeml_devices.agent.home import Home
 from edgeml_devices.agent.identity import read_identity
@@ -40,6 +42,7 @@ def device_json(home: Home) -> dict[str, Any]:
         "events": [_event(event) for event in outbox.recent()],
         "unsent": {"events": len(events), "health": len(windows)},
         "telemetry": _telemetry(home),
+        "drift": _drift(home),
     }
 
 
@@ -49,6 +52,20 @@ def _telemetry(home: Home) -> dict[str, Any] | None:
     except (OSError, MessageError) as error:
         return {"detail": str(error)}
     return None if found is None else asdict(found)
+
+
+def _drift(home: Home) -> dict[str, Any] | None:
+    try:
+        found = read_drift(home.path)
+    except (OSError, MessageError) as error:
+        return {"detail": str(error)}
+    return None if found is None else {"models": [_drift_of(one) for one in found]}
+
+
+def _drift_of(one: ModelDrift) -> dict[str, Any]:
+    shown = asdict(one)
+    del shown["sums"]
+    return shown | {"slow": [asdict(slow) for slow in one.slow()]}
 
 
 def _model(model: InstalledModel) -> dict[str, Any]:
@@ -77,7 +94,7 @@ def print_device(shown: dict[str, Any]) -> None:
     works = f"agent runs (process {shown['agent']})" if shown["agent"] else "no agent runs"
     console.print(Text(f"{who}; {works}; {shown['home']}"), soft_wrap=True)
     if shown["refused"]:
-        since = datetime.fromtimestamp(shown["refused"]["at"], UTC).strftime("%Y-%m-%d %H:%M:%S")
+        since = _date(shown["refused"]["at"])
         told = printable(shown["refused"]["detail"])
         text = f"the server no longer knows this device since {since}, as where it was retired: {told}"
         console.print(Text(text), soft_wrap=True)
@@ -97,8 +114,10 @@ def print_device(shown: dict[str, Any]) -> None:
                 console.print(Text(f"{name}: {printable(one['detail'])}"), soft_wrap=True)
     if shown["telemetry"]:
         console.print(Text(_telemetry_text(shown["telemetry"])), soft_wrap=True)
+    for line in _drift_lines(shown["drift"] or {}):
+        console.print(Text(printable(line)), soft_wrap=True)
     for event in shown["events"]:
-        at = datetime.fromtimestamp(event["at"], UTC).strftime("%Y-%m-%d %H:%M:%S")
+        at = _date(event["at"])
         reason = f" {event['reason']}" if event.get("reason") else ""
         release = event.get("release")
         console.print(Text(f"{at}  {event['model']} {release} {event['state']}{reason}"), soft_wrap=True)
@@ -108,12 +127,37 @@ def _telemetry_text(told: dict[str, Any]) -> str:
     if "detail" in told:
         return f"telemetry: {told['detail']}"
     at = told["acked_at"]
-    sent = "never sent" if at is None else f"last sent {datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}"
+    sent = "never sent" if at is None else f"last sent {_date(at)}"
     waits = (
         f"{told['reports']} reports of {told['windows']} windows wait, {told['size_bytes'] / 1024:.0f} KiB"
     )
     lost = ", ".join(f"{count} {how}" for how, count in told["lost"].items() if count)
     return f"telemetry: {waits}; {sent}; " + (f"lost: {lost}" if lost else "nothing lost")
+
+
+def _drift_lines(told: dict[str, Any]) -> list[str]:
+    """Give a line for each model: of the release that was judged last."""
+    if "detail" in told:
+        return [f"drift: {told['detail']}"]
+    rising = sorted(told.get("models", ()), key=lambda one: (one["model"], one["at"] or 0.0, one["release"]))
+    newest = {one["model"]: one for one in rising}
+    return [f"drift: {name} {one['release']}: {_drift_text(one)}" for name, one in newest.items()]
+
+
+def _drift_text(one: dict[str, Any]) -> str:
+    parts = [f"{found['name']} {found['test']} {found['effect']:.2g}" for found in one["findings"]]
+    for slow in one["slow"]:
+        since = "" if slow["since"] is None else f" since {_date(slow['since'])}"
+        parts.append(f"{slow['name']} slowly {slow['direction']}{since}")
+    what = f"DRIFTED: {', '.join(parts)}" if parts else "none"
+    if not one["judged"]:
+        return f"{what if parts else 'not judged yet'}; {one['values']} values, {FEWEST} are judged"
+    until = "" if one["at"] is None else f" until {_date(one['at'])}"
+    return f"{what}; {one['values']:,} values of {one['seconds'] / 60:,.0f} min{until}"
+
+
+def _date(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def _cells(one: dict[str, Any]) -> tuple[str, ...]:
