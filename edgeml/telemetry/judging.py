@@ -67,8 +67,8 @@ class _Track:
 class Judging:
     """Takes each window of a device, and keeps ``drift.json``. For one thread; no method raises.
 
-    Where it is judged so many times a day, chance alone would find something every other day at ``LEVEL``.
-    So that is divided by the judgements of a day: at most one day in a hundred has a false finding.
+    Judged so often at ``LEVEL``, every few days something would be found by chance. So that is divided by the
+    judgements of a day: a release has a false finding on one day in a hundred at most.
     """
 
     def __init__(self, home: Path, references: References, *, window_s: float = 60.0) -> None:

@@ -287,6 +287,7 @@ def test_a_folder_that_is_a_link_is_not_used(tmp_path: Path) -> None:
 def test_the_standard_library_is_enough(tmp_path: Path) -> None:
     program = """
         from pathlib import Path
+        import edgeml.telemetry.device, edgeml.telemetry.judging
         from edgeml.telemetry.reading import RingReader
         with recorder("m", settings=own) as one:
             one.record(0.1, "x", 0.5, features={"a": 1.0})
