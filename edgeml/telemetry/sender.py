@@ -30,6 +30,8 @@ _STRANGER: Final = frozenset({401, 410})
 """The server does not know this device, or not any more."""
 _STRANGER_S: Final = 3600.0
 """A server that was restored from a backup may know it again."""
+_FORKS_AGAIN_S: Final = 3600.0
+"""Between epochs none of which the server takes: each writes all that waits anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class Sender:
         self._spool, self._post, self._clock, self._since_boot = spool, post, clock, since_boot
         self._boot = boot_id() if boot is None else boot
         self._most = MOST_REPORTS
-        self._failures = 0
+        self._failures = self._forks = 0
         self._is_stopped = False
         self.not_before_s = -math.inf
         """By ``since_boot``: an attempt before is none."""
@@ -117,13 +119,18 @@ class Sender:
         if reply.status == _FORK:
             return self._forked(waiting, reply)
         if reply.status == _TOO_LARGE or reply.status in _REFUSED:
-            if len(waiting) > 1:
-                self._most = max(1, len(waiting) // 2)
-                return Outcome.SENT
-            LOG.error("the server refuses window %d, given up: %s", waiting[0].seq, _said(reply))
-            self._spool.refuse(waiting[0].seq)
-            return Outcome.SENT
+            return self._refused(waiting, reply)
         return self._later(_said(reply), reply.retry_after_s)
+
+    def _refused(self, waiting: Sequence[Waiting], reply: Reply) -> Outcome:
+        if len(waiting) > 1:
+            self._most = max(1, len(waiting) // 2)
+            return Outcome.SENT
+        if not isinstance(_refusal(reply).get("error"), dict):
+            return self._later(f"{_said(reply)}, but not from an edgeml server")
+        LOG.error("the server refuses window %d, given up: %s", waiting[0].seq, _said(reply))
+        self._spool.refuse(waiting[0].seq)
+        return Outcome.SENT
 
     def _stored(self, waiting: Sequence[Waiting], reply: Reply) -> Outcome:
         try:
@@ -132,7 +139,8 @@ class Sender:
             return self._later(f"{error}; is this the address of an edgeml server?")
         if answer.acked_through < waiting[0].seq:
             return self._later(f"the server stored nothing of windows {waiting[0].seq} to {waiting[-1].seq}")
-        self._failures, self._is_stopped = 0, False
+        self._failures = self._forks = 0
+        self._is_stopped = False
         self._most = min(2 * self._most, MOST_REPORTS)
         # not beyond what was sent: another copy of this device may have sent those numbers
         self._spool.acknowledge(min(answer.acked_through, waiting[-1].seq))
@@ -147,7 +155,11 @@ class Sender:
             self._spool.acknowledge(min(through, waiting[-1].seq))
         LOG.warning("another copy of this device sends telemetry, or an older one did: a new epoch begins")
         self._spool.begin_epoch()
-        return Outcome.SENT
+        self._forks += 1
+        if self._forks == 1:
+            return Outcome.SENT
+        self.not_before_s = self._since_boot() + _FORKS_AGAIN_S
+        return Outcome.LATER
 
     def _later(self, why: str, retry_after_s: float | None = None) -> Outcome:
         self._failures += 1
@@ -175,6 +187,6 @@ def _acked_in_refusal(reply: Reply) -> int | None:
 def _refusal(reply: Reply) -> dict[str, Any]:
     try:
         found = json.loads(reply.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

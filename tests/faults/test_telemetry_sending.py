@@ -62,6 +62,9 @@ def sender(spool: Spool, poster: Poster, clock: Clock) -> Sender:
     return Sender(spool, poster, clock=lambda: 1.8e9, since_boot=clock, boot="boot")
 
 
+REFUSAL = b'{"error": {"type": "bad_request", "message": "it cannot be true"}}'
+
+
 def fill(spool: Spool, count: int) -> None:
     begins = spool.last_seq + 1
     for number in range(begins, begins + count):
@@ -172,7 +175,7 @@ def test_one_window_that_the_server_refuses_is_given_up_alone(
     fill(spool, 20)
 
     def refuse(batch: Batch) -> Answer | None:
-        return (400, b"", {}) if any(one.seq == 11 for one in batch.reports) else None
+        return (400, REFUSAL, {}) if any(one.seq == 11 for one in batch.reports) else None
 
     collector.before = refuse
     assert drain(sender) is Outcome.IDLE

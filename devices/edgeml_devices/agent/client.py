@@ -257,7 +257,7 @@ class ServerClient:
         try:
             document: Any = json.loads(self._limited(response))
             return str(document["error"]["message"])
-        except (UnreachableError, ValueError, KeyError, TypeError):
+        except (UnreachableError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def _note_clock(self, response: urllib3.BaseHTTPResponse) -> None:
