@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -135,3 +136,46 @@ def test_numbers_that_cannot_be_are_refused(tmp_path: Path, token_file: Path) ->
         start("https://fleet.example", token_file, home=tmp_path, window_s=0)
     with pytest.raises(UsageError, match="budget_bytes"):
         start("https://fleet.example", token_file, home=tmp_path, budget_bytes=1)
+
+
+def test_an_enrolled_device_has_nothing_to_say(collector: Collector, url: str, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    identity = {"server": url, "token": TOKEN, "device_id": "1", "name": "cam", "schema": 1}
+    (home / "identity.json").write_text(json.dumps(identity))
+    program = (
+        "import time\nfrom edgeml import telemetry\n"
+        "with telemetry.start(window_s=1), telemetry.recorder('kws', release=1) as one:\n"
+        "    one.record(0.01)\n    time.sleep(60)\n"
+    )
+    environment = {name: text for name, text in os.environ.items() if name != FOLDER}
+    process = subprocess.Popen([sys.executable, "-c", program], env={**environment, "EDGEML_HOME": str(home)})
+    try:
+        eventually(lambda: collector.calls() == 1)
+    finally:
+        process.kill()
+        process.communicate()
+        shutil.rmtree(ring_folder(home), ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("identity", "message"),
+    [
+        (None, "is not enrolled"),
+        ('{"server": "https://f", "token": "t", "device_id": ""}', "is not enrolled"),
+        ("{}", "cannot be read"),
+        ("[", "cannot be read"),
+    ],
+)
+def test_a_device_that_is_not_enrolled_is_told_how(
+    tmp_path: Path, identity: str | None, message: str
+) -> None:
+    if identity is not None:
+        (tmp_path / "identity.json").write_text(identity)
+    with pytest.raises(UsageError, match=message):
+        start(home=tmp_path)
+
+
+def test_a_server_without_a_token_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="both, or neither"):
+        start("https://fleet.example", home=tmp_path)
