@@ -157,9 +157,12 @@ def drift(
     from edgeml_devices.operator.telemetry_tables import print_drift
 
     found = _ask(connection, "drift", {**asked, "by": by, "level": "" if level is None else level})
-    if not every:
-        found["answers"] = [one for one in found["answers"] if one["drifted"]]
-    print_json(found) if as_json else print_drift(found)
+    if not as_json:
+        print_drift(found, every=every)
+        return
+    found["judged"] = len(found["answers"])
+    found["answers"] = [one for one in found["answers"] if every or one["drifted"]]
+    print_json(found)
 
 
 @telemetry.command()
@@ -201,22 +204,38 @@ def coverage(asked: dict[str, Any], connection: Connection, as_json: bool) -> No
 @click.option(
     "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="The newest so many."
 )
+@click.option(
+    "--save",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write inputs that devices sent there, .npz each.",
+)
 @selection_options
 @server_options
 @json_option
-def samples(limit: int, asked: dict[str, Any], connection: Connection, as_json: bool) -> None:
+def samples(
+    limit: int, save: Path | None, asked: dict[str, Any], connection: Connection, as_json: bool
+) -> None:
     """Show inferences that were kept as examples.
 
-    Random ones, errors, and those the model was least sure of.
+    Random ones, errors, and those the model was least sure of. Inputs are there only of devices whose owner
+    lets them be sent (samples = "raw").
 
     \b
-    Example:
+    Examples:
       edgeml telemetry samples --model kws/8 --limit 20
+      edgeml telemetry samples --model kws/8 --since 7d --limit 1000 --save inputs/
     """  # noqa: D301 - as above
     from edgeml_devices.operator.telemetry_tables import print_samples
 
     found = _ask(connection, "samples", {**asked, "limit": limit})
-    print_json(found) if as_json else print_samples(found)
+    saved = {} if save is None else {"saved": _save_inputs(found["answers"], save)}
+    if as_json:
+        print_json(found | saved)
+        return
+    print_samples(found)
+    if save is not None:
+        click.echo(f"{save}: {saved['saved']} inputs" if saved["saved"] else "no input was sent with these")
 
 
 @telemetry.command()
@@ -239,6 +258,26 @@ def export(file: Path, asked: dict[str, Any], connection: Connection, as_json: b
         print_json({"file": str(file), "size_bytes": size_bytes})
     else:
         click.echo(f"{file}: {readable_size(size_bytes)}")
+
+
+def _save_inputs(answers: list[dict[str, Any]], folder: Path) -> int:
+    """Write inputs, each under its device, model, moment (UTC, microseconds) and label; say how many."""
+    import base64
+    import re
+    from datetime import UTC, datetime
+
+    count = 0
+    for one in answers:
+        sample = one["sample"]
+        if not sample["raw"]:
+            continue
+        at = datetime.fromtimestamp(sample["at"], UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        words = (one["device"], one["model"], str(one["release"]), at, sample["why"], sample["label"] or "")
+        name = "-".join(re.sub(r"[^\w.]+", "_", word) for word in words if word)[:200]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.npz").write_bytes(base64.b64decode(sample["raw"]))
+        count += 1
+    return count
 
 
 def _ask(connection: Connection, question: str, query: dict[str, Any]) -> Any:

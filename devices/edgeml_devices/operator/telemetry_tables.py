@@ -84,9 +84,9 @@ def _sure(interval: Mapping[str, Any], same: float, sign: str, more: str, less: 
     return f"(95 %: {sign}{low:.3g} to {sign}{high:.3g}): {verdict}"
 
 
-def print_drift(found: Mapping[str, Any]) -> None:
-    """Print features that drifted, the surest first."""
-    answers = found["answers"]
+def print_drift(found: Mapping[str, Any], *, every: bool) -> None:
+    """Print features that drifted, the surest first; or every feature that was judged."""
+    answers = [one for one in found["answers"] if every or one["drifted"]]
     if answers:
         columns = [
             Column("of", [_group(one["group"]) for one in answers], is_name=True),
@@ -99,8 +99,13 @@ def print_drift(found: Mapping[str, Any]) -> None:
             Column("PSI", [_or_nothing(one["psi"], "{:.3f}") for one in answers], leaves=3),
         ]
         print_table(open_console(), columns, ["red" if one["drifted"] else "" for one in answers])
+    elif found["answers"]:
+        click.echo(f"no drift was found: {len(found['answers']):,} judged, all as in the reference")
     else:
-        click.echo("no drift was found")
+        click.echo(
+            "nothing was judged: no release with a reference has 30 inferences in that time; "
+            "edgeml telemetry rate --by model,release shows what was called"
+        )
     if found["windows_without_reference"]:
         click.echo(f"windows whose bundle this server does not have: {found['windows_without_reference']:,}")
 
@@ -140,7 +145,7 @@ def print_coverage(found: Mapping[str, Any]) -> None:
         Column("device", [printable(one["device"]) for one in answers], is_name=True),
         Column("day", [one["day"] for one in answers], is_word=True),
         Column("windows", [f"{one['received']:,}" for one in answers]),
-        Column("covered", [f"{min(one['seconds'] / 864, 100):.1f} %" for one in answers]),
+        Column("covered", [f"{one['covered'] * 100:.1f} %" for one in answers]),
         *(Column(name, [f"{one[name]:,}" for one in answers]) for name in ("missing", "evicted", "damaged")),
         *(
             Column(name, [f"{one[name]:,}" for one in answers], leaves=1)
@@ -171,6 +176,7 @@ def print_samples(found: Mapping[str, Any]) -> None:
         Column("label", [printable(one["label"] or NOTHING) for one in kept], is_name=True),
         Column("confidence", [_or_nothing(one["confidence"], "{:.3f}") for one in kept]),
         Column("ms", [_or_nothing(one["latency_s"], "{:.3f}", _MS) for one in kept], leaves=1),
+        Column("input", ["kept" if one["raw"] else "" for one in kept], is_word=True, leaves=1),
         Column("error", [printable(one["error"] or "") for one in kept], is_name=True, leaves=2),
     ]
     print_table(open_console(), columns)

@@ -118,6 +118,25 @@ async def test_samples_come_with_the_names_of_devices(client) -> None:
     found = (await ask(client, "samples", limit=3))["answers"]
     assert [one["device"] for one in found] == ["pi"] * 3
     assert all(one["sample"]["why"] == "random" for one in found)
+    times = [one["sample"]["at"] for one in found]
+    assert times == sorted(times, reverse=True)
+
+
+async def test_devices_stand_in_the_order_of_their_names(client) -> None:
+    for name in ("pi-c", "pi-a", "pi-b"):
+        await tell(client, await enrol(client, name), window(0.01), at=time.time() - 60)
+    for question in ("quantile", "rate"):
+        answers = (await ask(client, question, by="device"))["answers"]
+        assert [one["key"]["device"] for one in answers] == ["pi-a", "pi-b", "pi-c"]
+    assert [one["device"] for one in (await ask(client, "coverage"))["answers"]] == ["pi-a", "pi-b", "pi-c"]
+
+
+async def test_of_a_day_that_goes_on_only_what_has_passed_can_be_covered(client) -> None:
+    device = await enrol(client, "pi")
+    telemetry, now = Telemetry(random.Random(4)), time.time()  # noqa: S311 - made-up data
+    await post(client, device.token, telemetry.batch([telemetry.next(now)], now))
+    (found,) = (await ask(client, "coverage"))["answers"]
+    assert found["covered"] == pytest.approx(found["seconds"] / max(60.0, now % 86400), rel=0.05)
 
 
 async def test_coverage_names_what_never_came(client) -> None:
@@ -138,11 +157,14 @@ async def test_coverage_names_what_never_came(client) -> None:
         ("quantile", {"q": "x"}, "a share is a number"),
         ("quantile", {"by": "site"}, "cannot group by 'site'"),
         ("machine", {"by": "release"}, "a machine has no release"),
-        ("rate", {"since": 10, "until": 5}, "ends at 5, before it begins"),
+        ("rate", {"since": 10, "until": 5}, "ends at 1970-01-01 00:00:05 UTC, before it begins"),
         ("rate", {"since": "nan"}, "since"),
         ("rate", {"selector": "=="}, "cannot read"),
         ("compare", {"release": 8, "against": 7}, "needs model and release"),
         ("compare", {"model": "kws", "release": 7, "against": 7}, "against itself"),
+        ("coverage", {"model": "kws"}, "of no one model; ask without model=kws"),
+        ("coverage", {"target": "pi"}, "of no one target"),
+        ("machine", {"variant": "int8"}, "of no one variant"),
     ],
 )
 async def test_a_question_that_cannot_be_answered_says_why(client, question, query, says) -> None:

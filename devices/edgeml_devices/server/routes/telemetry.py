@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import numpy as np
@@ -19,6 +20,7 @@ from edgeml_devices.server.routes.answers import Name
 from edgeml_devices.server.services import ServicesOf
 from edgeml_devices.server.telemetry.choosing import choose_devices, device_names
 from edgeml_devices.server.telemetry.comparing import Pairing, compare
+from edgeml_devices.server.telemetry.coverages import covered_share
 from edgeml_devices.server.telemetry.drift import By
 from edgeml_devices.server.telemetry.drifting import find_drift
 from edgeml_devices.server.telemetry.machines import machines
@@ -28,7 +30,7 @@ from edgeml_devices.server.telemetry.store import Selection
 router = APIRouter(prefix="/v1/telemetry", tags=["telemetry"])
 _DAY_S: Final = 86400.0
 _LONGEST_LIST: Final = 4000
-Moment = Annotated[float | None, Query(ge=0, le=2**40, allow_inf_nan=False)]
+Moment = Annotated[float | None, Query(ge=0, le=2**37, allow_inf_nan=False)]
 Names = Annotated[str, Query(max_length=_LONGEST_LIST, description="Separated by commas.")]
 Release = Annotated[int | None, Query(ge=0, le=2**53)]
 Answers = dict[str, Any]
@@ -50,7 +52,7 @@ async def selection(
     ends = time.time() if until is None else until
     begins = ends - _DAY_S if since is None else since
     if begins >= ends:
-        raise UsageError(f"the time asked about ends at {ends:.0f}, before it begins at {begins:.0f}")
+        raise UsageError(f"the time asked about ends at {_date(ends)}, before it begins at {_date(begins)}")
     async with services.database.reading() as connection:
         chosen = await choose_devices(connection, _listed(device), _listed(group), selector)
     return Selection(begins, ends, chosen, model, release, variant, target)
@@ -141,6 +143,7 @@ async def ask_drift(
 @router.get("/machine")
 async def ask_machine(services: ServicesOf, _viewer: Viewer, asked: Asked, by: Names = "device") -> Answers:
     """Temperature, memory, throttling and energy of the machines."""
+    _refuse("a machine's figures are of no one", model=asked.model, variant=asked.variant)
     found = await machines(services.telemetry, asked, dimensions(_listed(by)))
     return await _answer(services, asked, found)
 
@@ -148,11 +151,18 @@ async def ask_machine(services: ServicesOf, _viewer: Viewer, asked: Asked, by: N
 @router.get("/coverage")
 async def ask_coverage(services: ServicesOf, _viewer: Viewer, asked: Asked) -> Answers:
     """What was received, merged, evicted and missing, by device and day."""
+    _refuse("windows hold all models: coverage is of no one", model=asked.model, variant=asked.variant)
+    _refuse("coverage is of devices, of no one", target=asked.target)
     found = await services.telemetry.coverage(asked.since, asked.until)
     rows = [one for one in found if asked.devices is None or one.device_id in asked.devices]
     async with services.database.reading() as connection:
         names = await device_names(connection, {one.device_id for one in rows})
-    shown = [{"device": names.get(one.device_id, one.device_id), **asdict(one)} for one in rows]
+    now = time.time()
+    shown = [
+        {"device": names.get(one.device_id, one.device_id), **asdict(one), "covered": covered_share(one, now)}
+        for one in rows
+    ]
+    shown.sort(key=lambda row: (row["device"], row["day"]))
     return {**_span(asked), "answers": shown}
 
 
@@ -164,12 +174,24 @@ async def ask_samples(
     found = await services.telemetry.samples(asked, limit)
     async with services.database.reading() as connection:
         names = await device_names(connection, {one.device_id for one in found})
-    shown = [_plain({"device": names.get(one.device_id, one.device_id), **asdict(one)}) for one in found]
+    newest = sorted(found, key=lambda one: one.sample.at, reverse=True)
+    shown = [_plain({"device": names.get(one.device_id, one.device_id), **asdict(one)}) for one in newest]
     return {**_span(asked), "answers": shown}
 
 
 def _listed(text: str) -> list[str]:
     return [one.strip() for one in text.split(",") if one.strip()]
+
+
+def _date(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _refuse(why: str, **given: str | None) -> None:
+    """Refuse a part of a selection that an answer would leave out."""
+    for name, value in given.items():
+        if value is not None:
+            raise UsageError(f"{why} {name}; ask without {name}={value}")
 
 
 def _share(text: str) -> float:
@@ -192,6 +214,7 @@ async def _answer(services: ServicesOf, asked: Selection, found: Iterable[Any]) 
     for row in rows:
         if "device" in row["key"]:
             row["key"] = {**row["key"], "device": names.get(row["key"]["device"], row["key"]["device"])}
+    rows.sort(key=lambda row: tuple(row["key"].values()))
     return {**_span(asked), "answers": [_plain(row) for row in rows]}
 
 

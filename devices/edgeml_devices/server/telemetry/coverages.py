@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from edgeml_devices.server.telemetry.selecting import DAY_US
 from edgeml_devices.server.telemetry.store import Coverage
 from edgeml_devices.server.telemetry.streams import Gap
+
+_DAY_S: Final = 86400.0
+_LEAST_S: Final = 60.0
+"""Of a day that has just begun."""
+
+
+def covered_share(row: Coverage, now: float) -> float:
+    """Give the share of a day, until now, that windows cover."""
+    return min(1.0, row.seconds / min(_DAY_S, max(_LEAST_S, now - day_begin(row.day))))
+
+
+def day_begin(day: str) -> float:
+    """Give the moment at which a day begins (UTC)."""
+    return datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()
 
 
 class Sums(NamedTuple):

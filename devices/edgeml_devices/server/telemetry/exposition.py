@@ -88,7 +88,7 @@ def _inferences(rows: Sequence[TotalRow]) -> Iterator[Metric]:
     calls = CounterMetricFamily("edgeml_inferences", "Inferences, failed ones included", labels=_LABELS)
     errors = CounterMetricFamily("edgeml_inference_errors", "Inferences that failed", labels=_LABELS)
     seconds = HistogramMetricFamily(
-        "edgeml_inference_duration_seconds", "Latency of inferences that succeeded", labels=_LABELS
+        "edgeml_inference_duration_seconds", "Latency of inferences, failed ones included", labels=_LABELS
     )
     for row in rows:
         labels = (row.model, str(row.release), row.variant, row.target)

@@ -16,10 +16,10 @@ from edgeml_devices.server.pages.queries.sampling import windows_s
 from edgeml_devices.server.pages.queries.telemetry import (
     DAY_S,
     ReleaseRow,
-    covered_share,
     release_rows,
 )
 from edgeml_devices.server.services import Services
+from edgeml_devices.server.telemetry.coverages import covered_share
 from edgeml_devices.server.telemetry.machines import machines
 from edgeml_devices.server.telemetry.store import Coverage, HourRow, Selection
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
 from sqlalchemy import func, select
@@ -16,6 +15,7 @@ from edgeml_devices.server.pages.queries.sampling import choose
 from edgeml_devices.server.services import Services
 from edgeml_devices.server.tables import devices
 from edgeml_devices.server.telemetry.choosing import device_names
+from edgeml_devices.server.telemetry.coverages import covered_share
 from edgeml_devices.server.telemetry.questions import Interval, Question, quantiles, rates
 from edgeml_devices.server.telemetry.store import Coverage, Selection
 
@@ -123,17 +123,6 @@ async def release_rows(
         seen = drifted.get((model, release))
         rows.append(ReleaseRow(model, release, one.calls, one.per_s, found, one.rate, seen))
     return sorted(rows, key=lambda row: (row.model, -row.release))
-
-
-def covered_share(row: Coverage, now: float) -> float:
-    """Give the share of a day, until now, that windows cover."""
-    begins = day_begin(row.day)
-    return min(1.0, row.seconds / min(DAY_S, max(60.0, now - begins)))
-
-
-def day_begin(day: str) -> float:
-    """Give the moment at which a day begins (UTC)."""
-    return datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()
 
 
 def lacks(row: Coverage) -> int:

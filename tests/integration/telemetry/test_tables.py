@@ -1,0 +1,35 @@
+"""What a person at a terminal reads, where an empty table would say too little."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from edgeml_devices.operator.telemetry_cli import _save_inputs
+
+from tests.integration.server_process import ServerProcess
+from tests.integration.telemetry.served import edgeml
+
+
+def test_drift_of_nothing_is_not_called_no_drift(served: ServerProcess) -> None:
+    said = edgeml(served, "telemetry", "drift").stdout
+    assert "nothing was judged" in said
+    assert "no drift" not in said
+    assert json.loads(edgeml(served, "telemetry", "drift", "--json").stdout)["judged"] == 0
+
+
+def test_samples_without_inputs_say_so(served: ServerProcess, tmp_path: Path) -> None:
+    folder = tmp_path / "inputs"
+    said = edgeml(served, "telemetry", "samples", "--limit", "2", "--save", str(folder)).stdout
+    assert "no input was sent with these" in said
+    assert not folder.exists()
+
+
+def test_inputs_are_saved_inside_the_folder_whatever_a_device_calls_them(tmp_path: Path) -> None:
+    sample = {"at": 1e9, "why": "unsure", "label": "../../x", "raw": "UEs="}
+    one = {"device": "pi", "model": "kws", "release": 1, "sample": sample}
+    assert _save_inputs([one, {**one, "sample": {**sample, "raw": None}}], tmp_path / "a" / "b") == 1
+    (file,) = tmp_path.rglob("*.npz")
+    assert file.parent == tmp_path / "a" / "b"
+    assert file.name == "pi-kws-1-20010909T014640.000000Z-unsure-.._.._x.npz"
+    assert file.read_bytes() == b"PK"
