@@ -123,9 +123,12 @@ BY_DEVICE = 'error_rate{by="device", window="6h", min_count="50"} > 0.2'
 async def test_devices_that_fail_make_one_message_for_all_of_them(client, watch, hook) -> None:
     for number, errors in enumerate((30, 40, 1)):
         await tell(client, await enrol(client, f"pi-{number}"), errors)
-    watch.rule(BY_DEVICE)
+    told = {"summary": "many calls fail", "description": "{{ $labels.device }}: {{ $value }}"}
+    watch.rule(BY_DEVICE, annotations=told)
     await watch.tick()
     (body,) = hook.bodies
+    assert body["commonAnnotations"] == {"summary": "many calls fail"}
+    assert [one["annotations"]["description"] for one in body["alerts"]] == ["pi-0: 0.3", "pi-1: 0.4"]
     assert hook.tokens == ["Bearer secret"]
     assert body["status"] == "firing"
     assert [one["labels"]["device"] for one in body["alerts"]] == ["pi-0", "pi-1"]

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from edgeml import typed_json
 from edgeml.errors import MessageError, UsageError
 from edgeml.toml_file import read_toml, reject_unknown
-from edgeml_devices.server.alerts.rules import Rule
+from edgeml_devices.server.alerts.rules import Rule, rendered
 from edgeml_devices.server.alerts.states import Alert, AlertState
 
 MOST_IN_MESSAGE: Final = 100
@@ -112,6 +112,7 @@ def message(rule: Rule, receiver: str, alerts: Iterable[Alert]) -> dict[str, Any
         key=lambda one: (one.state is not AlertState.FIRING, one.key),
     )
     named = {"alertname": rule.name}
+    alike = [_annotations(rule, one) for one in told]
     return {
         "version": "4",
         "groupKey": f"{{}}:{{alertname={json.dumps(rule.name)}}}",
@@ -120,7 +121,11 @@ def message(rule: Rule, receiver: str, alerts: Iterable[Alert]) -> dict[str, Any
         "receiver": receiver,
         "groupLabels": named,
         "commonLabels": {**named, **rule.labels},
-        "commonAnnotations": dict(rule.annotations),
+        "commonAnnotations": {
+            name: text
+            for name, text in (alike[0] if alike else {}).items()
+            if all(one[name] == text for one in alike)
+        },
         "externalURL": "",
         "alerts": [_alert(rule, one) for one in told[:MOST_IN_MESSAGE]],
     }
@@ -131,12 +136,21 @@ def _alert(rule: Rule, alert: Alert) -> dict[str, Any]:
     return {
         "status": "firing" if alert.state is AlertState.FIRING else "resolved",
         "labels": labels,
-        "annotations": {**rule.annotations, "value": f"{alert.value:.6g}", "expr": rule.expression.text},
+        "annotations": {
+            **_annotations(rule, alert),
+            "value": f"{alert.value:.6g}",
+            "expr": rule.expression.text,
+        },
         "startsAt": _moment(alert.since),
         "endsAt": _NEVER if alert.resolved_at is None else _moment(alert.resolved_at),
         "generatorURL": "",
         "fingerprint": hashlib.sha256(json.dumps(sorted(labels.items())).encode()).hexdigest()[:16],
     }
+
+
+def _annotations(rule: Rule, alert: Alert) -> dict[str, str]:
+    labels = {"alertname": rule.name, **rule.labels, **dict(alert.key)}
+    return {name: rendered(text, labels, alert.value) for name, text in rule.annotations.items()}
 
 
 def as_text(body: Mapping[str, Any]) -> tuple[str, str]:
@@ -151,6 +165,11 @@ def as_text(body: Mapping[str, Any]) -> tuple[str, str]:
         which = ", ".join(f"{key}={value}" for key, value in own.items()) or "the fleet"
         since = one["startsAt"] if one["status"] == "firing" else f"{one['startsAt']} to {one['endsAt']}"
         lines.append(f"{one['status']}: {which}: {one['annotations']['value']} ({since})")
+        lines += [
+            f"  {key}: {value}"
+            for key, value in one["annotations"].items()
+            if key not in body["commonAnnotations"] and key not in {"value", "expr"}
+        ]
     if body["truncatedAlerts"]:
         lines.append(f"and {body['truncatedAlerts']} more")
     if alerts:

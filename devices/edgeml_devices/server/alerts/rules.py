@@ -19,6 +19,8 @@ from edgeml_devices.server.alerts.expressions import Expression, parse, span_s
 MOST_RULES: Final = 500
 _LONGEST_FILE_BYTES: Final = 1 << 20
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+_TEMPLATE: Final = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+_LABEL: Final = re.compile(r"\$labels\.([A-Za-z_][A-Za-z0-9_]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,16 @@ class Rule:
     """So long it goes on after it held last."""
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+def rendered(text: str, labels: Mapping[str, str], value: float) -> str:
+    """Give an annotation of one alert: ``{{ $labels.NAME }}``, empty where it has none, and ``{{ $value }}``."""
+
+    def of(found: re.Match[str]) -> str:
+        name = _LABEL.fullmatch(found[1].strip())
+        return f"{value:.6g}" if name is None else labels.get(name[1], "")
+
+    return _TEMPLATE.sub(of, text)
 
 
 def read_rules(path: Path) -> tuple[Rule, ...]:
@@ -88,8 +100,8 @@ def _rule(found: Any, group: str, where: str) -> Rule:
             parse(expression),
             span_s(str(table.get("for", "0s"))),
             span_s(str(table.get("keep_firing_for", "0s"))),
-            _texts(table.get("labels") or {}, f"{where}: labels"),
-            _texts(table.get("annotations") or {}, f"{where}: annotations"),
+            _no_templates(_texts(table.get("labels") or {}, f"{where}: labels")),
+            _known_templates(_texts(table.get("annotations") or {}, f"{where}: annotations")),
         )
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
@@ -114,3 +126,22 @@ def _texts(found: Any, where: str) -> dict[str, str]:
     if not isinstance(found, dict) or not all(isinstance(one, (str, int, float)) for one in found.values()):
         raise UsageError(f"{where}: must be names with texts")
     return {str(key): str(value) for key, value in found.items()}
+
+
+def _no_templates(texts: dict[str, str]) -> dict[str, str]:
+    for name, text in texts.items():
+        if "{{" in text:
+            raise UsageError(f"label {name}: templates are for annotations, got {text!r:.60}")
+    return texts
+
+
+def _known_templates(texts: dict[str, str]) -> dict[str, str]:
+    for name, text in texts.items():
+        for found in _TEMPLATE.findall(text):
+            inner = found.strip()
+            if inner != "$value" and not _LABEL.fullmatch(inner):
+                raise UsageError(
+                    f"annotation {name}: {{{{ {inner[:40]} }}}} is not known here; there are: "
+                    "{{ $value }}, {{ $labels.NAME }}"
+                )
+    return texts

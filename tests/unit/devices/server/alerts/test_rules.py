@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from edgeml_devices.server.alerts.expressions import METRICS, parse, span_s
 from edgeml_devices.server.alerts.receivers import read_receivers
-from edgeml_devices.server.alerts.rules import read_rules
+from edgeml_devices.server.alerts.rules import read_rules, rendered
 
 from edgeml.errors import UsageError
 
@@ -105,6 +105,15 @@ def test_spans() -> None:
             "A stands twice",
         ),
         ("groups: &a [*a]", "must be a table"),
+        (
+            "groups: [{name: g, rules: [{alert: A, expr: 'error_rate > 1', "
+            "annotations: {s: '{{ $value | humanize }}'}}]}]",
+            r"annotation s: {{ \$value \| humanize }} is not known here",
+        ),
+        (
+            "groups: [{name: g, rules: [{alert: A, expr: 'error_rate > 1', labels: {s: '{{ $value }}'}}]}]",
+            "label s: templates are for annotations",
+        ),
     ],
 )
 def test_a_file_that_is_no_rules_says_where(tmp_path: Path, text: str, says: str) -> None:
@@ -112,6 +121,12 @@ def test_a_file_that_is_no_rules_says_where(tmp_path: Path, text: str, says: str
     file.write_text(text)
     with pytest.raises(UsageError, match=says):
         read_rules(file)
+
+
+def test_annotations_name_what_fires() -> None:
+    text = "{{ $labels.model }}/{{$labels.release}} at {{ $value }}{{ $labels.nothing }}"
+    assert rendered(text, {"model": "kws", "release": "8"}, 0.0512345678) == "kws/8 at 0.0512346"
+    assert rendered("50 % {plain}", {}, 1.0) == "50 % {plain}"
 
 
 RECEIVERS = """
