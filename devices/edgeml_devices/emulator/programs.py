@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +21,6 @@ def run(
     what: str,
     *,
     folder: Path | None = None,
-    environment: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] = lambda _: None,
 ) -> str:
     """Run a program to its end; gives what it wrote, stderr included.
@@ -30,7 +29,6 @@ def run(
         argv: the program and its arguments.
         what: what it does, for the error: ``fetching the packages``.
         folder: where it runs; here by default.
-        environment: variables beside our own.
         on_line: called with each line as it comes.
 
     Raises:
@@ -46,7 +44,7 @@ def run(
         text=True,
         errors="replace",
         cwd=folder,
-        env={**os.environ, "LC_ALL": "C.UTF-8", **(environment or {})},
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
         start_new_session=True,
     ) as process:
         try:

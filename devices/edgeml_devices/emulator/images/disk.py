@@ -18,7 +18,7 @@ from edgeml_devices.emulator.images.rootfs import AGENT_HOME, AGENT_ID
 DISK_BYTES: Final = 2 << 30
 """What the guest sees; the file on this machine holds what is used."""
 FILE_SYSTEM_OPTIONS: Final = (
-    *("-q", "-F", "-t", "ext4", "-L", "edgeml", "-O", "^metadata_csum_seed", "-m", "1"),
+    *("-q", "-F", "-t", "ext4", "-L", "edgeml", "-O", "^metadata_csum_seed", "-m", "1", "-J", "size=16"),
     *("-E", "root_owner=0:0,lazy_itable_init=1,lazy_journal_init=1"),
 )
 _TO_MOUNT: Final = {"dev": 0o755, "proc": 0o555, "run": 0o755, "sys": 0o555, "tmp": 0o1777, "mnt": 0o755}

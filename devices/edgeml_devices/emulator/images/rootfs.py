@@ -49,6 +49,18 @@ _ENABLED: Final = {
         *("edgeml-console@ttyAMA0.service", "edgeml-console@ttyS0.service", "systemd-networkd.service"),
     ),
 }
+_MASKED: Final = (
+    *("dev-hugepages.mount", "getty@.service", "modprobe@.service", "proc-sys-fs-binfmt_misc.automount"),
+    *(
+        "serial-getty@.service",
+        "sys-kernel-debug.mount",
+        "sys-kernel-tracing.mount",
+        "systemd-hwdb-update.service",
+    ),
+    *("systemd-journal-catalog-update.service", "systemd-logind.service", "systemd-update-utmp.service"),
+    "systemd-networkd-wait-online.service",
+)
+"""What an emulated board has no use for, and what would be work at each first boot."""
 
 
 def packages_of(flavour: Flavour) -> tuple[str, ...]:
@@ -65,8 +77,8 @@ def make_root(debs: Sequence[Path], flavour: Flavour, root: Path, on_unpacked: C
     unpack_all(debs, root, on_unpacked)
     _write_accounts(root)
     _write_settings(root)
-    _install(root, "usr/local/sbin/edgeml-board", recipe_text("board.sh"), 0o755)
-    _install(root, "usr/local/sbin/edgeml-shell", recipe_text("shell.sh"), 0o755)
+    for name in ("board", "has-line", "shell", "wait-ssh"):
+        _install(root, f"usr/local/sbin/edgeml-{name}", recipe_text(f"{name}.sh"), 0o755)
     _install(root, "usr/local/bin/edgeml", recipe_text("edgeml.sh"), 0o755)
     if flavour == "systemd":
         _write_units(root)
@@ -138,7 +150,7 @@ def _write_units(root: Path) -> None:
                 f"/lib/systemd/system/{own}" if own.startswith("systemd-") else f"/etc/systemd/system/{own}"
             )
     (root / "etc/systemd/system/default.target").symlink_to("/lib/systemd/system/multi-user.target")
-    for name in ("getty@.service", "serial-getty@.service", "systemd-networkd-wait-online.service"):
+    for name in _MASKED:
         (root / "etc/systemd/system" / name).symlink_to("/dev/null")
 
 

@@ -21,6 +21,7 @@ _UNREAD: Final = (
     "usr/share/lintian",
     "usr/share/bash-completion",
     "usr/share/bug",
+    "usr/lib/udev/hwdb.d",
     "var/cache/apt",
     "var/lib/apt",
 )

@@ -200,7 +200,7 @@ def _pip(*arguments: str | Path, what: str, say: Say) -> None:
         if line.strip().startswith(_TOLD):
             say(line.strip()[:100])
 
-    programs.run([sys.executable, *_PIP, *arguments], what, environment={"PYTHONPATH": ""}, on_line=on_line)
+    programs.run([sys.executable, *_PIP, *arguments], what, on_line=on_line)
 
 
 def wheel_at(path: Path) -> Wheel:

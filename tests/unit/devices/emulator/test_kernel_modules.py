@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from edgeml_devices.emulator.images.kernel import find_modules, load_order, module_depends
 
 from edgeml.errors import EdgemlError
-from edgeml_devices.emulator.images.kernel import find_modules, load_order, module_depends
 
 
 def _module(folder: Path, file: str, depends: str) -> None:

@@ -31,7 +31,7 @@ agent() { # as the service runs it, once this device belongs to a server
 }
 
 console() { # a root shell on a line that is there
-    [ -c "/dev/$1" ] && again setsid $b getty -n -l /usr/local/sbin/edgeml-shell -L 115200 "$1" vt100
+    edgeml-has-line "$1" && again setsid $b getty -n -l /usr/local/sbin/edgeml-shell -L 115200 "$1" vt100
 }
 
 mkdir -p /dev/pts /dev/shm
@@ -56,6 +56,6 @@ again dropbear -F -R -p 22 2>/run/dropbear.log &
 again agent &
 console ttyAMA0 &
 console ttyS0 &
-again $b httpd -f -p 8080 -h /run/edgeml/http &
+(edgeml-wait-ssh && again $b httpd -f -p 8080 -h /run/edgeml/http) &
 
 while :; do wait; sleep 1; done
