@@ -39,7 +39,7 @@ class Rule:
 
 
 def rendered(text: str, labels: Mapping[str, str], value: float) -> str:
-    """Give an annotation of one alert: ``{{ $labels.NAME }}``, empty where it has none, and ``{{ $value }}``."""
+    """Give an annotation of one alert; a label that it has not is empty."""
 
     def of(found: re.Match[str]) -> str:
         name = _LABEL.fullmatch(found[1].strip())

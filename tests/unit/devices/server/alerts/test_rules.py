@@ -106,9 +106,8 @@ def test_spans() -> None:
         ),
         ("groups: &a [*a]", "must be a table"),
         (
-            "groups: [{name: g, rules: [{alert: A, expr: 'error_rate > 1', "
-            "annotations: {s: '{{ $value | humanize }}'}}]}]",
-            r"annotation s: {{ \$value \| humanize }} is not known here",
+            "groups: [{rules: [{alert: A, expr: 'error_rate > 1', annotations: {s: '{{ $value | f }}'}}]}]",
+            r"annotation s: {{ \$value \| f }} is not known here",
         ),
         (
             "groups: [{name: g, rules: [{alert: A, expr: 'error_rate > 1', labels: {s: '{{ $value }}'}}]}]",
