@@ -162,10 +162,11 @@ def _spread(samples: Sequence[Sample], most: int) -> Sequence[Sample]:
 
 def _merge_system(several: Sequence[Mapping[str, Summary]]) -> dict[str, Summary]:
     names = dict.fromkeys(name for one in several for name in one)
-    return {name: _merge_summaries([one[name] for one in several if name in one]) for name in names}
+    return {name: merge_summaries([one[name] for one in several if name in one]) for name in names}
 
 
-def _merge_summaries(several: Sequence[Summary]) -> Summary:
+def merge_summaries(several: Sequence[Summary]) -> Summary:
+    """Add summaries of one quantity up, means weighted by readings."""
     count = sum(one.count for one in several)
     return Summary(
         min(one.min for one in several),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from edgeml.errors import UsageError
-from edgeml_devices.server.telemetry.questions import TOTAL, Dimension, dimensions
+from edgeml_devices.server.telemetry.questions import TOTAL, Dimension, dimensions, listed
 
 _WINDOW_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
@@ -76,7 +76,7 @@ class Expression:
     @property
     def by(self) -> tuple[Dimension, ...]:
         """What instances are told apart by."""
-        return dimensions(one.strip() for one in self.get("by", "").split(",") if one.strip())
+        return dimensions(listed(self.get("by", "")))
 
     @property
     def window_s(self) -> float:

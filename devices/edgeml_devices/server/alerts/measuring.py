@@ -17,7 +17,14 @@ from edgeml_devices.server.telemetry.comparing import Comparison, compare
 from edgeml_devices.server.telemetry.drift import By
 from edgeml_devices.server.telemetry.drifting import References, find_drift
 from edgeml_devices.server.telemetry.machines import machines
-from edgeml_devices.server.telemetry.questions import CONFIDENCE, Interval, Question, quantiles, rates
+from edgeml_devices.server.telemetry.questions import (
+    CONFIDENCE,
+    Interval,
+    Question,
+    listed,
+    quantiles,
+    rates,
+)
 from edgeml_devices.server.telemetry.store import Coverage, Selection, TelemetryStore
 
 _DAY_S: Final = 86400
@@ -47,8 +54,8 @@ async def _selection(sources: Sources, expression: Expression, now: float) -> Se
     async with sources.database.reading() as connection:
         chosen = await choose_devices(
             connection,
-            _listed(expression.get("device", "")),
-            _listed(expression.get("group", "")),
+            listed(expression.get("device", "")),
+            listed(expression.get("group", "")),
             expression.get("selector", ""),
         )
     release = expression.labels.get("release")
@@ -102,18 +109,9 @@ async def _difference(sources: Sources, expression: Expression, selection: Selec
 
 async def _comparison(sources: Sources, expression: Expression, selection: Selection) -> Comparison:
     pairing: Any = expression.get("pairing", "device-hour")
-    both = Selection(
-        selection.since,
-        selection.until,
-        selection.devices,
-        selection.model,
-        None,
-        selection.variant,
-        selection.target,
-    )
     return await compare(
         sources.store,
-        both,
+        selection,
         model=expression.labels["model"],
         release=int(expression.labels["release"]),
         against=int(expression.labels["against"]),
@@ -222,10 +220,6 @@ async def _named(sources: Sources, found: Sequence[tuple[Mapping[str, str | int]
         ): value
         for key, value in found
     }
-
-
-def _listed(text: str) -> list[str]:
-    return [one.strip() for one in text.split(",") if one.strip()]
 
 
 _MEASURES: Final[Mapping[str, Callable[[Sources, Expression, Selection], Awaitable[Values]]]] = {

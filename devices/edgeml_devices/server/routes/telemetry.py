@@ -24,7 +24,7 @@ from edgeml_devices.server.telemetry.coverages import covered_share
 from edgeml_devices.server.telemetry.drift import By
 from edgeml_devices.server.telemetry.drifting import find_drift
 from edgeml_devices.server.telemetry.machines import machines
-from edgeml_devices.server.telemetry.questions import TOTAL, Question, dimensions, quantiles, rates
+from edgeml_devices.server.telemetry.questions import TOTAL, Question, dimensions, listed, quantiles, rates
 from edgeml_devices.server.telemetry.store import Selection
 
 router = APIRouter(prefix="/v1/telemetry", tags=["telemetry"])
@@ -54,7 +54,7 @@ async def selection(
     if begins >= ends:
         raise UsageError(f"the time asked about ends at {_date(ends)}, before it begins at {_date(begins)}")
     async with services.database.reading() as connection:
-        chosen = await choose_devices(connection, _listed(device), _listed(group), selector)
+        chosen = await choose_devices(connection, listed(device), listed(group), selector)
     return Selection(begins, ends, chosen, model, release, variant, target)
 
 
@@ -71,15 +71,15 @@ async def ask_quantile(
     metric: Name = TOTAL,
 ) -> Answers:
     """Quantiles of the latency in seconds, of another stage of a call or of `confidence`, with intervals."""
-    shares = [_share(text) for text in _listed(q)]
-    found = await quantiles(services.telemetry, Question(asked, dimensions(_listed(by)), metric), shares)
+    shares = [_share(text) for text in listed(q)]
+    found = await quantiles(services.telemetry, Question(asked, dimensions(listed(by)), metric), shares)
     return await _answer(services, asked, found)
 
 
 @router.get("/rate")
 async def ask_rate(services: ServicesOf, _viewer: Viewer, asked: Asked, by: Names = "") -> Answers:
     """Errors by calls, with Wilson intervals."""
-    found = await rates(services.telemetry, Question(asked, dimensions(_listed(by))))
+    found = await rates(services.telemetry, Question(asked, dimensions(listed(by))))
     return await _answer(services, asked, found)
 
 
@@ -97,14 +97,13 @@ async def ask_compare(
         raise UsageError("compare needs model and release, and the release it is compared against")
     if asked.release == against:
         raise UsageError(f"release {against} cannot be compared against itself")
-    both = Selection(asked.since, asked.until, asked.devices, asked.model, None, asked.variant, asked.target)
     made = await compare(
         services.telemetry,
-        both,
+        asked,
         model=asked.model,
         release=asked.release,
         against=against,
-        quantiles=[_share(text) for text in _listed(q)],
+        quantiles=[_share(text) for text in listed(q)],
         pairing=pairing,
     )
     return {**_span(asked), **_plain(asdict(made))}
@@ -144,7 +143,7 @@ async def ask_drift(
 async def ask_machine(services: ServicesOf, _viewer: Viewer, asked: Asked, by: Names = "device") -> Answers:
     """Temperature, memory, throttling and energy of the machines."""
     _refuse("a machine's figures are of no one", model=asked.model, variant=asked.variant)
-    found = await machines(services.telemetry, asked, dimensions(_listed(by)))
+    found = await machines(services.telemetry, asked, dimensions(listed(by)))
     return await _answer(services, asked, found)
 
 
@@ -177,10 +176,6 @@ async def ask_samples(
     newest = sorted(found, key=lambda one: one.sample.at, reverse=True)
     shown = [_plain({"device": names.get(one.device_id, one.device_id), **asdict(one)}) for one in newest]
     return {**_span(asked), "answers": shown}
-
-
-def _listed(text: str) -> list[str]:
-    return [one.strip() for one in text.split(",") if one.strip()]
 
 
 def _date(moment: float) -> str:

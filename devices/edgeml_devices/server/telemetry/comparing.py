@@ -88,8 +88,9 @@ async def compare(
     quantiles: Sequence[float] = (0.5, 0.95),
     pairing: Pairing = "device-hour",
 ) -> Comparison:
-    """Compare two releases of a model."""
-    rows = await store.hours(selection, by_device=True)
+    """Compare two releases of a model in a selection, whatever release that names."""
+    both = replace(selection, model=model, release=None)
+    rows = await store.hours(both, by_device=True)
     made = Comparison(model, release, against, pairing, 0, 0, 0, 0, {}, None, None, None)
     # many devices over a week are seconds of work: others are answered meanwhile
     return await asyncio.to_thread(_compared, made, rows, quantiles)
@@ -97,12 +98,11 @@ async def compare(
 
 def _compared(made: Comparison, rows: Sequence[HourRow], quantiles: Sequence[float]) -> Comparison:
     cells: dict[tuple[str, int], dict[str, tuple[_Side, _Side]]] = {}
-    model, release, against, pairing = made.model, made.release, made.against, made.pairing
     for row in rows:
-        if row.model == model and row.release in (release, against):
-            cell = cells.setdefault(_cell(pairing, row), {})
+        if row.release in (made.release, made.against):
+            cell = cells.setdefault(_cell(made.pairing, row), {})
             pair = cell.setdefault(row.device_id, (_Side(), _Side()))
-            pair[0 if row.release == release else 1].add(row)
+            pair[0 if row.release == made.release else 1].add(row)
     matched = {key: cell for key, cell in cells.items() if all(_calls(cell))}
     units = _units(matched)
     ours, theirs = (sum(_calls(cell)[side] for cell in matched.values()) for side in (0, 1))

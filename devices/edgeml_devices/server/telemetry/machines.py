@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from edgeml.errors import UsageError
+from edgeml.telemetry.merging import merge_summaries
 from edgeml.telemetry.report import Summary
-from edgeml_devices.server.telemetry.questions import Dimension
+from edgeml_devices.server.telemetry.questions import Dimension, Key, moments, named
 from edgeml_devices.server.telemetry.store import Selection, SystemRow, TelemetryStore
-
-_HOUR_S = 3600
-_DAY_S = 24 * _HOUR_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +32,7 @@ class _Group:
     def add(self, row: SystemRow) -> None:
         for name, one in row.system.items():
             before = self.quantities.get(name)
-            self.quantities[name] = one if before is None else _merged(before, one)
+            self.quantities[name] = one if before is None else merge_summaries((before, one))
         if row.energy_joules is not None and row.calls:
             self.energy_joules += row.energy_joules
             self.calls += row.calls
@@ -52,13 +49,13 @@ async def machines(
     for one in by:
         if one not in {"device", "target", "hour", "day"}:
             raise UsageError(f"a machine has no {one}; group by device, target, hour or day")
-    found: dict[tuple[str | int, ...], _Group] = {}
+    found: dict[Key, _Group] = {}
     async for piece in store.system(selection):
         for row in piece:
             found.setdefault(_key(row, by), _Group()).add(row)
     return [
         MachineAnswer(
-            dict(zip(by, key, strict=True)),
+            named(by, key),
             dict(sorted(group.quantities.items())),
             group.energy_joules / group.calls if group.calls else None,
         )
@@ -66,22 +63,10 @@ async def machines(
     ]
 
 
-def _key(row: SystemRow, by: tuple[Dimension, ...]) -> tuple[str | int, ...]:
-    at = int(row.at)
+def _key(row: SystemRow, by: tuple[Dimension, ...]) -> Key:
     values: dict[Dimension, str | int] = {
         "device": row.device_id,
         "target": row.target,
-        "hour": _text(at // _HOUR_S * _HOUR_S),
-        "day": _text(at // _DAY_S * _DAY_S),
+        **moments(row.at),
     }
     return tuple(values[one] for one in by)
-
-
-def _text(at: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime(at))
-
-
-def _merged(one: Summary, other: Summary) -> Summary:
-    count = one.count + other.count
-    mean = (one.mean * one.count + other.mean * other.count) / max(count, 1)
-    return Summary(min(one.min, other.min), mean, max(one.max, other.max), count)

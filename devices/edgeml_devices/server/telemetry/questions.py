@@ -24,6 +24,7 @@ CONFIDENCE: Final = "confidence"
 Z_95: Final = 1.959964
 """Of the normal distribution: 95 % lie within so many standard deviations."""
 _HOUR_S: Final = 3600
+_DAY_S: Final = 24 * _HOUR_S
 _FEW_DEVICES: Final = 10
 _SHORT_S: Final = 6 * _HOUR_S
 _PIECE: Final = 64
@@ -104,6 +105,11 @@ class _Group:
         return self.histogram
 
 
+def listed(text: str) -> list[str]:
+    """Give the names in a text, which commas separate."""
+    return [one.strip() for one in text.split(",") if one.strip()]
+
+
 def dimensions(names: Iterable[str]) -> tuple[Dimension, ...]:
     """Read what to group by.
 
@@ -134,7 +140,9 @@ async def quantiles(
         if histogram.total:
             found = {share: quantile_interval(histogram, share) for share in shares}
             mean = histogram.sum_nano / histogram.total / 1e9
-            answers.append(QuantileAnswer(_named(question, key), histogram.total, found, mean, histogram.max))
+            answers.append(
+                QuantileAnswer(named(question.by, key), histogram.total, found, mean, histogram.max)
+            )
     return answers
 
 
@@ -143,7 +151,7 @@ async def rates(store: TelemetryStore, question: Question) -> list[RateAnswer]:
     seconds = _seconds(question, time.time())
     return [
         RateAnswer(
-            _named(question, key),
+            named(question.by, key),
             group.calls,
             group.errors,
             share_interval(group.errors, group.calls),
@@ -196,19 +204,13 @@ async def _groups(store: TelemetryStore, question: Question) -> dict[Key, _Group
                     if question.metric == CONFIDENCE
                     else window.latency.get(question.metric)
                 )
-                _group(found, key).add(window.calls, sum(window.errors.values()), of)
+                found.setdefault(key, _Group()).add(window.calls, sum(window.errors.values()), of)
     else:
         by_device = "device" in question.by or question.selection.devices is not None
         for hour in await store.hours(question.selection, by_device=by_device):
             key = _hour_key(question.by, hour)
-            _group(found, key).add(hour.calls, hour.errors, hour.latency)
+            found.setdefault(key, _Group()).add(hour.calls, hour.errors, hour.latency)
     return dict(sorted(found.items()))
-
-
-def _group(found: dict[Key, _Group], key: Key) -> _Group:
-    if key not in found:
-        found[key] = _Group()
-    return found[key]
 
 
 def _hour_key(by: Sequence[Dimension], row: HourRow) -> Key:
@@ -218,10 +220,14 @@ def _hour_key(by: Sequence[Dimension], row: HourRow) -> Key:
         "release": row.release,
         "variant": row.variant,
         "target": row.target,
-        "hour": row.hour * _HOUR_S,
-        "day": row.hour // 24 * 24 * _HOUR_S,
+        **moments(row.hour * _HOUR_S),
     }
     return tuple(values[one] for one in by)
+
+
+def moments(at: float) -> dict[Dimension, str | int]:
+    """Give when the hour and the day of a moment begin, Unix seconds."""
+    return {"hour": int(at) // _HOUR_S * _HOUR_S, "day": int(at) // _DAY_S * _DAY_S}
 
 
 def _window_key(by: Sequence[Dimension], row: WindowRow) -> Key:
@@ -232,14 +238,14 @@ def _window_key(by: Sequence[Dimension], row: WindowRow) -> Key:
         "release": window.release,
         "variant": window.variant,
         "target": row.target,
-        "hour": int(row.at) // _HOUR_S * _HOUR_S,
-        "day": int(row.at) // (24 * _HOUR_S) * 24 * _HOUR_S,
+        **moments(row.at),
     }
     return tuple(values[one] for one in by)
 
 
-def _named(question: Question, key: Key) -> dict[str, str | int]:
-    named: dict[str, str | int] = dict(zip(question.by, key, strict=True))
+def named(by: Sequence[Dimension], key: Key) -> dict[str, str | int]:
+    """Give a group's key by the names of its parts, moments as text."""
+    named: dict[str, str | int] = dict(zip(by, key, strict=True))
     for one in ("hour", "day"):
         if one in named:
             named[one] = time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime(int(named[one])))

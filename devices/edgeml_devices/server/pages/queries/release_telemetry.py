@@ -83,8 +83,7 @@ async def release_telemetry(
     mine = [row for row in rows if row.release == release]
     found = columns(mine, span)
     others = tuple(sorted({row.release for row in rows} - {release}, reverse=True))
-    table = releases
-    statement = select(table).where(table.c.model == model, table.c.release == release)
+    statement = select(releases).where(releases.c.model == model, releases.c.release == release)
     async with services.database.reading() as connection:
         listed = (await connection.execute(statement)).first()
         chosen = await choose(connection, now, model, release)
@@ -96,10 +95,9 @@ async def release_telemetry(
     comparison = None
     if before is not None and mine:
         since = max(span.begin, now - _COMPARED_HOURS * 3600)
-        both = Selection(since, now, chosen.ids, model)
         comparison = await compare(
             services.telemetry,
-            both,
+            Selection(since, now, chosen.ids),
             model=model,
             release=release,
             against=before,
