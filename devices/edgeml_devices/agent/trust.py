@@ -33,6 +33,7 @@ from edgeml_devices.agent.failures import StepFailedError, UnreachableError, dis
 from edgeml_devices.agent.fetch import read_limited
 from edgeml_devices.agent.sources import SignedSource
 from edgeml_devices.messages import Reason
+from edgeml_devices.tuf_words import FLOOR_FIELD, ISSUED_FIELD, manifest_path
 
 LOG: Final = logging.getLogger("edgeml.agent")
 BUILT_AT: Final = 1_764_028_800.0
@@ -109,7 +110,7 @@ class Trust:
     # --- one refresh
 
     def _target(self, source: SignedSource, model: str, release: int) -> TargetFile:
-        path = f"models/{model}/{release}.json"
+        path = manifest_path(model, release)
         try:
             updater = self._refreshed(source, path)
         except (FileExistsError, IsADirectoryError, NotADirectoryError):
@@ -230,7 +231,7 @@ class _Known:
 
     def issued_at(self) -> float | None:
         """Give when the timestamp was issued, Unix seconds by the server's clock."""
-        at = self._set.timestamp.unrecognized_fields.get("edgeml_issued")
+        at = self._set.timestamp.unrecognized_fields.get(ISSUED_FIELD)
         if isinstance(at, bool) or not isinstance(at, (int, float)):
             return None
         return min(float(at), self._set.timestamp.expires.timestamp())
@@ -240,7 +241,7 @@ class _Known:
         delegations = self._set.targets.delegations
         floors = [0]
         for role in (delegations.roles or {}).values() if delegations is not None else ():
-            stated = role.unrecognized_fields.get("edgeml_floor")
+            stated = role.unrecognized_fields.get(FLOOR_FIELD)
             if role.is_delegated_path(path) and isinstance(stated, dict):
                 value = stated.get(model)
                 floors.append(value if isinstance(value, int) and not isinstance(value, bool) else 0)

@@ -22,6 +22,7 @@ from edgeml.errors import TrustError, UsageError
 from edgeml_devices.repository import metadata as md
 from edgeml_devices.repository.keys import AskPassphrase, KeyFolder, key_name
 from edgeml_devices.repository.state import RepositoryState, parse_metadata
+from edgeml_devices.tuf_words import release_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def next_of_family(state: RepositoryState, family: str, now: datetime) -> Metada
     """Give a family's next version, without the releases that another family has taken over."""
     metadata = md.next_version(state.families[family], family, now)
     for path, target in state.families[family].signed.targets.items():
-        model = md.parse_target_path(path)
+        model = release_of(path)
         owner = None if model is None else _family_name(state.targets.signed, model[0])
         if owner is not None and owner != family and owner in state.families:
             taken = state.families[owner].signed.targets.get(path)
@@ -179,7 +180,7 @@ def _follow_delegations(
         next_of(family)
     for before, metadata in state.families.items():
         for path, target in metadata.signed.targets.items():
-            model = md.parse_target_path(path)
+            model = release_of(path)
             if model is None:
                 continue
             now_of = _family_name(state.targets.signed, model[0])

@@ -7,7 +7,6 @@ which release devices refuse one (``edgeml_floor``). A family lists manifests: `
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,18 +25,13 @@ from tuf.api.metadata import (
 )
 
 from edgeml.errors import TrustError, UsageError
+from edgeml_devices.tuf_words import FLOOR_FIELD, NAME, ROLE_FIELD, manifest_path, release_of
 
-FLOOR_FIELD: Final = "edgeml_floor"
-"""In a delegation: model name to the lowest release that devices take."""
-ROLE_FIELD: Final = "edgeml_role"
-"""In a family's metadata: the family. TUF's own fields would let one family's pass for another's."""
 ALL_MODELS: Final = "*"
 LIFETIME_DAYS: Final = {"root": 365, "targets": 180}
 FAMILY_LIFETIME_DAYS: Final = 90
 ROOT_THRESHOLD: Final = 2
 ROOT_KEYS: Final = 3
-
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 S = TypeVar("S", Root, Targets)
 
@@ -57,22 +51,6 @@ class Signers:
             )
 
 
-def target_path(model: str, release: int) -> str:
-    """Give the path of a release's manifest among the targets."""
-    return f"models/{model}/{release}.json"
-
-
-def parse_target_path(path: str) -> tuple[str, int] | None:
-    """Give model and release of a target, or ``None`` if it is no release."""
-    parts = path.split("/")
-    if len(parts) != 3 or parts[0] != "models":  # noqa: PLR2004 - models/NAME/RELEASE.json
-        return None
-    number, _, suffix = parts[2].partition(".")
-    if suffix != "json" or not (number.isascii() and number.isdigit()):
-        return None
-    return (parts[1], int(number)) if target_path(parts[1], int(number)) == path else None
-
-
 def lifetime(role: str) -> timedelta:
     """Give how long metadata of a role holds."""
     return timedelta(days=LIFETIME_DAYS.get(role, FAMILY_LIFETIME_DAYS))
@@ -84,7 +62,7 @@ def check_family_name(family: str) -> None:
     Raises:
         UsageError: the name is another role's, or no file could have it.
     """
-    if family in TOP_LEVEL_ROLE_NAMES or not _NAME.fullmatch(family):
+    if family in TOP_LEVEL_ROLE_NAMES or not NAME.fullmatch(family):
         raise UsageError(
             f"{family!r} cannot be a family's name: use letters, digits, '.', '_', '-', and no role's name"
         )
@@ -207,7 +185,7 @@ def add_release(family: Targets, model: str, release: int, manifest: bytes, size
         manifest: its bytes as they stand.
         size_bytes: of all files that the manifest lists together.
     """
-    target = TargetFile.from_data(target_path(model, release), manifest, ["sha256"])
+    target = TargetFile.from_data(manifest_path(model, release), manifest, ["sha256"])
     target.unrecognized_fields["custom"] = {"size_bytes": size_bytes}
     family.targets[target.path] = target
 
@@ -228,7 +206,7 @@ def family_models(role: DelegatedRole) -> list[str]:
 def family_of(targets: Targets, model: str) -> DelegatedRole | None:
     """Give the one family that signs a model."""
     for role in families(targets).values():
-        if role.is_delegated_path(target_path(model, 0)):
+        if role.is_delegated_path(manifest_path(model, 0)):
             return role
     return None
 
@@ -267,7 +245,7 @@ def releases(family: Targets, model: str) -> dict[int, TargetFile]:
     """Give a model's releases that a family's metadata lists."""
     found = {}
     for path, target in family.targets.items():
-        parsed = parse_target_path(path)
+        parsed = release_of(path)
         if parsed is not None and parsed[0] == model:
             found[parsed[1]] = target
     return found
@@ -287,7 +265,7 @@ def role_of(metadata: Metadata[Root] | Metadata[Targets]) -> str:
     """
     signed = metadata.signed
     role = signed.unrecognized_fields.get(ROLE_FIELD, signed.type)
-    if not isinstance(role, str) or not _NAME.fullmatch(role):
+    if not isinstance(role, str) or not NAME.fullmatch(role):
         raise TrustError(f"the metadata names {role!r} as its role; it was not made by edgeml")
     return role
 

@@ -13,6 +13,7 @@ from edgeml_devices.repository.keys import KeyFolder
 from edgeml_devices.repository.publish import Candidate, Watch, upload_blobs
 from edgeml_devices.repository.remote import fetch_metadata
 from edgeml_devices.repository.state import Held, held_back, parse_metadata
+from edgeml_devices.tuf_words import manifest_path
 
 _CONFLICT = 409
 
@@ -46,7 +47,7 @@ def restore_repository(
     held = held_back(fetch_metadata(client), keys.trust)
     listed = {path: sha256 for one in held for path, sha256 in _manifests(one)}
     for candidate in candidates:
-        path = f"models/{candidate.manifest.name}/{candidate.manifest.release}.json"
+        path = manifest_path(candidate.manifest.name, candidate.manifest.release)
         if listed.get(path) != candidate.sha256:
             raise UsageError(f"{candidate}: the server lacks no such release; publish it: edgeml publish")
     uploaded_bytes = sum(upload_blobs(candidate, client, watch)[1] for candidate in candidates)

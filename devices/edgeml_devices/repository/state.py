@@ -20,7 +20,8 @@ from tuf.api.serialization import DeserializationError
 
 from edgeml.atomic import replacing_file
 from edgeml.errors import TrustError
-from edgeml_devices.repository.metadata import ROLE_FIELD, families
+from edgeml_devices.repository.metadata import families
+from edgeml_devices.tuf_words import ROLE_FIELD
 
 Fetch = Callable[[str], bytes | None]
 """Gives a metadata file by its name, or ``None`` if there is no such file."""

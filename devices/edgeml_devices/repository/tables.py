@@ -15,6 +15,7 @@ from edgeml_devices.repository import metadata as md
 from edgeml_devices.repository.changes import Change
 from edgeml_devices.repository.keys import key_name
 from edgeml_devices.repository.state import RepositoryState
+from edgeml_devices.tuf_words import FLOOR_FIELD
 
 
 def role_rows(state: RepositoryState, now: datetime) -> list[dict[str, Any]]:
@@ -53,7 +54,7 @@ def family_rows(state: RepositoryState) -> list[dict[str, Any]]:
         {
             "family": name,
             "models": md.family_models(role),
-            "floors": role.unrecognized_fields.get(md.FLOOR_FIELD, {}),
+            "floors": role.unrecognized_fields.get(FLOOR_FIELD, {}),
             "releases": len(state.families[name].signed.targets) if name in state.families else 0,
         }
         for name, role in md.families(targets).items()
@@ -98,7 +99,7 @@ def print_content(file: Path, change: Change) -> None:
     elif change.role == Targets.type:
         for name, role in md.families(signed).items():
             click.echo(f"  {name} signs {', '.join(md.family_models(role))}: {_who(signed, name)}")
-            click.echo(f"    floors: {_floors(role.unrecognized_fields.get(md.FLOOR_FIELD, {})) or 'none'}")
+            click.echo(f"    floors: {_floors(role.unrecognized_fields.get(FLOOR_FIELD, {})) or 'none'}")
     else:
         for path, target in signed.targets.items():
             click.echo(f"  {path} {target.hashes.get('sha256', '?')[:16]}")

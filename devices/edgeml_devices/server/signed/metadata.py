@@ -9,21 +9,14 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import TOP_LEVEL_ROLE_NAMES, DelegatedRole, Metadata, Root, TargetFile, Targets
 from tuf.api.serialization import DeserializationError
 
 from edgeml.errors import MessageError, TrustError
-
-FLOOR_FIELD: Final = "edgeml_floor"
-"""In a delegation: model to the lowest release that devices take."""
-ROLE_FIELD: Final = "edgeml_role"
-"""In a family's metadata: which family. Without it one family's could stand for another's."""
-NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-"""Of families and models."""
-_TARGET: Final = re.compile(r"models/([A-Za-z0-9][A-Za-z0-9._-]{0,127})/(0|[1-9]\d{0,17})\.json")
+from edgeml_devices.tuf_words import FLOOR_FIELD, NAME, ROLE_FIELD, manifest_path, release_of
 
 T = TypeVar("T", Root, Targets)
 
@@ -157,21 +150,13 @@ def families(targets: Targets) -> list[DelegatedRole]:
 
 def owner_of(targets: Targets, model: str) -> DelegatedRole | None:
     """Give the one family that signs a model: delegations end the search."""
-    return next(
-        (role for role in families(targets) if role.is_delegated_path(f"models/{model}/0.json")), None
-    )
+    return next((role for role in families(targets) if role.is_delegated_path(manifest_path(model, 0))), None)
 
 
 def floor_of(targets: Targets, model: str) -> int:
     """Give the lowest release of a model that devices take; 0: no floor."""
     found = [role.unrecognized_fields.get(FLOOR_FIELD, {}).get(model, 0) for role in families(targets)]
     return max(found, default=0)
-
-
-def release_of(path: str) -> tuple[str, int] | None:
-    """Give model and release of a target; ``None``: it is no release."""
-    found = _TARGET.fullmatch(path)
-    return None if found is None else (found[1], int(found[2]))
 
 
 def manifests(family: Targets) -> Iterator[TargetFile]:

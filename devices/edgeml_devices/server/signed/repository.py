@@ -27,6 +27,7 @@ from edgeml_devices.server.tables import audit as audit_log
 from edgeml_devices.server.tables import releases
 from edgeml_devices.server.tables import signed_metadata as table
 from edgeml_devices.server.transaction import Transaction, take_turn
+from edgeml_devices.tuf_words import FLOOR_FIELD, ISSUED_FIELD, ROLE_FIELD, manifest_path
 
 SNAPSHOT_LIFETIME: Final = timedelta(days=7)
 TIMESTAMP_LIFETIME: Final = timedelta(days=1)
@@ -94,7 +95,7 @@ class Repository:
         targets = await self.newest(connection, "targets")
         role = None if targets is None else md.owner_of(targets.signed, model)
         family = None if role is None else await self.newest(connection, role.name)
-        target = None if family is None else family.signed.targets.get(f"models/{model}/{release}.json")
+        target = None if family is None else family.signed.targets.get(manifest_path(model, release))
         if role is None or target is None:
             return None
         return role.name, target.hashes["sha256"]
@@ -133,9 +134,9 @@ class Repository:
             await self._take_targets(tx, md.write(targets))
             for one in delegated:
                 family = md.write(one)
-                name = md.parse(family, Targets, "delegated").signed.unrecognized_fields.get(md.ROLE_FIELD)
+                name = md.parse(family, Targets, "delegated").signed.unrecognized_fields.get(ROLE_FIELD)
                 if not isinstance(name, str):
-                    raise MessageError(f"delegated: its field {md.ROLE_FIELD} must say whose metadata it is")
+                    raise MessageError(f"delegated: its field {ROLE_FIELD} must say whose metadata it is")
                 await self._take_family(tx, name, family)
             await self._publish(tx)
             versions = await _versions(tx.connection)
@@ -221,7 +222,7 @@ class Repository:
         md.check_targets(new)
         if old is not None:
             for role in md.families(old.signed):
-                for model, floor in role.unrecognized_fields.get(md.FLOOR_FIELD, {}).items():
+                for model, floor in role.unrecognized_fields.get(FLOOR_FIELD, {}).items():
                     # a model that nobody signs any more needs none
                     if md.owner_of(new.signed, model) and md.floor_of(new.signed, model) < floor:
                         raise MessageError(f"targets: the floor of {model} is {floor} and only rises")
@@ -289,7 +290,7 @@ class Repository:
                     snapshot.signed.version, stored[1] if stored else b"", ["sha256"]
                 ),
                 unrecognized_fields={
-                    "edgeml_issued": int(moment.timestamp()),
+                    ISSUED_FIELD: int(moment.timestamp()),
                     "edgeml_audit": {"id": head.id, "sha256": head.sha256},
                 },
             )
@@ -333,7 +334,7 @@ async def _require_unchanged(tx: Transaction, family: Targets) -> None:
     for row in await tx.connection.execute(
         select(releases.c.model, releases.c.release, releases.c.manifest_sha256)
     ):
-        target = family.targets.get(f"models/{row.model}/{row.release}.json")
+        target = family.targets.get(manifest_path(row.model, row.release))
         if target is not None and target.hashes["sha256"] != row.manifest_sha256:
             raise RefusalError(
                 409, f"{row.model}/{row.release} was published with another manifest; a release never changes"

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from edgeml_devices.repository import changes as ch
 from edgeml_devices.repository import metadata as md
+from edgeml_devices.tuf_words import FLOOR_FIELD
 from tuf.api.exceptions import RepositoryError
 
 from edgeml.errors import TrustError, UsageError
@@ -133,8 +134,8 @@ def test_a_floor_goes_with_its_model_to_another_family(team):
     for family in ("audio", "speech"):  # audio is left without models, and goes
         team.apply(ch.set_family(team.state(), family, ["kws"], signers(team, family), team.now))
         targets = team.state().targets.signed
-        assert md.families(targets)[family].unrecognized_fields == {md.FLOOR_FIELD: {"kws": 4}}
-        assert md.FLOOR_FIELD not in md.families(targets)["main"].unrecognized_fields
+        assert md.families(targets)[family].unrecognized_fields == {FLOOR_FIELD: {"kws": 4}}
+        assert FLOOR_FIELD not in md.families(targets)["main"].unrecognized_fields
     team.apply(ch.raise_floor(team.state(), "ocr", 2, team.now))
     assert md.floors(team.state().targets.signed) == {"kws": 4, "ocr": 2}
 
