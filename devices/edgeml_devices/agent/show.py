@@ -152,8 +152,10 @@ def _drift_text(one: dict[str, Any]) -> str:
     what = f"DRIFTED: {', '.join(parts)}" if parts else "none"
     if not one["judged"]:
         return f"{what if parts else 'not judged yet'}; {one['values']} values, {FEWEST} are judged"
+    seconds = one["seconds"]
+    span = f"{seconds / 60:,.0f} min" if seconds >= 60 else f"{seconds:.0f} s"  # noqa: PLR2004 - a minute
     until = "" if one["at"] is None else f" until {_date(one['at'])}"
-    return f"{what}; {one['values']:,} values of {one['seconds'] / 60:,.0f} min{until}"
+    return f"{what}; {one['values']:,} values of {span}{until}"
 
 
 def _date(at: float) -> str:
