@@ -44,19 +44,6 @@ from tests.integration.agent.bundles import scaled
 from tests.integration.agent.tiny_repository import TinyRepository
 
 MODEL = "times"
-CALLS = (
-    "open",
-    "write",
-    "fsync",
-    "replace",
-    "rename",
-    "symlink",
-    "link",
-    "unlink",
-    "mkdir",
-    "chmod",
-    "fchmod",
-)
 ENDED, KILLED = "ended", "killed"
 
 

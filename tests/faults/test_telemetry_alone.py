@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from edgeml.telemetry import start
 from edgeml.telemetry.folder import ring_folder
 from edgeml.telemetry.settings import FOLDER
 from tests.faults.tiny_collector import TOKEN, Collector, CollectorServer
+from tests.waiting import eventually
 
 APPLICATION = """
 import sys, time
@@ -82,13 +82,6 @@ def record(process: Any, count: int) -> None:
     process.stdin.write(f"{count}\n")
     process.stdin.flush()
     assert process.stdout.readline() == "recorded\n"
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 40
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_another_process_takes_over_when_the_owner_is_killed(

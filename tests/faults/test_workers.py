@@ -15,6 +15,7 @@ from edgeml_converters.workers import catalogue, install, run
 from edgeml_converters.workers.run import run_job
 
 from edgeml.errors import WorkerError, WorkerTimeoutError
+from tests.waiting import gone, pid_in
 
 Script = Callable[[str], None]
 
@@ -32,27 +33,6 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
         (home / "worker.py").write_text(text, encoding="utf-8")
 
     return write
-
-
-def gone(pid: int, within_s: float = 5.0) -> bool:
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        try:
-            if Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z":
-                return True
-        except OSError:
-            return True
-        time.sleep(0.02)
-    return False
-
-
-def pid_in(file: Path, within_s: float = 20.0) -> int:
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if file.exists() and file.read_text(encoding="utf-8").endswith("\n"):
-            return int(file.read_text(encoding="utf-8"))
-        time.sleep(0.02)
-    raise AssertionError(f"{file} never held a process id")
 
 
 def test_a_job_gets_its_request_and_gives_its_result(worker: Script) -> None:

@@ -31,6 +31,7 @@ from edgeml.testing.models import make_double
 from edgeml.words import RuntimeName
 from tests.conftest import REPOSITORY
 from tests.unit.core.release_folders import bundled, install, looked_up, switch, times
+from tests.waiting import eventually
 
 X = np.ones((1, 16), np.float32)
 WAIT_S = 20.0
@@ -68,7 +69,7 @@ class Agent:
 
     def hears(self, wanted: Callable[[HealthBeat], bool]) -> HealthBeat:
         """Wait for a beat."""
-        until(lambda: any(map(wanted, self.hear())))
+        eventually(lambda: any(map(wanted, self.hear())))
         return next(filter(wanted, self.beats))
 
     def last(self) -> dict[tuple[str, int], HealthBeat]:
@@ -83,18 +84,11 @@ def listening(installed: InstalledModel) -> Iterator[Agent]:
     agent.receiver.close()
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.005)
-
-
 def test_a_switch_is_taken_between_two_calls(installed: InstalledModel) -> None:
     with edgeml.load("times") as model:
         assert (model.release, model(X)[0, 0]) == (1, 1)
         switch(installed, 2)
-        until(lambda: model.release == 2)
+        eventually(lambda: model.release == 2)
         assert model(X)[0, 0] == 2
         assert model.variant == "onnxruntime-float32"
         assert [spec.name for spec in model.spec.inputs] == ["a"]
@@ -103,7 +97,7 @@ def test_a_switch_is_taken_between_two_calls(installed: InstalledModel) -> None:
         assert model.predict(X[0]).outputs["b"][0, 0] == 2
         assert "times release 2" in repr(model)
         switch(installed, 1)
-        until(lambda: model(X)[0, 0] == 1)
+        eventually(lambda: model(X)[0, 0] == 1)
 
 
 def test_no_call_is_dropped_or_torn_while_releases_are_switched(installed: InstalledModel) -> None:
@@ -135,7 +129,7 @@ def test_no_call_is_dropped_or_torn_while_releases_are_switched(installed: Insta
             switch(installed, 1 + number % 2)
             time.sleep(0.015)
         switch(installed, 2)
-        until(lambda: model.release == 2)
+        eventually(lambda: model.release == 2)
         done.set()
         for thread in threads:
             thread.join()
@@ -147,7 +141,7 @@ def test_no_call_is_dropped_or_torn_while_releases_are_switched(installed: Insta
 def test_without_follow_a_model_stays_what_it_is(installed: InstalledModel, agent: Agent) -> None:
     with edgeml.load("times", follow=False) as pinned, edgeml.load("times") as model:
         switch(installed, 2)
-        until(lambda: model.release == 2)
+        eventually(lambda: model.release == 2)
         assert pinned(X)[0, 0] == 1
     with edgeml.load(installed.release_folder(1)) as by_path:
         assert by_path.release == 1
@@ -159,7 +153,7 @@ def test_what_was_asked_for_holds_for_each_release(installed: InstalledModel) ->
         edgeml.load("times", options={"no_such": "1"})
     with edgeml.load("times", variant="onnxruntime-float32", threads=2) as model:
         switch(installed, 2)
-        until(lambda: model.release == 2)
+        eventually(lambda: model.release == 2)
 
 
 def test_a_release_that_cannot_be_loaded_leaves_the_old_one_running(
@@ -178,7 +172,7 @@ def test_a_release_that_cannot_be_loaded_leaves_the_old_one_running(
         artifact.write_bytes(content)
         switch(installed, 1)
         switch(installed, 2)  # as a second attempt does
-        until(lambda: model.release == 2)
+        eventually(lambda: model.release == 2)
         agent.hears(lambda beat: beat.state == "running" and beat.release == 2)
 
 
@@ -186,7 +180,7 @@ def test_a_failure_is_said_again_until_the_device_switches(installed: InstalledM
     (installed.release_folder(2) / "manifest.json").unlink()
     with edgeml.load("times"):
         switch(installed, 2)
-        until(lambda: sum(beat.state == "load_failed" for beat in agent.hear()) >= 2)
+        eventually(lambda: sum(beat.state == "load_failed" for beat in agent.hear()) >= 2)
         switch(installed, 1)
         time.sleep(0.6)
         count = sum(beat.state == "load_failed" for beat in agent.hear())
@@ -209,7 +203,7 @@ def test_the_factorys_bundle_is_followed_like_a_release(installed: InstalledMode
     with edgeml.load("times") as model:
         installed.current.unlink()
         installed.current.symlink_to("factory")
-        until(lambda: model(X)[0, 0] == 2)
+        eventually(lambda: model(X)[0, 0] == 2)
 
 
 def test_a_release_that_goes_away_while_it_is_loaded_is_passed_over(installed: InstalledModel) -> None:
@@ -265,16 +259,16 @@ def test_an_old_engine_is_freed_as_soon_as_no_call_uses_it(
         models = [edgeml.load("double")]
         under_way = [models[0].run]
         switch(installed, 2)
-        until(lambda: models[0].release == 2)
+        eventually(lambda: models[0].release == 2)
         time.sleep(0.6)
         assert sessions() == before + 2
         (name,) = (spec.name for spec in models[0].spec.inputs)
         np.testing.assert_array_equal(next(iter(under_way[0]({name: X}).values())), 2 * X)
         under_way.clear()
-        until(lambda: sessions() == before + 1)
+        eventually(lambda: sessions() == before + 1)
         np.testing.assert_array_equal(models[0](X), 2 * X)
         models.clear()
-        until(lambda: sessions() == before)
+        eventually(lambda: sessions() == before)
     finally:
         gc.enable()
 
@@ -304,7 +298,7 @@ def test_beats_count_every_call(installed: InstalledModel, agent: Agent) -> None
         switch(installed, 2)
         for thread in threads:
             thread.join()
-        until(lambda: model.release == 2)
+        eventually(lambda: model.release == 2)
         model.run({"a": X})
     beats = agent.last()
     assert {release for _, release in beats} == {1, 2}
@@ -320,7 +314,7 @@ def test_a_release_that_is_loaded_again_counts_on(installed: InstalledModel, age
     with edgeml.load("times") as model:
         for number in (1, 2, 1):
             switch(installed, number)
-            until(lambda wanted=number: model.release == wanted)  # type: ignore[misc] # bound now
+            eventually(lambda wanted=number: model.release == wanted)  # type: ignore[misc] # bound now
             for _ in range(5):
                 model(X)
     calls = {beat.release: beat.calls for beat in agent.last().values()}

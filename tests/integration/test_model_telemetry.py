@@ -18,6 +18,7 @@ from edgeml.telemetry.reference import FeatureReference, Reference, reference_to
 from edgeml.telemetry.report import ModelWindow
 from edgeml.telemetry.settings import telemetry_settings
 from tests.unit.core.release_folders import digits, install, looked_up, switch, times
+from tests.waiting import eventually
 
 X = np.ones((1, 16), np.float32)
 
@@ -104,10 +105,7 @@ def test_each_release_has_a_window_of_its_own(home: Path, tmp_path: Path) -> Non
     with edgeml.load("times") as model:
         model(X)
         switch(model_folder, 2)
-        deadline = time.monotonic() + 20
-        while model.release != 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        eventually(lambda: model.release == 2, "release 2 is taken", every_s=0.01)
         model(X)
         model(X)
     windows = RingReader(Path(telemetry_settings().folder)).read().models

@@ -11,6 +11,7 @@ from tests.integration.agent.bundles import scaled
 from tests.integration.agent.fixture_server import Fleet, serving
 from tests.integration.agent.processes import Device
 from tests.integration.agent.tiny_repository import TinyRepository
+from tests.integration.server_process import ServerProcess
 from tests.unit.core.release_folders import digits
 
 
@@ -36,6 +37,13 @@ def device(tmp_path: Path, fleet: tuple[Fleet, str], repository_here: TinyReposi
     made.enrol(repository_here.first_root)
     yield made
     made.kill()
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[ServerProcess]:
+    """A real server, instead of the one that ``fleet`` plays."""
+    with ServerProcess(tmp_path / "server") as process:
+        yield process
 
 
 @pytest.fixture

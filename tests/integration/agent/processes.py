@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,11 @@ class Device:
         file = self.home.parent / "root.json"
         file.write_bytes(root)
         self.command("enrol", "--server", self.url, "--join-token", token, "--root", str(file))
+
+    def join(self, token: Mapping[str, Any], name: str) -> None:
+        """Enrol with what ``edgeml tokens join`` gave."""
+        arguments = ["--server", self.url, "--join-token", token["token"], "--name", name]
+        self.command("enrol", *arguments, "--root-sha256", token["root_sha256"])
 
     def start(self) -> None:
         # a file: nobody reads a pipe while the test waits

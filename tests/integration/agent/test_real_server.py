@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,7 @@ from tests.integration.agent.bundles import scaled
 from tests.integration.agent.processes import Device
 from tests.integration.publish.workshop import Workshop
 from tests.integration.server_process import ServerProcess
-
-PATIENCE_S = 40.0
-
-
-@pytest.fixture
-def process(tmp_path: Path) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path / "server") as process:
-        yield process
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -39,20 +31,9 @@ def joined(process: ServerProcess, shop: Workshop, tmp_path: Path) -> Iterator[D
     """A device that joined with the command that the server's operator is shown, first root included."""
     device = Device(tmp_path / "home", process.url)
     token = shop.ask("tokens", "join", "--label", "site=berlin")
-    arguments = ["--server", process.url, "--join-token", token["token"], "--name", "hall-2"]
-    device.command("enrol", *arguments, "--root-sha256", token["root_sha256"])
+    device.join(token, "hall-2")
     yield device
     device.kill()
-
-
-def eventually(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"not within {PATIENCE_S:g} s: {what}")
 
 
 def events_of(process: ServerProcess, result: str | None = None) -> list[dict[str, Any]]:

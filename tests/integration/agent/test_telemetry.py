@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,14 +12,7 @@ from edgeml.telemetry.settings import TelemetrySettings
 from tests.integration.agent.processes import Device
 from tests.integration.publish.workshop import Workshop
 from tests.integration.server_process import ServerProcess
-
-PATIENCE_S = 40.0
-
-
-@pytest.fixture
-def process(tmp_path: Path) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path / "server") as process:
-        yield process
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -31,21 +22,10 @@ def device(process: ServerProcess, tmp_path: Path) -> Iterator[Device]:
     shop.do("repo", "init")
     device = Device(tmp_path / "home", process.url, EDGEML_TELEMETRY_FOLDER=str(tmp_path / "rings"))
     token = shop.ask("tokens", "join")
-    arguments = ["--server", process.url, "--join-token", token["token"], "--name", "hall-2"]
-    device.command("enrol", *arguments, "--root-sha256", token["root_sha256"])
+    device.join(token, "hall-2")
     (device.home / "agent.toml").write_text("telemetry_window_s = 1\n")
     yield device
     device.kill()
-
-
-def eventually(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"not within {PATIENCE_S:g} s: {what}")
 
 
 def calls(process: ServerProcess) -> int:

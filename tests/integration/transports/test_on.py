@@ -21,6 +21,7 @@ from edgeml.testing.models import make_double
 from tests.integration.transports.serial_line import SerialServer
 from tests.integration.transports.ssh_server import ssh_server
 from tests.unit.core.release_folders import times
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,10 +154,7 @@ def test_samples_that_are_not_there_are_wrong_usage(there, model, tmp_path):
 def test_ctrl_c_ends_it_there_and_removes_what_was_put(there, model):
     argv = [sys.executable, "-m", "edgeml", "bench", str(model), "--seconds", "60", "--on", "local:"]
     with subprocess.Popen(argv, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as program:
-        deadline = time.monotonic() + 30
-        while not list(there.glob("edgeml.*/1/*")):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        eventually(lambda: list(there.glob("edgeml.*/1/*")))
         time.sleep(1)
         program.send_signal(signal.SIGINT)
         assert program.wait(20) == 130

@@ -18,6 +18,7 @@ from edgeml_devices.transports.serial import SerialTransport
 
 from edgeml.errors import TransportError
 from tests.integration.transports.serial_line import SerialLine
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,10 +80,7 @@ def test_a_line_that_ends_leaves_nothing_on_the_machine(plug, tmp_path, monkeypa
     threading.Timer(0.3, line.restart).start()
     with pytest.raises(TransportError, match="lost"):
         transport.run(["sleep", "100"], 50)
-    deadline = time.monotonic() + 10
-    while list(folder.iterdir()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    eventually(lambda: not list(folder.iterdir()))
 
 
 def test_a_half_typed_command_and_a_running_program_are_no_obstacle(plug):

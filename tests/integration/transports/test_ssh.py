@@ -17,6 +17,7 @@ from edgeml_devices.transports.ssh import SshTransport
 from edgeml.errors import TransportError, UsageError
 from tests.conftest import require
 from tests.integration.transports.ssh_server import SshServer, ssh_server
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -214,7 +215,7 @@ def test_nothing_stays_behind(server, tmp_path, monkeypatch):
     with SshTransport(server.url) as transport:
         transport.run(["true"], 20)
     assert list(tmp_path.glob("edgeml-*")) == []
-    _wait_until(lambda: server.children() == [])
+    eventually(lambda: server.children() == [])
 
 
 def test_a_program_that_is_killed_takes_its_connection_with_it(server, tmp_path):
@@ -231,7 +232,7 @@ def test_a_program_that_is_killed_takes_its_connection_with_it(server, tmp_path)
         assert program.stdout.readline() == b"ready\n"
         assert server.children()
         program.send_signal(signal.SIGKILL)
-    _wait_until(lambda: server.children() == [])
+    eventually(lambda: server.children() == [])
 
 
 def test_a_temporary_folder_with_a_long_path_is_no_obstacle(server, tmp_path, monkeypatch):
@@ -263,10 +264,3 @@ def test_a_machine_that_freezes_is_noticed(server):
 def _children(pid: int) -> list[int]:
     argv = ["ps", "-o", "pid=", "--ppid", str(pid)]
     return [int(word) for word in subprocess.run(argv, check=False, capture_output=True).stdout.split()]
-
-
-def _wait_until(condition) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -8,33 +8,11 @@ import time
 from pathlib import Path
 
 from edgeml.processes import ended_within, kill_session
+from tests.waiting import gone, is_running, pid_in
 
 
 def started(script: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(["bash", "-c", script], start_new_session=True)
-
-
-def pid_in(file: Path) -> int:
-    deadline = time.monotonic() + 10
-    while not file.exists() or not file.read_text().strip():
-        assert time.monotonic() < deadline, "the child did not start"
-        time.sleep(0.02)
-    return int(file.read_text())
-
-
-def is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (ProcessLookupError, FileNotFoundError):
-        return False
-
-
-def wait_until_gone(pid: int) -> None:
-    deadline = time.monotonic() + 10
-    while is_running(pid):
-        assert time.monotonic() < deadline, "the process is still there"
-        time.sleep(0.02)
 
 
 def test_a_process_that_ends_is_reaped_with_its_exit_code() -> None:
@@ -58,7 +36,7 @@ def test_children_in_process_groups_of_their_own_are_killed(tmp_path: Path) -> N
     assert os.getpgid(child) != process.pid
     kill_session(process)
     assert process.returncode == -9
-    wait_until_gone(child)
+    assert gone(child)
 
 
 def test_what_a_process_left_behind_is_killed_after_its_end(tmp_path: Path) -> None:
@@ -67,4 +45,4 @@ def test_what_a_process_left_behind_is_killed_after_its_end(tmp_path: Path) -> N
     child = pid_in(tmp_path / "pid")
     assert is_running(child)
     kill_session(process)
-    wait_until_gone(child)
+    assert gone(child)
