@@ -10,6 +10,9 @@ from edgeml.telemetry.exponential import ExponentialHistogram
 from edgeml.telemetry.report import Batch, ModelWindow, Report
 
 _LONGEST_S: Final = 366 * 86400.0
+_HIGHEST: Final = 1e9
+_OCTAVES: Final = 30
+"""What histograms hold, 1e-9 to 1e9, lies within 2**-30 to 2**30; a sum of others would fill the memory."""
 
 
 def check(batch: Batch) -> None:
@@ -47,15 +50,25 @@ def _report(report: Report) -> None:
 def _window(window: ModelWindow) -> None:
     if "\0" in f"{window.model}{window.variant}{window.runtime}{window.reference}":
         raise ValueError("model, variant, runtime, reference: there is a NUL in one of them")
+    errors = sum(window.errors.values())
+    if errors > window.calls:
+        raise ValueError(f"errors: {errors} of {window.calls} calls")
     for stage, histogram in window.latency.items():
-        _histogram(f"latency.{stage}", histogram)
+        _histogram(f"latency.{stage}", histogram, window.calls)
     if window.confidence is not None:
-        _histogram("confidence", window.confidence)
+        _histogram("confidence", window.confidence, window.calls)
 
 
-def _histogram(place: str, one: ExponentialHistogram) -> None:
+def _histogram(place: str, one: ExponentialHistogram, calls: int) -> None:
+    values = one.zero + sum(one.counts)
+    if values > calls:
+        raise ValueError(f"{place}: {values} values of {calls} calls")
+    if one.counts:
+        end = _OCTAVES << one.scale
+        if one.offset < -end or one.offset + len(one.counts) > end:
+            raise ValueError(f"{place}.offset: buckets beyond 1e-9 to 1e9")
     if one.zero or one.counts:
-        if not 0 <= one.min <= one.max < math.inf:
+        if not 0 <= one.min <= one.max <= _HIGHEST:
             raise ValueError(f"{place}: from {one.min} to {one.max} cannot be")
     elif one.min != math.inf or one.max != -math.inf:
         raise ValueError(f"{place}: a least and a greatest of nothing")

@@ -17,7 +17,9 @@ FLEET = ""
 ALL_TIME = -1
 """The ``hour`` of sums over all time."""
 _MOST = 2**64 - 1
-"""A count stops here, which a real fleet's never reaches."""
+"""A count stops here, which a real fleet's never reaches …"""
+_MOST_CALLS = 2**63 - 1
+"""… and calls here: a database's integer."""
 
 
 class Key(NamedTuple):
@@ -119,7 +121,7 @@ class _Growing:
         latency = ExponentialHistogram(
             first, counts, min(_MOST, self.zero), self.sum_nano, self.least, self.most, self.scale
         )
-        return Sum(self.calls, self.errors, latency)
+        return Sum(min(_MOST_CALLS, self.calls), min(_MOST_CALLS, self.errors), latency)
 
 
 def add_up(pieces: Iterable[Piece]) -> dict[Key, Sum]:

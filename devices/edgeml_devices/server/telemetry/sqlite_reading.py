@@ -144,9 +144,10 @@ def samples(folder: Path, selection: Selection, limit: int, kept_us: int) -> lis
 def coverage(folder: Path, selection: Selection, kept_us: int) -> list[Coverage]:
     """Give what came, by device and day."""
     asked = _asked(selection, models=False, kept_us=kept_us)
-    query = f"""SELECT s.device, (r.at - 1) / {DAY_US}, sum(r.windows), sum(r.merged),
-        sum(r.evicted), sum(r.damaged), sum(r.overwritten), sum(r.last - r.first + 1 - r.windows),
-        sum(r.duration), json_group_array(DISTINCT b.boot_id), json_group_array(DISTINCT s.epoch)
+    # sum() ends the question where a number leaves 64 bits; total() is as exact up to 2**53
+    query = f"""SELECT s.device, (r.at - 1) / {DAY_US}, total(r.windows), total(r.merged),
+        total(r.evicted), total(r.damaged), total(r.overwritten), total(r.last - r.first + 1 - r.windows),
+        total(r.duration), json_group_array(DISTINCT b.boot_id), json_group_array(DISTINCT s.epoch)
         {FROM_REPORT} {asked.where} GROUP BY 1, 2"""
     sums: list[coverages.Sums] = []
     gaps: list[tuple[str, streams.Gap]] = []
@@ -154,9 +155,9 @@ def coverage(folder: Path, selection: Selection, kept_us: int) -> list[Coverage]
         days = open_days(stack, folder, asked.since_us)
         for day in days:
             for row in day.connection.execute(query, asked.values):
-                figures: Any = row[:-2]
+                figures = map(int, row[1:-2])
                 boots, epochs = (frozenset(json.loads(text)) for text in row[-2:])
-                sums.append(coverages.Sums._make((*figures, boots, epochs)))
+                sums.append(coverages.Sums._make((row[0], *figures, boots, epochs)))
         if days:
             for device, state in days[-1].connection.execute("SELECT device, state FROM stream"):
                 if selection.devices is None or device in selection.devices:

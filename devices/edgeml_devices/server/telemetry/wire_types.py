@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-from edgeml.telemetry.exponential import SCALE
+from edgeml.telemetry.exponential import ROLLUP_SCALE, SCALE
 from edgeml.telemetry.report import (
     MOST_CLASSES,
     MOST_ERRORS,
@@ -46,7 +46,8 @@ class ExponentialHistogram(Struct, frozen=True, gc=False):
     sum_nano: Sum = 0
     min: float = math.inf
     max: float = -math.inf
-    scale: Annotated[int, Meta(ge=-10, le=20)] = SCALE
+    # coarser ones would make the whole fleet's hours as coarse
+    scale: Annotated[int, Meta(ge=ROLLUP_SCALE, le=20)] = SCALE
 
 
 class Summary(Struct, frozen=True, gc=False):
