@@ -16,6 +16,7 @@ from typing import Final
 from edgeml.errors import UsageError
 from edgeml_devices.server.telemetry.questions import TOTAL, Dimension, dimensions, listed
 
+_LONGEST: Final = 4000
 _WINDOW_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
     ">": operator.gt,
@@ -100,7 +101,7 @@ def parse(text: str) -> Expression:
     Raises:
         UsageError: it is none, or a label or value that the metric has not; it is named.
     """
-    found = _EXPRESSION.fullmatch(text)
+    found = _EXPRESSION.fullmatch(text) if len(text) <= _LONGEST else None
     if found is None:
         raise UsageError(
             f'cannot read {text.strip()!r:.120}; write it like error_rate{{model="kws", window="1h"}} > 0.05'

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import delete, insert, select, update
 
 from edgeml.errors import ServerError
-from edgeml_devices.server.alerts.delivering import TIMEOUT_S, deliver
-from edgeml_devices.server.alerts.receivers import Receivers
+from edgeml_devices.server.alerts.delivering import TIMEOUT_S, Deliveries
+from edgeml_devices.server.alerts.receivers import Receiver, Receivers
 from edgeml_devices.server.alerts.tables import alert_notices
 from edgeml_devices.server.database import Database
 from edgeml_devices.server.transaction import Transaction
@@ -21,7 +24,9 @@ _LONGEST_RETRY_S: Final = 3600.0
 _GIVE_UP_S: Final = 86400.0
 _KEEP_S: Final = 14 * 86400.0
 _AT_ONCE: Final = 50
-"""Messages that one tick sends."""
+"""Messages that are sent at a time."""
+_CLAIM_S: Final = 3 * TIMEOUT_S
+"""Sending takes up to two timeouts; what a process that died then had in hand is sent again after so long."""
 
 
 async def is_due(tx: Transaction, rule: str, receiver: str, before: float) -> bool:
@@ -44,21 +49,45 @@ async def enqueue(tx: Transaction, rule: str, receiver: str, body: dict[str, Any
     await tx.connection.execute(insert(alert_notices).values(row | {"attempts": 0, "error": ""}))
 
 
-async def send_waiting(database: Database, receivers: Receivers, clock: Callable[[], float]) -> None:
-    """Send what is due; what fails is due again later."""
+async def send_waiting(
+    database: Database, deliveries: Deliveries, receivers: Receivers, clock: Callable[[], float]
+) -> None:
+    """Send what is due, to all receivers at once; what fails is due again later."""
     by_name = {one.name: one for one in receivers.receivers}
+    waiting: dict[str, list[Any]] = {}
     for notice in await _claim(database, clock()):
-        error = ""
-        if notice.receiver in by_name:
-            try:
-                await deliver(by_name[notice.receiver], notice.body)
-            except ServerError as failure:
-                error = str(failure)
-        else:
-            error = f"there is no receiver {notice.receiver!r} any more"
-        if error:
-            _LOG.warning("an alert was not delivered: %s", error)
-        await _note(database, notice, error, clock())
+        waiting.setdefault(notice.receiver, []).append(notice)
+    courier = _Courier(database, deliveries, clock)
+    async with asyncio.TaskGroup() as group:
+        for name, notices in waiting.items():
+            group.create_task(courier.send(name, by_name.get(name), notices))
+
+
+@dataclass(frozen=True, slots=True)
+class _Courier:
+    database: Database
+    deliveries: Deliveries
+    clock: Callable[[], float]
+
+    async def send(self, name: str, receiver: Receiver | None, notices: Sequence[Any]) -> None:
+        """Send one receiver's messages in their order; the first that fails holds back the others."""
+        begun, error = time.monotonic(), ""
+        for place, notice in enumerate(notices):
+            if error or time.monotonic() - begun > TIMEOUT_S:
+                await _put_off(
+                    self.database, notices[place:], self.clock() + (_FIRST_RETRY_S if error else 0)
+                )
+                return
+            if receiver is None:
+                error = f"there is no receiver {name!r} any more"
+            else:
+                try:
+                    await self.deliveries.deliver(receiver, notice.body)
+                except ServerError as failure:
+                    error = str(failure)
+            if error:
+                _LOG.warning("an alert was not delivered: %s", error)
+            await _note(self.database, notice, error, self.clock())
 
 
 async def _claim(database: Database, now: float) -> Sequence[Any]:
@@ -66,13 +95,21 @@ async def _claim(database: Database, now: float) -> Sequence[Any]:
     async with database.writing() as tx:
         statement = select(alert_notices).where(*is_waiting).order_by(alert_notices.c.id).limit(_AT_ONCE)
         rows = (await tx.connection.execute(statement.with_for_update(skip_locked=True))).all()
-        ids = [row.id for row in rows]
-        if ids:
-            until = now + TIMEOUT_S * (len(ids) + 1)
-            mine = update(alert_notices).where(alert_notices.c.id.in_(ids))
-            await tx.connection.execute(mine.values(next_at=until))
+        await _wait(tx, rows, now + _CLAIM_S)
         await tx.connection.execute(delete(alert_notices).where(alert_notices.c.ended_at < now - _KEEP_S))
     return rows
+
+
+async def _put_off(database: Database, notices: Sequence[Any], until: float) -> None:
+    async with database.writing() as tx:
+        await _wait(tx, notices, until)
+
+
+async def _wait(tx: Transaction, notices: Sequence[Any], until: float) -> None:
+    ids = [notice.id for notice in notices]
+    if ids:
+        mine = update(alert_notices).where(alert_notices.c.id.in_(ids))
+        await tx.connection.execute(mine.values(next_at=until))
 
 
 async def _note(database: Database, notice: Any, error: str, now: float) -> None:

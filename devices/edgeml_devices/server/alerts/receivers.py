@@ -79,12 +79,16 @@ def read_receivers(path: Path) -> Receivers:
     try:
         found = typed_json.read(Receivers, table, str(path))
     except MessageError as error:
-        raise UsageError(str(error)) from error
+        # what stands there instead may be a secret in the wrong place
+        raise UsageError(str(error).partition(", got ")[0]) from None
     if not 60 <= found.repeat_s <= 366 * 86400:  # noqa: PLR2004 - a minute to a year
         raise UsageError(f"{path}: repeat_s is from 60 to a year, got {found.repeat_s}")
     names = [one.name for one in found.receivers]
     for one in found.receivers:
-        _check(one, f"{path}: receiver {one.name!r}")
+        try:
+            _check(one, f"{path}: receiver {one.name!r}")
+        except ValueError:
+            raise UsageError(f"{path}: receiver {one.name!r}: its address cannot be read") from None
         if names.count(one.name) > 1:
             raise UsageError(f"{path}: receiver {one.name!r} stands twice")
     return found
@@ -95,11 +99,13 @@ def _check(one: Receiver, where: str) -> None:
         raise UsageError(f"{where}: needs a name of up to 100 characters")
     if sum([bool(one.webhook), one.email is not None, bool(one.command)]) != 1:
         raise UsageError(f"{where}: needs one of webhook, email and command")
-    if one.webhook and urlsplit(one.webhook).scheme not in {"http", "https"}:
-        raise UsageError(f"{where}: webhook is no address of http or https")
+    if one.webhook:
+        parts = urlsplit(one.webhook)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
+            raise UsageError(f"{where}: webhook is no address of http or https")
     if one.email is not None:
         parts = urlsplit(one.email.server)
-        if parts.scheme not in {"smtp", "smtps"} or not parts.hostname:
+        if parts.scheme not in {"smtp", "smtps"} or not parts.hostname or parts.port == 0:
             raise UsageError(f"{where}: email.server is written smtp://HOST:PORT or smtps://HOST:PORT")
         if not one.email.to or not all("@" in address for address in (*one.email.to, one.email.sender)):
             raise UsageError(f"{where}: email needs addresses in to and sender")

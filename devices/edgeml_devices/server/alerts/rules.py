@@ -75,12 +75,12 @@ def _rules(found: Any, where: str) -> tuple[Rule, ...]:
         name = str(table.get("name", ""))
         for place, one in enumerate(_list(table.get("rules") or [], f"{where}: {name}: rules")):
             rules.append(_rule(one, name, f"{where}: group {name!r}, rule {place + 1}"))
+    if len(rules) > MOST_RULES:
+        raise UsageError(f"{where}: {len(rules)} rules, at most {MOST_RULES} are taken")
     names = [rule.name for rule in rules]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UsageError(f"{where}: {twice[0]} stands twice; a rule's name must be its own")
-    if len(rules) > MOST_RULES:
-        raise UsageError(f"{where}: {len(rules)} rules, at most {MOST_RULES} are taken")
     return tuple(rules)
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +20,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from edgeml.errors import EdgemlError, UsageError
+from edgeml_devices.server.alerts.delivering import Deliveries
 from edgeml_devices.server.alerts.keeping import read_alerts, write_alerts
 from edgeml_devices.server.alerts.measuring import Sources, measure
 from edgeml_devices.server.alerts.notices import enqueue, is_due, send_waiting
@@ -61,6 +64,9 @@ class _Watched:
                 self.seen = mark
                 self.value, self.problem = self.read(self.path), ""
         except (OSError, UsageError) as error:
+            if isinstance(error, OSError):
+                # it may come back as it was
+                self.seen = None
             if str(error) != self.problem:
                 _LOG.error("%s; what was read before holds", error)
             self.problem = str(error)
@@ -80,6 +86,8 @@ class AlertService:
         self._sources, self._clock = sources, clock
         self._rules = _Watched(rules, read_rules, ())
         self._receivers = _Watched(receivers, read_receivers, Receivers())
+        self._deliveries = Deliveries()
+        self._evaluated = asyncio.Event()
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -93,23 +101,48 @@ class AlertService:
         return [one.problem for one in (self._rules, self._receivers) if one.problem]
 
     async def run(self) -> None:
-        """Tick until cancelled."""
+        """Tick until cancelled. Sending goes on beside: no receiver holds up the rules."""
+        async with asyncio.TaskGroup() as beside:
+            beside.create_task(self._evaluate_again_and_again())
+            beside.create_task(self._send_again_and_again())
+
+    async def _evaluate_again_and_again(self) -> None:
         while True:
             try:
-                await self.tick()
+                await self.evaluate()
             except Exception:  # noqa: BLE001 - the next tick tries again
                 _LOG.exception("alerts could not be evaluated; trying again")
+            self._evaluated.set()
             await asyncio.sleep(EVERY_S)
 
+    async def _send_again_and_again(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(EVERY_S):
+                    await self._evaluated.wait()
+            self._evaluated.clear()
+            try:
+                await self.send()
+            except Exception:  # noqa: BLE001 - the next tick tries again
+                _LOG.exception("messages about alerts could not be sent; trying again")
+
     async def tick(self) -> None:
-        """Evaluate every rule that is due and not claimed, and send what waits."""
+        """Evaluate and send once."""
+        await self.evaluate()
+        await self.send()
+
+    async def evaluate(self) -> None:
+        """Evaluate every rule that is due and not claimed."""
         rules = self.rules
         await self._forget_others(rules)
         for rule in rules:
             if await self._claim(rule):
                 await self._evaluate(rule)
+
+    async def send(self) -> None:
+        """Send what waits."""
         found: Receivers = self._receivers.look()
-        await send_waiting(self._sources.database, found, self._clock)
+        await send_waiting(self._sources.database, self._deliveries, found, self._clock)
 
     async def _forget_others(self, rules: Sequence[Rule]) -> None:
         """Drop the states of rules that stand in the file no more."""
@@ -142,7 +175,13 @@ class AlertService:
             values = await measure(self._sources, rule.expression, now)
         except (EdgemlError, RefusalError) as failure:
             error = str(failure)
-        holding = sorted(key for key, value in values.items() if rule.expression.holds(value))
+        except Exception as failure:  # noqa: BLE001 - told, and logged
+            # other rules must not suffer for it
+            _LOG.exception("the alert rule %s could not be measured", rule.name)
+            error = f"it could not be measured ({type(failure).__name__}); the server's log has the details"
+        # a bound that is not known decides nothing
+        known = {key: value for key, value in values.items() if math.isfinite(value)}
+        holding = sorted(key for key, value in known.items() if rule.expression.holds(value))
         held = {key: values[key] for key in holding[:MOST_INSTANCES]}
         async with self._sources.database.writing() as tx:
             if not error:
