@@ -26,6 +26,8 @@ from edgeml.telemetry.reference import FeatureReference
 
 ALARM: Final = math.log(1e8)
 """One false alarm of a feature in a direction in 10^8 windows, at most, in the mean: 190 years of minutes."""
+HIGHEST: Final = 2 * ALARM
+"""Of a sum: so a feature that came back is seen to have as soon as its drift was."""
 AIM: Final = 0.05
 """Of the scores' standard deviation: change for which the sum grows fastest, beyond what is tolerated."""
 TOLERATED: Final = 0.025

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from edgeml.errors import MessageError
-from edgeml.telemetry.cusum import ALARM, CusumState, cusum
+from edgeml.telemetry.cusum import HIGHEST, CusumState, cusum
 from edgeml.telemetry.drift import FEWEST, LEVEL, Verdict, judge
 from edgeml.telemetry.drift_file import DRIFT_FILE, Finding, ModelDrift, read_drift, write_drift
 from edgeml.telemetry.merging import merge_models
@@ -32,8 +32,6 @@ SUMS: Final = 12
 """That are judged together: an hour."""
 MOST_KEYS: Final = 16
 """Releases that are watched at a time."""
-HIGHEST: Final = 2 * ALARM
-"""Of a CUSUM: so a feature that came back is seen to have as soon as its drift was."""
 _WINDOWS: Final = 5
 """Where windows are shorter than a minute, so many make a sum."""
 _MOST_COUNTS: Final = 16_384

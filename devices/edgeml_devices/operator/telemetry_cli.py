@@ -138,24 +138,38 @@ def compare(
     help="Share of false findings among all findings.",
 )
 @click.option("--all", "every", is_flag=True, help="Features that did not drift, too.")
+@click.option("--slow", is_flag=True, help="Small changes that last, and since when.")
 @selection_options
 @server_options
 @json_option
 def drift(
-    by: str, level: float | None, every: bool, asked: dict[str, Any], connection: Connection, as_json: bool
+    by: str,
+    level: float | None,
+    every: bool,
+    slow: bool,
+    asked: dict[str, Any],
+    connection: Connection,
+    as_json: bool,
 ) -> None:
     """Show what is distributed otherwise than in the reference.
 
     The reference was made by `edgeml convert` and travels in the bundle. What counts is significant over all
-    groups and features together, and large enough to matter.
+    groups and features together, and large enough to matter. --slow sums up what no single hour shows.
 
     \b
     Examples:
       edgeml telemetry drift --model kws/8 --since 7d
+      edgeml telemetry drift --model kws/8 --slow --since 30d
       edgeml telemetry drift --by device --all --json
     """  # noqa: D301 - as above
-    from edgeml_devices.operator.telemetry_tables import print_drift
+    from edgeml_devices.operator.telemetry_tables import print_drift, print_slow_drift
 
+    if slow and (every or level is not None):
+        raise UsageError("--slow goes with neither --level nor --all")
+    if slow:
+        found = _ask(connection, "drift", {**asked, "by": by, "slow": "true"})
+        print_json(found) if as_json else print_slow_drift(found)
+        return
     found = _ask(connection, "drift", {**asked, "by": by, "level": "" if level is None else level})
     if not as_json:
         print_drift(found, every=every)

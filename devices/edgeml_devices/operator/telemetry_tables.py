@@ -106,6 +106,34 @@ def print_drift(found: Mapping[str, Any], *, every: bool) -> None:
             "nothing was judged: no release with a reference has 30 inferences in that time; "
             "edgeml telemetry rate --by model,release shows what was called"
         )
+    _print_unknown(found)
+
+
+def print_slow_drift(found: Mapping[str, Any]) -> None:
+    """Print what left its reference slowly, what lasts first."""
+    answers = found["answers"]
+    if answers:
+        columns = [
+            Column("of", [_group(one["group"]) for one in answers], is_name=True),
+            Column("feature", [printable(one["feature"]) for one in answers], is_name=True),
+            Column("goes", [one["direction"] for one in answers], is_word=True),
+            Column("since", [moment(one["since"]) for one in answers], is_word=True),
+            Column("sure at", [moment(one["at"]) for one in answers], is_word=True, leaves=1),
+            Column("lasts", ["yes" if one["lasts"] else "no" for one in answers], is_word=True),
+        ]
+        print_table(open_console(), columns, ["red" if one["lasts"] else "" for one in answers])
+    else:
+        click.echo("no slow drift was found")
+    if found["found"] > len(answers):
+        click.echo(f"and {found['found'] - len(answers):,} more")
+    chance = found["false_alarms_at_most"]
+    click.echo(f"groups {found['groups']:,}; false alarms if nothing drifts: {chance:.2g} at most")
+    if found["windows_left_aside"]:
+        click.echo(f"windows of more groups, left aside: {found['windows_left_aside']:,}")
+    _print_unknown(found)
+
+
+def _print_unknown(found: Mapping[str, Any]) -> None:
     if found["windows_without_reference"]:
         click.echo(f"windows whose bundle this server does not have: {found['windows_without_reference']:,}")
 

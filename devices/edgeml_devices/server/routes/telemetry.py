@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import math
 import time
@@ -22,7 +23,7 @@ from edgeml_devices.server.telemetry.choosing import choose_devices, device_name
 from edgeml_devices.server.telemetry.comparing import Pairing, compare
 from edgeml_devices.server.telemetry.coverages import covered_share
 from edgeml_devices.server.telemetry.drift import By
-from edgeml_devices.server.telemetry.drifting import find_drift
+from edgeml_devices.server.telemetry.drifting import find_drift, watch_slow_drift
 from edgeml_devices.server.telemetry.machines import machines
 from edgeml_devices.server.telemetry.questions import TOTAL, Question, dimensions, listed, quantiles, rates
 from edgeml_devices.server.telemetry.store import Selection
@@ -30,6 +31,8 @@ from edgeml_devices.server.telemetry.store import Selection
 router = APIRouter(prefix="/v1/telemetry", tags=["telemetry"])
 _DAY_S: Final = 86400.0
 _LONGEST_LIST: Final = 4000
+_MOST_SLOW: Final = 10_000
+"""Slow drifts in an answer: 3 MB."""
 Moment = Annotated[float | None, Query(ge=0, le=2**37, allow_inf_nan=False)]
 Names = Annotated[str, Query(max_length=_LONGEST_LIST, description="Separated by commas.")]
 Release = Annotated[int | None, Query(ge=0, le=2**53)]
@@ -115,13 +118,20 @@ async def ask_drift(
     _viewer: Viewer,
     asked: Asked,
     by: By = "release",
-    level: Annotated[float, Query(gt=0, lt=1)] = LEVEL,
+    level: Annotated[float | None, Query(gt=0, lt=1)] = None,
+    slow: bool = False,
 ) -> Answers:
     """Whether inputs and outputs are distributed as the data that the model was made with.
 
     `drifted` are findings that are significant over all groups and features together, and large enough to
-    matter; the counts stand beside those of the reference.
+    matter; the counts stand beside those of the reference. With `slow` small changes that last are summed up,
+    hour by hour: what left the reference, in which direction, and since when.
     """
+    if slow and level is not None:
+        raise UsageError("slow drift has no level: its false alarms are bounded as the answer says")
+    if slow:
+        return await _slow_drift(services, asked, by)
+    level = LEVEL if level is None else level
     found, unknown = await find_drift(services.telemetry, services.references, asked, by, level)
     references = await services.references.load()
     async with services.database.reading() as connection:
@@ -137,6 +147,25 @@ async def ask_drift(
         row["expected"] = [] if feature is None else list(feature.counts)
         answers.append(_plain(row))
     return {**_span(asked), "level": level, "windows_without_reference": unknown, "answers": answers}
+
+
+async def _slow_drift(services: ServicesOf, asked: Selection, by: By) -> Answers:
+    watch = await watch_slow_drift(services.telemetry, services.references, asked, by)
+    found = await asyncio.to_thread(watch.found)
+    async with services.database.reading() as connection:
+        names = await device_names(connection, {one.group.name for one in found} if by == "device" else ())
+    answers = [asdict(one) for one in found[:_MOST_SLOW]]
+    for row in answers:
+        row["group"]["name"] = names.get(row["group"]["name"], row["group"]["name"])
+    return {
+        **_span(asked),
+        "windows_without_reference": watch.without_reference,
+        "windows_left_aside": watch.left_aside,
+        "groups": watch.groups,
+        "false_alarms_at_most": watch.false_alarms_at_most,
+        "found": len(found),
+        "answers": answers,
+    }
 
 
 @router.get("/machine")

@@ -18,6 +18,7 @@ from edgeml_devices.server.database import Database
 from edgeml_devices.server.refusals import RefusalError
 from edgeml_devices.server.tables import releases as table
 from edgeml_devices.server.telemetry.drift import By, DriftFinding, DriftTally
+from edgeml_devices.server.telemetry.slow_drift import SlowDriftWatch
 from edgeml_devices.server.telemetry.store import Selection, TelemetryStore
 
 _LOG: Final = logging.getLogger(__name__)
@@ -69,3 +70,13 @@ async def find_drift(
     async for piece in store.windows(selection):
         await asyncio.to_thread(tally.add, piece)
     return await asyncio.to_thread(tally.findings, level), tally.without_reference
+
+
+async def watch_slow_drift(
+    store: TelemetryStore, references: References, selection: Selection, by: By
+) -> SlowDriftWatch:
+    """Sum up what lies in a selection, hour by hour."""
+    watch = SlowDriftWatch(await references.load(), by)
+    async for piece in store.windows(selection):
+        await asyncio.to_thread(watch.add, piece)
+    return watch

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from edgeml.reference_data import feature_reference
-from edgeml.telemetry.cusum import ALARM, CusumState
+from edgeml.telemetry.cusum import ALARM, HIGHEST, CusumState
 from edgeml.telemetry.drift_file import DRIFT_FILE, ModelDrift, SlowDrift, read_drift, write_drift
-from edgeml.telemetry.judging import EVERY_S, HIGHEST, MOST_KEYS, Judging
+from edgeml.telemetry.judging import EVERY_S, MOST_KEYS, Judging
 from edgeml.telemetry.reference import FeatureReference, Reference, with_digest
 from edgeml.telemetry.report import ModelWindow, Report
 
