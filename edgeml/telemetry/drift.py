@@ -212,13 +212,18 @@ def class_counts(reference: Reference, classes: Mapping[str, int]) -> tuple[list
 
     A window that counts rare classes together as ``other`` is compared in that grouping, exactly.
     """
-    grouped = bool(classes.get(OTHER))
-    kept = [name for name in reference.class_names()[:-1] if not grouped or name in classes]
+    *kept, _ = counted_classes(reference, classes)
     expected = [reference.classes[name] for name in kept]
     counts = [classes.get(name, 0) for name in kept]
     expected.append(sum(reference.classes.values()) - sum(expected))
     counts.append(sum(classes.values()) - sum(counts))
     return expected, counts
+
+
+def counted_classes(reference: Reference, classes: Mapping[str, int]) -> list[str]:
+    """Give what the places of :func:`class_counts` are called, ``other`` last."""
+    grouped = bool(classes.get(OTHER))
+    return [name for name in reference.class_names()[:-1] if not grouped or name in classes] + [OTHER]
 
 
 # --- from statistics to p-values

@@ -224,6 +224,24 @@ async def test_drift_is_told_against_the_reference_in_the_bundle(client) -> None
     assert first["shift"] == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.parametrize(
+    ("told", "names", "counts", "expected"),
+    [
+        ({"cat": 40, "eel": 9, "newt": 1}, ["cat", "dog", "eel", "other"], [40, 0, 9, 1], [60, 30, 10, 0]),
+        ({"cat": 40, "other": 10}, ["cat", "other"], [40, 10], [60, 40]),
+    ],
+)
+async def test_classes_stand_beside_those_of_the_reference(client, told, names, counts, expected) -> None:
+    reference = with_digest(Reference(100, classes={"cat": 60, "dog": 30, "eel": 10}))
+    await sr.publish(client, await sr.init(client), "kws", 7, reference_to_json(reference))
+    device = await enrol(client, "pi")
+    window = ModelWindow("kws", 7, calls=50, classes=told, reference=reference.digest)
+    await tell(client, device, window, at=time.time() - 60)
+    (found,) = (await ask(client, "drift"))["answers"]
+    assert (found["feature"], found["classes"], found["edges"]) == ("classes", names, [])
+    assert (found["counts"], found["expected"]) == (counts, expected)
+
+
 async def test_windows_of_a_bundle_that_is_not_here_are_counted(client) -> None:
     device = await enrol(client, "pi")
     told = ModelWindow("kws", 7, calls=9, features={"x": (4, 5)}, reference="ab" * 32)

@@ -144,7 +144,6 @@ async def ask_drift(
         feature = features.get(one.feature)
         row["group"]["name"] = names.get(one.group.name, one.group.name)
         row["edges"] = [] if feature is None else list(feature.edges)
-        row["expected"] = [] if feature is None else list(feature.counts)
         answers.append(_plain(row))
     return {**_span(asked), "level": level, "windows_without_reference": unknown, "answers": answers}
 

@@ -22,6 +22,7 @@ from edgeml.telemetry.drift import (
     Verdict,
     chi_squared,
     class_counts,
+    counted_classes,
     joint_distance,
     widths,
 )
@@ -76,7 +77,11 @@ class DriftFinding:
     js: float | None = None
     """Jensen-Shannon divergence in bits, the same way."""
     counts: tuple[int, ...] = ()
-    """By bin, or by class as ``classes`` of the reference name them."""
+    """By bin, or by class."""
+    expected: tuple[int, ...] = ()
+    """The reference's, the same way."""
+    classes: tuple[str, ...] = ()
+    """Which they are, ``other`` last: rare ones count there if a window counted them together."""
 
     @property
     def strongest(self) -> Statistic | None:
@@ -199,8 +204,9 @@ class _Judged:
     verdict: Verdict
     m: int
     devices: int
-    expected: Sequence[int] = ()
+    expected: tuple[int, ...] = ()
     counts: tuple[int, ...] = ()
+    classes: tuple[str, ...] = ()
     shift: float | None = None
 
     def finding(self, q: float, level: float) -> DriftFinding:
@@ -218,6 +224,8 @@ class _Judged:
             psi=psi,
             js=js,
             counts=self.counts,
+            expected=self.expected,
+            classes=self.classes,
         )
 
 
@@ -235,7 +243,7 @@ def _judged(reference: Reference, groups: Mapping[Group, _Sums]) -> Iterable[_Ju
             large, judge_counts(one, counts), counts.tolist(), shifts(one, counts).tolist(), strict=True
         ):
             devices = len(groups[group].devices)
-            yield _Judged(group, verdict, one.total, devices, one.counts, tuple(row), shift)
+            yield _Judged(group, verdict, one.total, devices, one.counts, tuple(row), shift=shift)
     for group, sums in groups.items():
         yield from _judged_together(reference, group, sums)
 
@@ -246,7 +254,8 @@ def _judged_together(reference: Reference, group: Group, sums: _Sums) -> Iterabl
         expected, counts = class_counts(reference, sums.classes)
         verdict = Verdict("classes", n, (_class_test(reference, expected, counts),))
         m = sum(expected)
-        yield _Judged(group, verdict, m, len(sums.devices), expected, tuple(counts))
+        names = tuple(counted_classes(reference, sums.classes))
+        yield _Judged(group, verdict, m, len(sums.devices), tuple(expected), tuple(counts), names)
     joint = reference.joint
     if joint is None or sums.rff_sum is None or sums.rff_count < FEWEST:
         return

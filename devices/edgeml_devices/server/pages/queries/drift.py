@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from edgeml.telemetry.drift import class_counts
 from edgeml.telemetry.reference import Reference
 from edgeml_devices.server.pages.charts import Chart, distribution
 from edgeml_devices.server.services import Services
@@ -83,12 +82,10 @@ def _draw(found: Sequence[DriftFinding], references: Mapping[str, Reference]) ->
 
 
 def _distribution(one: DriftFinding, reference: Reference) -> tuple[Chart, ...]:
-    if one.feature == "classes":
-        names = reference.class_names()
-        expected, _ = class_counts(reference, {})
-        return distribution(one.counts, expected, names if len(names) == len(one.counts) else ())
+    if one.classes:
+        return distribution(one.counts, one.expected, one.classes)
     features = {feature.name: feature for feature in reference.counted()}
     feature = features.get(one.feature)
     if feature is None:
         return ()
-    return distribution(one.counts, feature.counts, [f"{edge:.3g}" for edge in feature.edges])
+    return distribution(one.counts, one.expected, [f"{edge:.3g}" for edge in feature.edges])
