@@ -123,7 +123,9 @@ def print_slow_drift(found: Mapping[str, Any]) -> None:
         ]
         print_table(open_console(), columns, ["red" if one["lasts"] else "" for one in answers])
     else:
-        click.echo("no slow drift was found")
+        click.echo(
+            "no slow drift was found" if found["groups"] else "nothing was judged: no reference, or no counts"
+        )
     if found["found"] > len(answers):
         click.echo(f"and {found['found'] - len(answers):,} more")
     chance = found["false_alarms_at_most"]
