@@ -136,7 +136,26 @@ async def test_of_a_day_that_goes_on_only_what_has_passed_can_be_covered(client)
     telemetry, now = Telemetry(random.Random(4)), time.time()  # noqa: S311 - made-up data
     await post(client, device.token, telemetry.batch([telemetry.next(now)], now))
     (found,) = (await ask(client, "coverage"))["answers"]
-    assert found["covered"] == pytest.approx(found["seconds"] / max(60.0, now % 86400), rel=0.05)
+    assert found["asked_s"] == pytest.approx(now % 86400, abs=30)
+    assert found["covered"] == pytest.approx(min(1.0, 60 / found["asked_s"]))
+
+
+async def test_of_the_first_day_only_what_was_asked_about_counts(client) -> None:
+    device = await enrol(client, "pi")
+    telemetry = Telemetry(random.Random(4))  # noqa: S311 - made-up data
+    noon = (time.time() // 86400 - 2) * 86400 + 43200
+    reports = [telemetry.next(noon + 60 * (minute + 1)) for minute in range(60)]
+    await post(client, device.token, telemetry.batch(reports, time.time()))
+    for since, until, received, asked_s, seconds in (
+        (noon, noon + 3600, 60, 3600, 3600),
+        # windows end in it, one begins before it
+        (noon + 1770, noon + 7200, 31, 5430, 1830),
+        (noon - 86400, noon + 43200, 60, 86400, 3600),
+        (noon + 3000, time.time() + 86400, 10, 40200, 600),
+    ):
+        (found,) = (await ask(client, "coverage", since=since, until=until))["answers"]
+        assert (found["received"], found["asked_s"], found["seconds"]) == (received, asked_s, seconds)
+        assert found["covered"] == pytest.approx(seconds / asked_s)
 
 
 async def test_coverage_names_what_never_came(client) -> None:

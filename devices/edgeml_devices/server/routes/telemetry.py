@@ -177,16 +177,18 @@ async def ask_machine(services: ServicesOf, _viewer: Viewer, asked: Asked, by: N
 
 @router.get("/coverage")
 async def ask_coverage(services: ServicesOf, _viewer: Viewer, asked: Asked) -> Answers:
-    """What was received, merged, evicted and missing, by device and day."""
+    """What was received, merged, evicted and missing, by device and day.
+
+    `covered` is the share of `asked_s`: of that part of the day that was asked about and has passed.
+    """
     _refuse("windows hold all models: coverage is of no one", model=asked.model, variant=asked.variant)
     _refuse("coverage is of devices, of no one", target=asked.target)
-    found = await services.telemetry.coverage(asked.since, asked.until)
+    found = await services.telemetry.coverage(asked.since, min(asked.until, time.time()))
     rows = [one for one in found if asked.devices is None or one.device_id in asked.devices]
     async with services.database.reading() as connection:
         names = await device_names(connection, {one.device_id for one in rows})
-    now = time.time()
     shown = [
-        {"device": names.get(one.device_id, one.device_id), **asdict(one), "covered": covered_share(one, now)}
+        {"device": names.get(one.device_id, one.device_id), **asdict(one), "covered": covered_share(one)}
         for one in rows
     ]
     shown.sort(key=lambda row: (row["device"], row["day"]))

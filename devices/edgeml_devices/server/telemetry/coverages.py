@@ -4,25 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from edgeml_devices.server.telemetry.selecting import DAY_US
 from edgeml_devices.server.telemetry.store import Coverage
 from edgeml_devices.server.telemetry.streams import Gap
 
-_DAY_S: Final = 86400.0
-_LEAST_S: Final = 60.0
-"""Of a day that has just begun."""
 
-
-def covered_share(row: Coverage, now: float) -> float:
-    """Give the share of a day, until now, that windows cover."""
-    return min(1.0, row.seconds / min(_DAY_S, max(_LEAST_S, now - day_begin(row.day))))
-
-
-def day_begin(day: str) -> float:
-    """Give the moment at which a day begins (UTC)."""
-    return datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()
+def covered_share(row: Coverage) -> float:
+    """Give the share of what was asked about of a day that windows cover."""
+    return min(1.0, row.seconds / row.asked_s)
 
 
 class Sums(NamedTuple):
@@ -39,6 +30,7 @@ class Sums(NamedTuple):
     lost_inside: int
     """Numbers that merged windows cover, and of which nothing is in them."""
     duration_us: int
+    """After the moment since which was asked."""
     boots: frozenset[str]
     epochs: frozenset[str]
 
@@ -46,7 +38,14 @@ class Sums(NamedTuple):
 def coverage(
     sums: Iterable[Sums], gaps: Iterable[tuple[str, Gap]], since_us: int, until_us: int
 ) -> list[Coverage]:
-    """Add up, by device and day. A gap counts on the day on which the window after it ended."""
+    """Add up, by device and day. A gap counts on the day on which the window after it ended.
+
+    Args:
+        sums: of windows that ended after ``since_us`` and not after ``until_us``.
+        gaps: of all time, by device.
+        since_us: from when on there was anything to count.
+        until_us: until when.
+    """
     days: dict[tuple[str, int], list[Sums]] = {}
     for one in sums:
         days.setdefault((one.device, one.day), []).append(one)
@@ -56,12 +55,18 @@ def coverage(
             key = (device, (gap.at_us - 1) // DAY_US)
             missing.setdefault(key, []).append((gap.first, gap.last))
     return [
-        _day(device, day, days[device, day], sorted(missing.get((device, day), [])))
+        _day(
+            device,
+            day,
+            days[device, day],
+            sorted(missing.get((device, day), [])),
+            min(until_us, (day + 1) * DAY_US) - max(since_us, day * DAY_US),
+        )
         for device, day in sorted(days)
     ]
 
 
-def _day(device: str, day: int, parts: list[Sums], gaps: list[tuple[int, int]]) -> Coverage:
+def _day(device: str, day: int, parts: list[Sums], gaps: list[tuple[int, int]], asked_us: int) -> Coverage:
     evicted, damaged = sum(one.evicted for one in parts), sum(one.damaged for one in parts)
     absent = sum(one.lost_inside for one in parts) + sum(last - first + 1 for first, last in gaps)
     return Coverage(
@@ -74,6 +79,7 @@ def _day(device: str, day: int, parts: list[Sums], gaps: list[tuple[int, int]]) 
         sum(one.overwritten for one in parts),
         max(0, absent - evicted - damaged),
         sum(one.duration_us for one in parts) / 1e6,
+        asked_us / 1e6,
         len(frozenset().union(*(one.boots for one in parts))),
         len(frozenset().union(*(one.epochs for one in parts))),
         tuple(gaps),

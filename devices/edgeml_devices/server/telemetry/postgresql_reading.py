@@ -125,7 +125,7 @@ async def coverage(pool: Any, selection: Selection, kept_us: int) -> list[Covera
     query = f"""SELECT p.device_id, (p.at - 1) / {DAY_US}, sum(coalesce(p.windows, 1)),
         coalesce(sum(p.merged), 0), coalesce(sum(p.evicted), 0), coalesce(sum(p.damaged), 0),
         coalesce(sum(p.overwritten), 0), sum(p.last - coalesce(p.first, p.last) + 1 - coalesce(p.windows, 1)),
-        sum(p.duration), array_agg(DISTINCT b.boot_id), array_agg(DISTINCT s.epoch)
+        sum(least(p.duration, p.at - $1)), array_agg(DISTINCT b.boot_id), array_agg(DISTINCT s.epoch)
         {_FROM} {asked.where} GROUP BY 1, 2"""
     async with snapshot(pool) as connection:
         sums = [

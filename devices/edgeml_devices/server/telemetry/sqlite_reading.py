@@ -147,7 +147,8 @@ def coverage(folder: Path, selection: Selection, kept_us: int) -> list[Coverage]
     # sum() ends the question where a number leaves 64 bits; total() is as exact up to 2**53
     query = f"""SELECT s.device, (r.at - 1) / {DAY_US}, total(r.windows), total(r.merged),
         total(r.evicted), total(r.damaged), total(r.overwritten), total(r.last - r.first + 1 - r.windows),
-        total(r.duration), json_group_array(DISTINCT b.boot_id), json_group_array(DISTINCT s.epoch)
+        total(min(r.duration, r.at - {asked.since_us})),
+        json_group_array(DISTINCT b.boot_id), json_group_array(DISTINCT s.epoch)
         {FROM_REPORT} {asked.where} GROUP BY 1, 2"""
     sums: list[coverages.Sums] = []
     gaps: list[tuple[str, streams.Gap]] = []

@@ -131,7 +131,9 @@ class Coverage:
     missing: int
     """Windows whose numbers were passed over and never came, other than those evicted or damaged."""
     seconds: float
-    """Time that stored windows cover."""
+    """Time that stored windows cover, after the moment since which was asked."""
+    asked_s: float
+    """How much of the day was asked about."""
     boots: int
     epochs: int
     gaps: tuple[tuple[int, int], ...] = field(default=())

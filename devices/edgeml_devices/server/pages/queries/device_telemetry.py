@@ -92,7 +92,7 @@ async def device_telemetry(services: Services, device_id: str, name: str, now: f
         whole[0].energy_per_call_joules if whole else None,
         temperature,
         slowed,
-        tuple(DayOf(one, covered_share(one, now)) for one in days),
+        tuple(DayOf(one, covered_share(one)) for one in days),
         alerts,
         drift,
     )

@@ -91,12 +91,11 @@ async def fleet_telemetry(services: Services, now: float) -> FleetTelemetry:
     rows = await release_rows(services, selection, drifted_by_release(drift))
     covered = await services.telemetry.coverage(selection.since // DAY_S * DAY_S, now)
     async with services.database.reading() as connection:
-        worst = _worst(covered, now)
+        worst = _worst(covered)
         names = await device_names(connection, {one.device_id for one in worst})
         enrolled = await _enrolled(connection)
     lacking = tuple(
-        LackingRow(names.get(one.device_id, one.device_id), one.day, covered_share(one, now), one)
-        for one in worst
+        LackingRow(names.get(one.device_id, one.device_id), one.day, covered_share(one), one) for one in worst
     )
     silent = max(0, enrolled - len({one.device_id for one in covered}))
     return FleetTelemetry(
@@ -104,7 +103,7 @@ async def fleet_telemetry(services: Services, now: float) -> FleetTelemetry:
         max(0, len(rows) - _MODELS),
         alerts,
         drift,
-        _days(covered, now),
+        _days(covered),
         lacking,
         silent,
     )
@@ -134,7 +133,7 @@ def _key(key: Mapping[str, str | int]) -> tuple[str, int]:
     return str(key["model"]), int(key["release"])
 
 
-def _days(covered: Sequence[Coverage], now: float) -> tuple[DayRow, ...]:
+def _days(covered: Sequence[Coverage]) -> tuple[DayRow, ...]:
     days: dict[str, list[Coverage]] = {}
     for one in covered:
         days.setdefault(one.day, []).append(one)
@@ -142,7 +141,7 @@ def _days(covered: Sequence[Coverage], now: float) -> tuple[DayRow, ...]:
         DayRow(
             day,
             len(rows),
-            sum(covered_share(one, now) for one in rows) / len(rows),
+            sum(covered_share(one) for one in rows) / len(rows),
             *(
                 sum(getattr(one, name) for one in rows)
                 for name in ("missing", "evicted", "damaged", "merged", "overwritten")
@@ -152,9 +151,9 @@ def _days(covered: Sequence[Coverage], now: float) -> tuple[DayRow, ...]:
     )
 
 
-def _worst(covered: Sequence[Coverage], now: float) -> list[Coverage]:
+def _worst(covered: Sequence[Coverage]) -> list[Coverage]:
     faulty = [one for one in covered if lacks(one) or one.overwritten]
-    return sorted(faulty, key=lambda one: (-lacks(one), covered_share(one, now), one.device_id))[:_WORST]
+    return sorted(faulty, key=lambda one: (-lacks(one), covered_share(one), one.device_id))[:_WORST]
 
 
 async def _enrolled(connection: AsyncConnection) -> int:
