@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from edgeml.processes import kill_session
 
 TAIL_LINES: Final = 8
 """Of a program that failed, as many are shown."""
+_INTERRUPTIONS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def run(
@@ -36,27 +38,36 @@ def run(
     """
     lines: list[str] = []
     last: deque[str] = deque(maxlen=TAIL_LINES)
-    with subprocess.Popen(
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        cwd=folder,
-        env={**os.environ, "LC_ALL": "C.UTF-8"},
-        start_new_session=True,
-    ) as process:
-        try:
-            for line in process.stdout or ():
-                lines.append(line)
-                if line.strip():
-                    last.append(line.rstrip())
-                on_line(line.rstrip())
-            code = process.wait()
-        except BaseException:
+    process = None
+    # an interruption inside Popen would leave a program that nobody knows
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTIONS)
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            cwd=folder,
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
+            start_new_session=True,
+        )
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for line in process.stdout or ():
+            lines.append(line)
+            if line.strip():
+                last.append(line.rstrip())
+            on_line(line.rstrip())
+        code = process.wait()
+    except BaseException:
+        if process is not None:
             kill_session(process)
-            raise
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if process is not None and process.stdout is not None:
+            process.stdout.close()
     if code != 0:
         raise failure(what, str(argv[0]), code, last)
     return "".join(lines)

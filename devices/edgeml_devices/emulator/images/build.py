@@ -12,6 +12,7 @@ from edgeml_devices.emulator.images import apt, kernel, wheels
 from edgeml_devices.emulator.images.apt import Apt, Deb
 from edgeml_devices.emulator.images.bytecode import compile_all
 from edgeml_devices.emulator.images.cache import IN_USE, Cache, open_cache
+from edgeml_devices.emulator.images.clean import retire
 from edgeml_devices.emulator.images.disk import link_tree, make_disk
 from edgeml_devices.emulator.images.image import Image, ImageRequest
 from edgeml_devices.emulator.images.kept import DISK, Kept, kept_images, read_image, write_image
@@ -67,7 +68,9 @@ def build_image(request: ImageRequest, report: Report = lambda _: None, *, updat
     tools.require(*tools.TO_BUILD)
     cache = open_cache()
     with cache.building():
-        return _Builder(cache, request, report).build(update=update)
+        image = _Builder(cache, request, report).build(update=update)
+    retire(image)
+    return image
 
 
 def images() -> tuple[Image, ...]:
@@ -107,40 +110,46 @@ class _Builder:
         """Resolve the request, unless it was, and have every file of the plan here."""
         key = request_key(self._request)
         with self._cache.locked(f"plan-{key}"):
-            plan = None if update else read_plan(self._cache, key)
-            if plan is not None and all(
-                apt.is_whole(self._cache.folder / "wheels" / wheel.file, wheel.sha256)
-                for wheel in plan.wheels
-            ):
-                found = plan.wheels
-            else:
-                self._say("wheels", "asking the index")
-                found = wheels.download(
-                    self._cache, self._request.engines, own, lambda text: self._say("wheels", text)
-                )
+            before = None if update else read_plan(self._cache, key)
+            debs, boot = self._packages(before)
+            self._done("packages")
+            plan = Plan(debs, boot, self._wheels(before, own))
             self._done("wheels")
-            plan = self._with_packages(plan, found)
-            write_plan(self._cache, key, plan)
-        self._done("packages")
+            if plan != before:
+                write_plan(self._cache, key, plan)
         return plan
 
-    def _with_packages(self, plan: Plan | None, found: tuple[Wheel, ...]) -> Plan:
+    def _packages(self, before: Plan | None) -> tuple[tuple[Deb, ...], Deb]:
+        """Have the root's packages, and the kernel's, here; those of the plan before where there was one."""
         debs = self._cache.folder / "debs"
-        if plan is not None and all(
-            apt.is_whole(debs / deb.file, deb.sha256) for deb in (*plan.debs, plan.kernel)
+        if before is not None and all(
+            apt.is_whole(debs / deb.file, deb.sha256) for deb in (*before.debs, before.kernel)
         ):
-            return Plan(plan.debs, plan.kernel, found)
+            return before.debs, before.kernel
         mirrors = (self._request.mirror,) if self._request.mirror else apt.own_mirrors()
         with self._cache.locked("apt"):
             manager = Apt(self._cache.folder / "apt", mirrors)
-            if plan is None:
+            if before is None:
                 self._say("packages", "asking the Debian mirror")
                 manager.update()
-                named = manager.depends(kernel.META_PACKAGE)[0]
+                boot = manager.alone(manager.depends(kernel.META_PACKAGE)[0])
                 resolved = manager.resolve(packages_of(self._request.flavour))
-                plan = Plan(resolved, manager.alone(named), found)
-            manager.download([*plan.debs, plan.kernel], debs, self._fetching)
-        return Plan(plan.debs, plan.kernel, found)
+            else:
+                resolved, boot = before.debs, before.kernel
+            manager.download([*resolved, boot], debs, self._fetching)
+        return resolved, boot
+
+    def _wheels(self, before: Plan | None, own: tuple[Path, ...]) -> tuple[Wheel, ...]:
+        """Have the wheels here; those of the plan before where there was one."""
+        folder = self._cache.folder / "wheels"
+        if before is not None and all(
+            apt.is_whole(folder / wheel.file, wheel.sha256) for wheel in before.wheels
+        ):
+            return before.wheels
+        self._say("wheels", "asking the index")
+        return wheels.download(
+            self._cache, self._request.engines, own, lambda text: self._say("wheels", text)
+        )
 
     # --- the artifacts
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from edgeml.errors import EdgemlError
 from edgeml_devices.emulator.images.cache import Cache, open_cache, remove_tree, unused
-from edgeml_devices.emulator.images.kept import read_kept
+from edgeml_devices.emulator.images.image import Image
+from edgeml_devices.emulator.images.kept import kept_images, read_kept
 
 _PARTS: Final = ("roots", "kernels", "engines", "sites", "edgeml")
+KEPT_OF_A_KIND: Final = 3
+"""As many images with the same engines and flavour stay when a new one is built."""
 _DOWNLOADS: Final = ("debs", "wheels", "plans", "apt")
 
 
@@ -35,33 +41,53 @@ def clean(*, downloads: bool = False) -> Cleaned:
         EdgemlError: an image is being built.
     """
     cache = open_cache()
-    removed, in_use, freed_bytes = [], [], 0
     with cache.cleaning():
-        for folder in _entries(cache.folder / "images"):
-            with unused(folder) as free:
-                if free:
-                    freed_bytes += _remove(folder)
-                    removed.append(folder.name)
-                else:
-                    in_use.append(folder.name)
-        needed = _needed(cache, in_use)
-        for kind in _PARTS:
-            for folder in _entries(cache.folder / kind):
-                if folder.name not in needed:
-                    freed_bytes += _remove(folder)
-        for kind in _DOWNLOADS if downloads else ():
-            freed_bytes += _remove(cache.folder / kind)
+        cleaned = _remove_images(cache, _entries(cache.folder / "images"))
+        freed_bytes = sum(_remove(cache.folder / kind) for kind in (_DOWNLOADS if downloads else ()))
+    return replace(cleaned, freed_bytes=cleaned.freed_bytes + freed_bytes)
+
+
+def retire(image: Image) -> None:
+    """Remove old images of the same kind as a new one: all but the newest few, and none that is used.
+
+    Each change of edgeml's sources makes a new image. Nothing is done while another one is being built.
+    """
+    cache = open_cache()
+    alike = [
+        one for one in kept_images(cache) if (one.engines, one.flavour) == (image.engines, image.flavour)
+    ]
+    old = [one.folder for one in alike[KEPT_OF_A_KIND:]]
+    if old:
+        with suppress(EdgemlError), cache.cleaning():
+            _remove_images(cache, old)
+
+
+def _remove_images(cache: Cache, folders: Sequence[Path]) -> Cleaned:
+    """Remove those of the images that nothing uses, then the parts that no image needs."""
+    removed, in_use, freed_bytes = [], [], 0
+    for folder in folders:
+        with unused(folder) as free:
+            if free:
+                freed_bytes += _remove(folder)
+                removed.append(folder.name)
+            else:
+                in_use.append(folder.name)
+    needed = _needed(cache)
+    for kind in _PARTS:
+        for part in _entries(cache.folder / kind):
+            if part.name not in needed:
+                freed_bytes += _remove(part)
     whole = (key for key in removed if not key.startswith("."))
     return Cleaned(tuple(whole), tuple(in_use), freed_bytes)
 
 
-def _needed(cache: Cache, keys: list[str]) -> set[str]:
-    """Give the keys of the parts of images."""
+def _needed(cache: Cache) -> set[str]:
+    """Give the keys of the parts of the images that are left."""
     found: set[str] = set()
-    for key in keys:
-        kept = read_kept(cache.place("images", key))
+    for folder in _entries(cache.folder / "images"):
+        kept = read_kept(folder)
         if kept is not None:
-            found |= {kept.keys.root, kept.keys.kernel, kept.keys.site}
+            found |= {kept.keys.root, kept.keys.kernel, kept.keys.engines, kept.keys.site}
     return found
 
 
