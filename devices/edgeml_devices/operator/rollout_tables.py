@@ -120,9 +120,8 @@ def _number(counts: Document, name: str) -> int:
 def describe_gate(reading: Document) -> str:
     """Give a gate's reading in one line."""
     value = NOTHING if reading["value"] is None else f"{reading['value']:.3g}"
-    return (
-        f"gate {reading['gate']}: {reading['state']}, {value} of {reading['limit']:.3g} ({reading['detail']})"
-    )
+    detail = f" ({reading['detail']})" if reading["detail"] else ""
+    return f"gate {reading['gate']}: {reading['state']}, {value}, at most {reading['limit']:.3g}{detail}"
 
 
 def failure_columns(rollout: Document) -> list[Column]:

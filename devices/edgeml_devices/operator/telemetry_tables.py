@@ -185,6 +185,11 @@ def print_coverage(found: Mapping[str, Any]) -> None:
     styles = ["yellow" if one["missing"] or one["evicted"] or one["damaged"] else "" for one in answers]
     print_table(open_console(), columns, styles)
     for one in answers:
+        if one["epochs"] > 1:
+            click.echo(
+                f"{printable(one['device'])}, {one['day']}: counted in {one['epochs']} epochs: "
+                "a copy of the device sends, too, or its spool was restored or lost"
+            )
         if one["gaps"]:
             gaps = ", ".join(
                 f"{first}–{last}" if first != last else str(first) for first, last in one["gaps"][:8]

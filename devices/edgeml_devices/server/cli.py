@@ -55,10 +55,18 @@ def _place(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--tls-key", metavar="FILE", type=_FILE, help="The certificate's key, PEM.")
 @click.option("--behind-proxy", is_flag=True, help="Believe the X-Forwarded headers of whoever connects.")
 @click.option(
-    "--keep-health-days", default=14.0, show_default=True, type=click.FloatRange(0.1), help="Then it goes."
+    "--keep-health-days",
+    default=14.0,
+    show_default=True,
+    type=click.FloatRange(0.1),
+    help="Health of devices.",
 )
 @click.option(
-    "--keep-events-days", default=90.0, show_default=True, type=click.FloatRange(0.1), help="Then they go."
+    "--keep-events-days",
+    default=90.0,
+    show_default=True,
+    type=click.FloatRange(0.1),
+    help="Events of devices.",
 )
 @click.option("--alert-rules", metavar="FILE", type=_FILE, help="Alert rules, YAML as Prometheus has them.")
 @click.option("--alert-receivers", metavar="FILE", type=_FILE, help="Who hears of alerts, TOML.")

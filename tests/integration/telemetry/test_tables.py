@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from edgeml_devices.operator.telemetry_cli import _save_inputs
+from edgeml_devices.operator.telemetry_tables import print_coverage
 
 from tests.integration.server_process import ServerProcess
 from tests.integration.telemetry.served import edgeml
@@ -33,3 +35,12 @@ def test_inputs_are_saved_inside_the_folder_whatever_a_device_calls_them(tmp_pat
     assert file.parent == tmp_path / "a" / "b"
     assert file.name == "pi-kws-1-20010909T014640.000000Z-unsure-.._.._x.npz"
     assert file.read_bytes() == b"PK"
+
+
+def test_a_copy_of_a_device_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    counts = dict.fromkeys(("received", "missing", "evicted", "damaged", "merged", "overwritten", "boots"), 1)
+    day = {"device": "pi", "day": "2026-11-26", "covered": 0.5, "gaps": [], **counts}
+    print_coverage({"answers": [{**day, "epochs": 1}]})
+    assert "epochs" not in capsys.readouterr().out
+    print_coverage({"answers": [{**day, "epochs": 2}]})
+    assert "pi, 2026-11-26: counted in 2 epochs: a copy of the device sends" in capsys.readouterr().out
