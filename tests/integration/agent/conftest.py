@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.agent.bundles import scaled
-from tests.integration.agent.fixture_server import Fleet, serving
+from tests.integration.agent.fixture_server import Server, serving
 from tests.integration.agent.processes import Device
 from tests.integration.agent.tiny_repository import TinyRepository
 from tests.integration.server_process import ServerProcess
@@ -25,13 +25,13 @@ def repository_here(tmp_path: Path) -> TinyRepository:
 
 
 @pytest.fixture
-def fleet(repository_here: TinyRepository) -> Iterator[tuple[Fleet, str]]:
+def fleet(repository_here: TinyRepository) -> Iterator[Server]:
     with serving(repository_here.folder) as (found, url):
         yield found, url
 
 
 @pytest.fixture
-def device(tmp_path: Path, fleet: tuple[Fleet, str], repository_here: TinyRepository) -> Iterator[Device]:
+def device(tmp_path: Path, fleet: Server, repository_here: TinyRepository) -> Iterator[Device]:
     """A device that has joined the server."""
     made = Device(tmp_path / "home", fleet[1])
     made.enrol(repository_here.first_root)

@@ -238,8 +238,12 @@ class _Server(ThreadingHTTPServer):
         """Say nothing of connections that agents cut."""
 
 
+Server = tuple[Fleet, str]
+"""What it knows, and its address."""
+
+
 @contextmanager
-def serving(folder: Path) -> Iterator[tuple[Fleet, str]]:
+def serving(folder: Path) -> Iterator[Server]:
     """Serve a repository's folder; give what the server knows, and its address."""
     server = _Server(("127.0.0.1", 0), _Handler)
     server.fleet = Fleet(folder)

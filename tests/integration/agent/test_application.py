@@ -10,7 +10,7 @@ import pytest
 from edgeml_devices.messages import Result
 
 from tests.integration.agent.bundles import scaled
-from tests.integration.agent.fixture_server import Fleet
+from tests.integration.agent.fixture_server import Server
 from tests.integration.agent.processes import Device
 from tests.integration.agent.tiny_repository import TinyRepository
 
@@ -34,7 +34,7 @@ print(sorted(set(seen)), seen == sorted(seen))
 
 
 def test_an_application_follows_and_vouches_for_the_release(
-    device: Device, fleet: tuple[Fleet, str], repository_here: TinyRepository, tmp_path: Path
+    device: Device, fleet: Server, repository_here: TinyRepository, tmp_path: Path
 ) -> None:
     """No call fails, none gets half of each release; its beats are what lets the release stay."""
     health = {"heartbeat": "required", "probation_s": 3.0, "min_calls": 5, "heartbeat_timeout_s": 30.0}
@@ -75,7 +75,7 @@ if sys.argv[1] == "closes":
 
 @pytest.mark.parametrize("how", ["closes", "leaves"])
 def test_a_script_that_ended_before_a_release_is_not_missed_in_its_probation(
-    device: Device, fleet: tuple[Fleet, str], how: str
+    device: Device, fleet: Server, how: str
 ) -> None:
     """The policy is `if-seen`; the script reported the release before, and said that it was done."""
     device.start()

@@ -5,10 +5,9 @@ from __future__ import annotations
 from edgeml_devices.agent.outbox import HEALTH_LIMIT, Outbox
 from edgeml_devices.messages import Event, Health, Report, Result, State
 
-from tests.integration.agent.fixture_server import Fleet
+from tests.integration.agent.fixture_server import Fleet, Server
 from tests.integration.agent.processes import Device
 
-Server = tuple[Fleet, str]
 BODY_LIMIT_BYTES = 256 * 1024
 
 
