@@ -118,6 +118,17 @@ def test_commands_that_the_demo_suggests_exist(commands: dict[str, click.Command
     assert [f"{line}: {fault}" for line in shown if (fault := _fault(line, commands))] == []
 
 
+def test_the_json_of_every_question_about_telemetry_is_described(commands: dict[str, click.Command]) -> None:
+    text = (REPOSITORY / "docs" / "reference" / "json.md").read_text()
+    asked = [
+        path
+        for path, command in commands.items()
+        if path.startswith("edgeml telemetry ") and any("--json" in one.opts for one in command.params)
+    ]
+    assert len(asked) > 5
+    assert [path for path in asked if f"`{path}`" not in text] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_python_shown_in_the_docs_compiles(page: Path) -> None:
     for match in FENCE.finditer(page.read_text()):
