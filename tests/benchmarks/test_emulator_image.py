@@ -37,10 +37,14 @@ def _as_ordinary_user(folder: Path) -> tuple[list[str], dict[str, str]]:
     }
     if os.getuid() != 0:
         return [sys.executable], variables
-    as_user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-    variables["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    as_user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "env"]
+    # the interpreter's own library is the other Python's own business
+    own = [path for path in sys.path if path and not path.startswith(sys.base_prefix)]
+    variables["PYTHONPATH"] = os.pathsep.join(own)
     for python in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
-        found = subprocess.run([*as_user, python, "-c", "import click, rich"], env=variables, check=False)
+        found = subprocess.run(
+            [*as_user, python, "-c", "import click, rich"], env=variables, capture_output=True, check=False
+        )
         if found.returncode == 0:
             return [*as_user, python], variables
     return [], variables

@@ -23,6 +23,7 @@ KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _SUITES: Final = {"debian": (SUITE, f"{SUITE}-updates"), "debian-security": (f"{SUITE}-security",)}
 """By the last part of a mirror's path."""
 _URI_LINE: Final = re.compile(r"'(?P<uri>[^']*)' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<sha256>[0-9a-f]{64})")
+_ASK_AGAIN: Final = "If the mirror has newer versions by now: edgeml emulate build --update"
 _STATUS: Final = re.compile(r"dlstatus:\d+:(?P<percent>[\d.]+):(?P<text>.*)")
 
 
@@ -115,19 +116,19 @@ class Apt:
 
         with tempfile.TemporaryDirectory(prefix=".fetching.", dir=folder) as scratch:
             exact = [f"{deb.name}={deb.version}" for deb in wanted]
-            self._run(
-                *("apt-get", "-o", "APT::Status-Fd=1", "download", *exact),
-                what="fetching Debian packages",
-                folder=Path(scratch),
-                on_line=on_line,
-            )
+            try:
+                self._run(
+                    *("apt-get", "-o", "APT::Status-Fd=1", "download", *exact),
+                    what="fetching Debian packages",
+                    folder=Path(scratch),
+                    on_line=on_line,
+                )
+            except EdgemlError as error:
+                raise EdgemlError(f"{error}\n{_ASK_AGAIN}") from error
             for deb in wanted:
                 fetched = Path(scratch, deb.file)
                 if not is_whole(fetched, deb.sha256):
-                    raise EdgemlError(
-                        f"the mirror has no {deb.file} as it was listed; ask it again: "
-                        "edgeml emulate build --update"
-                    )
+                    raise EdgemlError(f"the mirror has no {deb.file} as it was listed. {_ASK_AGAIN}")
                 fetched.replace(folder / deb.file)
 
     def _listed(self, *command: str) -> tuple[Deb, ...]:
