@@ -56,6 +56,22 @@ async def _stored(settings: ServerSettings) -> list[Point]:
         await store.close()
 
 
+async def test_points_can_be_asked_for_by_their_name(client, request_body) -> None:
+    device = await enrol(client, "foreign")
+    headers = device.headers | {"Content-Type": CONTENT_JSON}
+    sent = await client.post("/v1/metrics", content=json.dumps(request_body), headers=headers)
+    assert sent.status_code == 200
+    (one,) = (await client.get("/v1/telemetry/points", params={"name": "parts"})).json()["answers"]
+    assert (one["device"], one["value"], one["kind"], one["buckets"]) == ("foreign", 3.0, "sum", None)
+    assert one["attributes"]["line"] == "a"
+    (wide,) = (await client.get("/v1/telemetry/points", params={"name": "coarse"})).json()["answers"]
+    assert wide["buckets"]["count"] == 2
+    for query in ({"device": "foreign"}, {"model": "kws"}):
+        answer = await client.get("/v1/telemetry/points", params={"name": "parts", **query})
+        assert answer.status_code == 400
+    assert (await client.get("/v1/telemetry/points", params={"name": "no"})).json()["answers"] == []
+
+
 @pytest.fixture
 def request_body() -> dict:
     point = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import math
 import time
 from collections.abc import Iterable, Mapping
@@ -206,6 +207,33 @@ async def ask_samples(
     newest = sorted(found, key=lambda one: one.sample.at, reverse=True)
     shown = [_plain({"device": names.get(one.device_id, one.device_id), **asdict(one)}) for one in newest]
     return {**_span(asked), "answers": shown}
+
+
+@router.get("/points")
+async def ask_points(
+    services: ServicesOf,
+    _viewer: Viewer,
+    asked: Asked,
+    name: Annotated[str, Query(min_length=1, max_length=255)],
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> Answers:
+    """The newest points of a metric that foreign agents sent by OTLP, the oldest first."""
+    _refuse("points of foreign agents have no", model=asked.model, variant=asked.variant, target=asked.target)
+    if asked.devices is not None:
+        raise UsageError("points are given for all devices; each names its own")
+    rows = await services.telemetry.points(name, asked.since, asked.until, limit)
+    async with services.database.reading() as connection:
+        names = await device_names(connection, {one.device_id for one in rows if one.device_id})
+    shown = [
+        asdict(one)
+        | {
+            "device": names.get(one.device_id, one.device_id),
+            "attributes": json.loads(one.attributes or "{}"),
+            "buckets": json.loads(one.buckets) if one.buckets else None,
+        }
+        for one in rows
+    ]
+    return {**_span(asked), "answers": [_plain(row) for row in shown]}
 
 
 def _date(moment: float) -> str:
