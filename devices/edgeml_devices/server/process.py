@@ -32,7 +32,8 @@ from edgeml_devices.server.alerts.rules import read_rules
 from edgeml_devices.server.app import create_app
 from edgeml_devices.server.database import Database
 from edgeml_devices.server.migrate import migrate
-from edgeml_devices.server.protocol import impatient
+from edgeml_devices.server.protocol import Answer, Headers, ShortRoute, impatient
+from edgeml_devices.server.routes import reports
 from edgeml_devices.server.services import Services
 from edgeml_devices.server.settings import ServerSettings
 
@@ -186,9 +187,12 @@ def build_server(settings: ServerSettings) -> uvicorn.Server:
         noting.add(task)
         task.add_done_callback(noting.discard)
 
+    def take(headers: Headers, body: bytes, answer: Answer) -> None:
+        reports.take_reports(app.state.services, headers, body, answer)
+
     config = uvicorn.Config(
         app,
-        http=impatient(settings.limits.header_s, note_slow),
+        http=impatient(settings.limits.header_s, note_slow, ShortRoute(reports.PATH.encode(), take)),
         ws="none",
         lifespan="on",
         log_level="warning",

@@ -34,3 +34,11 @@ async def calling_device(services: Services, authorization: bytes, scope: Scope,
             raise await auth.refused(services, request, actor, others)
         raise await auth.refused(services, request, None, "this token is unknown, or it was revoked")
     raise await auth.refused(services, Request(scope), None, "no token; send Authorization: Bearer TOKEN")
+
+
+def known_device(services: Services, authorization: bytes) -> Known | None:
+    """Give the device whose token it is, if this process has it in memory."""
+    scheme, _, token = authorization.partition(b" ")
+    if scheme.lower() != b"bearer":
+        return None
+    return services.directory.by_token(auth.hash_token(token.strip().decode("latin-1")))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import TypeAdapter
@@ -14,8 +15,9 @@ from starlette.types import Receive, Scope, Send
 from edgeml.telemetry.report import CONTENT_JSON, CONTENT_MSGPACK, Acknowledged, Batch
 from edgeml_devices.server.fleet.directory import Known
 from edgeml_devices.server.guard import REPORTS, guarded
+from edgeml_devices.server.protocol import Answer, Headers
 from edgeml_devices.server.refusals import RefusalError
-from edgeml_devices.server.routes.calling import calling_device
+from edgeml_devices.server.routes.calling import calling_device, known_device
 from edgeml_devices.server.services import Services
 from edgeml_devices.server.telemetry import bounds, wire
 from edgeml_devices.server.telemetry.dating import dates
@@ -44,9 +46,7 @@ async def answer_reports(services: Services, scope: Scope, receive: Receive, sen
         if not services.directory.knows(known):
             raise RefusalError(401, "this device was retired")
     body = await _body(guarded(receive, scope, services.settings.limits))
-    content_type = headers.get(b"content-type", b"").decode("latin-1")
-    batch = wire.decode(body, content_type, headers.get(b"content-encoding", b"").decode("latin-1"))
-    bounds.check(batch)
+    batch = _read(headers, body)
     services.directory.note_seen(known)
     stored = await _stored(services, _incoming(known, batch, time.time()))
     if stored[0].verdict is Verdict.FORK:
@@ -57,8 +57,7 @@ async def answer_reports(services: Services, scope: Scope, receive: Receive, sen
             f"{message}; begin a new epoch with the windows after acked_through",
             acked_through=stored[0].acked_through,
         )
-    want = ("samples",) if services.collector.has_room else ()
-    answer = wire.encode(Acknowledged(stored[-1].acked_through, stored[-1].gaps, time.time(), want))
+    answer = _acknowledge(services, stored[-1])
     await send(
         {
             "type": "http.response.start",
@@ -70,6 +69,43 @@ async def answer_reports(services: Services, scope: Scope, receive: Receive, sen
         }
     )
     await send({"type": "http.response.body", "body": answer})
+
+
+def take_reports(services: Services, headers: Headers, body: bytes, answer: Answer) -> None:
+    """Store a batch as :func:`answer_reports` does, if nothing stands against it; else leave it to that."""
+    fields = dict(headers)
+    known = known_device(services, fields.get(b"authorization", b""))
+    if known is None or not services.directory.fresh:
+        answer(None)
+        return
+    try:
+        incoming = _incoming(known, _read(fields, body), time.time())
+        stored = services.collector.submit(incoming)
+    except Exception:  # noqa: BLE001 - told by the ordinary way, which meets the same
+        answer(None)
+        return
+    services.directory.note_seen(known)
+
+    def tell(stored: asyncio.Future[list[Stored]]) -> None:
+        sound = not stored.cancelled() and stored.exception() is None
+        if sound and (last := stored.result()[-1]).verdict is not Verdict.FORK:
+            answer(_acknowledge(services, last))
+        else:
+            answer(None)
+
+    stored.add_done_callback(tell)
+
+
+def _read(headers: Mapping[bytes, bytes], body: bytes) -> Batch:
+    content_type = headers.get(b"content-type", b"").decode("latin-1")
+    batch = wire.decode(body, content_type, headers.get(b"content-encoding", b"").decode("latin-1"))
+    bounds.check(batch)
+    return batch
+
+
+def _acknowledge(services: Services, last: Stored) -> bytes:
+    want = ("samples",) if services.collector.has_room else ()
+    return wire.encode(Acknowledged(last.acked_through, last.gaps, time.time(), want))
 
 
 async def _body(receive: Receive) -> bytes:
@@ -92,7 +128,7 @@ def _incoming(known: Known, batch: Batch, received_at: float) -> list[Incoming]:
 
 async def _stored(services: Services, incoming: Sequence[Incoming]) -> list[Stored]:
     try:
-        return await services.collector.append(incoming)
+        return await services.collector.submit(incoming)
     except FullError:
         wait_s = random.randint(*_AGAIN_S)  # noqa: S311 - spreads devices, no secret
         raise RefusalError(

@@ -44,8 +44,8 @@ class GroupWriter:
         """Whether devices may send more than they must."""
         return self._reports < ROOM
 
-    async def append(self, reports: Sequence[Incoming]) -> list[Stored]:
-        """Store the reports of one request; comes back after the commit.
+    def submit(self, reports: Sequence[Incoming]) -> asyncio.Future[list[Stored]]:
+        """Have the reports of one request stored; the future is done after the commit.
 
         Raises:
             FullError: too much waits.
@@ -56,7 +56,7 @@ class GroupWriter:
         self._waiting.append(one)
         self._reports += len(reports)
         self._came.set()
-        return await one.stored
+        return one.stored
 
     async def run(self) -> None:
         """Store what comes, until cancelled."""
