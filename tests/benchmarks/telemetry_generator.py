@@ -14,16 +14,15 @@ import secrets
 import statistics
 import sys
 import time
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-import msgspec
 import uvloop
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from edgeml.telemetry.encoding import batch_to_bytes, report_to_json
 from edgeml.telemetry.report import CONTENT_MSGPACK, Batch, Report
 from tests.integration.telemetry.windows import Telemetry
 
@@ -98,7 +97,8 @@ def requests_of(token: str, templates: list[Report], reports: int, batch: int, e
                 replace(template, seq=seq, link=link, prev=prev, at=at, boot_id=boot, models=models)
             )
             prev = link
-        body = zlib.compress(msgspec.msgpack.encode(Batch(epoch, boot, 1e9, end, tuple(several))), 1)
+        reports_json = [report_to_json(one) for one in several]
+        body = batch_to_bytes(Batch(epoch, boot, 1e9, end), reports_json).body
         head = (
             f"POST /v1/reports HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n"
             f"Content-Type: {CONTENT_MSGPACK}\r\nContent-Encoding: deflate\r\n"

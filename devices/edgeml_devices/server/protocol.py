@@ -10,6 +10,8 @@ from typing import Any, Final, Protocol
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 HEADER_BYTES: Final = 32 * 1024
+_SHORT_BYTES: Final = 256 * 1024
+_REST_S: Final = 0.05
 Headers = Sequence[tuple[bytes, bytes]]
 Answer = Callable[[bytes | None], None]
 """Takes the JSON of a 200, or ``None``: nothing was done, the application answers."""
@@ -24,7 +26,7 @@ class Take(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ShortRoute:
-    """A call that passes the application by where its request comes in one piece.
+    """A call that passes the application by where its request comes at once.
 
     A task, a queue and two messages for each request cost more than all that is done with a short one.
     """
@@ -46,6 +48,7 @@ class ImpatientProtocol(HttpToolsProtocol):
     _in_head = True
     _short_body: bytearray | None = None
     """Of a request that may turn out to be a short one."""
+    _rest: asyncio.TimerHandle | None = None
 
     def connection_made(
         self,
@@ -56,6 +59,7 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head()
+        self._stop_rest()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -89,6 +93,7 @@ class ImpatientProtocol(HttpToolsProtocol):
             super().on_message_complete()
             return
         body, self._short_body = bytes(self._short_body), None
+        self._stop_rest()
         path = self.short.path
         self.scope |= {"method": "POST", "path": path.decode(), "raw_path": path, "query_string": b""}
         exchange = _Exchange(self, self.scope, body)
@@ -108,11 +113,24 @@ class ImpatientProtocol(HttpToolsProtocol):
         )
 
     def _await_rest(self) -> None:
-        """Go on in the ordinary way, which watches a body's length and speed."""
+        """Many clients send a body right after the head; what takes longer goes the ordinary way."""
+        if self._rest is None:
+            self._rest = self.loop.call_later(_REST_S, self._go_ordinary_way)
+        elif len(self._short_body or b"") > _SHORT_BYTES:
+            self._go_ordinary_way()
+
+    def _go_ordinary_way(self) -> None:
+        """Begin a cycle, which watches a body's length and speed."""
+        self._stop_rest()
         body, self._short_body = self._short_body, None
         if not self.transport.is_closing():
             super().on_headers_complete()
             super().on_body(bytes(body or b""))
+
+    def _stop_rest(self) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
 
     def pass_on(self, scope: Any, body: bytes, *, keep_alive: bool) -> None:
         """Let the application answer a request that came whole."""
@@ -131,6 +149,7 @@ class ImpatientProtocol(HttpToolsProtocol):
         )
         cycle.body += body
         cycle.more_body = False
+        cycle.message_event.set()
         self.cycle = cycle
         self._start_asgi_task(cycle, self.app)
 

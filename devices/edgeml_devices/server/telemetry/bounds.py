@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 from edgeml.errors import MessageError
 from edgeml.telemetry.exponential import ExponentialHistogram
+from edgeml.telemetry.packed import check_counts, check_means, iterable_counts
 from edgeml.telemetry.report import Batch, ModelWindow, Report
+from edgeml_devices.server.telemetry.wire_types import BINS, BUCKETS, LARGEST, MOST_COUNT
 
 _LONGEST_S: Final = 366 * 86400.0
 _HIGHEST: Final = 1e9
@@ -57,17 +60,35 @@ def _window(window: ModelWindow) -> None:
         _histogram(f"latency.{stage}", histogram, window.calls)
     if window.confidence is not None:
         _histogram("confidence", window.confidence, window.calls)
+    for name, bins in window.features.items():
+        _counts(f"features.{name}", bins, BINS)
+    if isinstance(window.rff_sum, bytes):
+        try:
+            check_means(window.rff_sum, BINS, LARGEST)
+        except ValueError as error:
+            raise ValueError(f"rff_sum: {error}") from error
+
+
+def _counts(place: str, counts: Sequence[int], longest: int) -> Sequence[int]:
+    if not isinstance(counts, bytes):
+        return counts
+    try:
+        check_counts(counts, longest, MOST_COUNT)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+    return iterable_counts(counts)
 
 
 def _histogram(place: str, one: ExponentialHistogram, calls: int) -> None:
-    values = one.zero + sum(one.counts)
+    counts = _counts(place, one.counts, BUCKETS)
+    values = one.zero + sum(counts)
     if values > calls:
         raise ValueError(f"{place}: {values} values of {calls} calls")
-    if one.counts:
+    if counts:
         end = _OCTAVES << one.scale
-        if one.offset < -end or one.offset + len(one.counts) > end:
+        if one.offset < -end or one.offset + len(counts) > end:
             raise ValueError(f"{place}.offset: buckets beyond 1e-9 to 1e9")
-    if one.zero or one.counts:
+    if one.zero or counts:
         if not 0 <= one.min <= one.max <= _HIGHEST:
             raise ValueError(f"{place}: from {one.min} to {one.max} cannot be")
     elif one.min != math.inf or one.max != -math.inf:

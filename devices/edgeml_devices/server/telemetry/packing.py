@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 import struct
-import sys
 import zlib
-from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
 
 from edgeml.telemetry.exponential import ExponentialHistogram
+from edgeml.telemetry.packed import iterable_counts, pack_counts, pack_means, unpack_counts, unpack_means
 from edgeml.telemetry.report import ModelWindow, Report, Sample, Summary
 
 TOTAL: Final = "total"
@@ -24,59 +23,20 @@ TOTAL: Final = "total"
 _LONG: Final = 2000
 """Bytes from which compression is tried; below, it costs 30 µs and gains little."""
 _ZLIB: Final = 0x78
-_NIBBLES: Final = bytes.maketrans(b"0123456789abcdef", bytes(range(16)))
-_WIDE: Final = (("H", 1 << 16), ("I", 1 << 32), ("Q", 1 << 64))
 _64_BITS: Final = 1 << 64
 _WHY: Final[tuple[Literal["random", "error", "unsure"], ...]] = ("random", "error", "unsure")
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
-Codes = Mapping[str, int]
-"""Numbers of texts that come again and again; a text that has none stands for itself."""
+
+class Codes(dict[str, Any]):
+    """Numbers of texts that come again and again; a text that has none stands for itself."""
+
+    def __missing__(self, text: str) -> int | str:
+        return text
+
+
 Texts = Mapping[int, str]
-
-
-def pack_counts(counts: Sequence[int]) -> bytes:
-    """Give counts from 0 to 2**64 - 1 as bytes: half a byte each, one, two, four or eight."""
-    try:
-        narrow = bytes(counts)
-    except ValueError:
-        return _pack_wide(counts)
-    digits = narrow.hex()
-    if not digits[::2].strip("0"):
-        return bytes.fromhex(f"01{digits[1::2]}0" if len(narrow) & 1 else f"00{digits[1::2]}")
-    return b"\2" + narrow
-
-
-def _pack_wide(counts: Sequence[int]) -> bytes:
-    most = max(counts)
-    for kind, (code, above) in enumerate(_WIDE, 3):
-        if most < above:
-            return bytes([kind]) + _little(array(code, counts)).tobytes()
-    raise OverflowError(f"{most} does not fit into 64 bits")
-
-
-def unpack_counts(packed: bytes) -> tuple[int, ...]:
-    """Give the counts that :func:`pack_counts` packed."""
-    return tuple(_iterable_counts(packed))
-
-
-def _iterable_counts(packed: bytes) -> bytes | array[Any]:
-    kind = packed[0]
-    if kind < 2:  # noqa: PLR2004 - half bytes, an even or odd number of them
-        counts = packed[1:].hex().encode().translate(_NIBBLES)
-        return counts[:-1] if kind else counts
-    if kind == 2:  # noqa: PLR2004 - bytes
-        return packed[1:]
-    wide = array(_WIDE[kind - 3][0])
-    wide.frombytes(packed[1:])
-    return _little(wide)
-
-
-def _little(numbers: array[Any]) -> array[Any]:
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return numbers
 
 
 def pack_histogram(histogram: ExponentialHistogram) -> bytes:
@@ -93,7 +53,7 @@ def packed_fields(packed: bytes) -> tuple[int, Iterable[int], int, int, float, f
     """Give the fields of a packed histogram, for sums that need no histogram of it."""
     offset, counts, zero, total, least, most, scale = _decode(packed)
     sum_nano = int.from_bytes(total, "little") if isinstance(total, bytes) else total
-    return offset, _iterable_counts(counts), zero, sum_nano, least, most, scale
+    return offset, iterable_counts(counts), zero, sum_nano, least, most, scale
 
 
 def _histogram_fields(one: ExponentialHistogram) -> tuple[Any, ...]:
@@ -101,7 +61,17 @@ def _histogram_fields(one: ExponentialHistogram) -> tuple[Any, ...]:
     if one.sum_nano >= _64_BITS:
         # all time of a large fleet
         wide = one.sum_nano.to_bytes((one.sum_nano.bit_length() + 7) // 8, "little")
-    return (one.offset, pack_counts(one.counts), one.zero, wide, one.min, one.max, one.scale)
+    return (one.offset, _counts(one.counts), one.zero, wide, one.min, one.max, one.scale)
+
+
+def _counts(counts: Sequence[int]) -> bytes:
+    # MessagePack brings them as they are kept, see wire_types
+    return counts if isinstance(counts, bytes) else pack_counts(counts)
+
+
+def _means(window: ModelWindow) -> bytes:
+    sums: object = window.rff_sum
+    return sums if isinstance(sums, bytes) else pack_means(window.rff_sum, window.rff_count)
 
 
 def _histogram(fields: Sequence[Any]) -> ExponentialHistogram:
@@ -124,19 +94,14 @@ def texts_of(report: Report) -> set[str]:
 
 def pack_window(window: ModelWindow, codes: Codes) -> bytes:
     """Give what has no column of its own: all but name, calls, latency of ``total``, and samples."""
-    code = codes.get
     packed = _encode(
         (
-            {code(name, name): count for name, count in window.errors.items()},
-            {
-                code(stage, stage): _histogram_fields(one)
-                for stage, one in window.latency.items()
-                if stage != TOTAL
-            },
-            {code(name, name): count for name, count in window.classes.items()},
+            {codes[name]: count for name, count in window.errors.items()},
+            {codes[stage]: _histogram_fields(one) for stage, one in window.latency.items() if stage != TOTAL},
+            {codes[name]: count for name, count in window.classes.items()},
             None if window.confidence is None else _histogram_fields(window.confidence),
-            {code(name, name): pack_counts(counts) for name, counts in window.features.items()},
-            _pack_means(window.rff_sum, window.rff_count),
+            {codes[name]: _counts(counts) for name, counts in window.features.items()},
+            _means(window),
             window.rff_count,
             window.processes,
             window.killed,
@@ -171,7 +136,7 @@ def unpack_window(
         {_text(key, texts): count for key, count in classes.items()},
         None if confidence is None else _histogram(confidence),
         {_text(key, texts): unpack_counts(counts) for key, counts in features.items()},
-        _unpack_means(means, rff_count),
+        unpack_means(means, rff_count),
         rff_count,
         reference,
         () if samples is None else unpack_samples(samples, texts, at),
@@ -196,24 +161,6 @@ def _long(packed: bytes) -> Any:
     return _decode(zlib.decompress(packed) if packed[0] == _ZLIB else packed)
 
 
-def _pack_means(sums: Sequence[float], count: int) -> bytes:
-    if count:
-        means = [one / count for one in sums]
-        try:
-            return b"e" + struct.pack(f"<{len(means)}e", *means)
-        except OverflowError:
-            pass
-    return b"d" + struct.pack(f"<{len(sums)}d", *sums) if sums else b""
-
-
-def _unpack_means(packed: bytes, count: int) -> tuple[float, ...]:
-    if not packed:
-        return ()
-    size = 2 if packed[:1] == b"e" else 8
-    found = struct.unpack(f"<{(len(packed) - 1) // size}{packed[:1].decode()}", packed[1:])
-    return tuple(one * count for one in found) if size == 2 else found  # noqa: PLR2004 - half precision
-
-
 # --- samples, the machine
 
 
@@ -225,7 +172,7 @@ def pack_samples(samples: Sequence[Sample], codes: Codes, ended_at: float) -> by
     rest = []
     for one in samples:
         numbers += (ended_at - one.at, _or_nan(one.latency_s), _or_nan(one.confidence))
-        label = None if one.label is None else codes.get(one.label, one.label)
+        label = None if one.label is None else codes[one.label]
         features = None if one.features is None else struct.pack(f"<{len(one.features)}d", *one.features)
         told = (_WHY.index(one.why), label, one.error, features, one.raw)
         rest.append(told if any(part is not None for part in told[2:]) else told[:2])
@@ -263,7 +210,7 @@ def pack_system(report: Report, codes: Codes) -> bytes | None:
     counts = {}
     for name, one in report.system.items():
         numbers += (one.min, one.mean, one.max)
-        counts[codes.get(name, name)] = one.count
+        counts[codes[name]] = one.count
     return _encode((_singles(numbers), counts))
 
 

@@ -12,6 +12,7 @@ import asyncpg
 from edgeml_devices.server.telemetry import streams
 from edgeml_devices.server.telemetry.packing import (
     TOTAL,
+    Codes,
     pack_histogram,
     pack_samples,
     pack_system,
@@ -59,7 +60,7 @@ class Writer:
     def __init__(self) -> None:
         self._days: set[int] = set()
         self._series: dict[Any, int] = {}
-        self._names: dict[Any, int] = {}
+        self._names = Codes()
         self._boots: dict[Any, int] = {}
         self._known: set[Key] = set()
 

@@ -64,11 +64,15 @@ def fresh(rows: Iterable[Any]) -> Fresh:
     """Read windows: (device, at, model, release, variant, target, calls, errors, latency)."""
     pieces: list[Piece] = []
     last_us: dict[Key, int] = {}
+    keys: dict[tuple[Any, ...], tuple[Key, Key]] = {}
     for device, at, model, release, variant, target, calls, errors, latency in rows:
-        key = Key(hour_of(at), device, model, release, variant, target)
+        name = (hour_of(at), device, model, release, variant, target)
+        both = keys.get(name)
+        if both is None:
+            both = keys[name] = Key(*name), Key(ALL_TIME, FLEET, *name[2:])
+        key, of_all_time = both
         pieces.append(Piece(key, calls, errors, latency))
-        key = key._replace(device_id=FLEET, hour=ALL_TIME)
-        last_us[key] = max(at, last_us.get(key, 0))
+        last_us[of_all_time] = max(at, last_us.get(of_all_time, 0))
     return Fresh(pieces, last_us)
 
 

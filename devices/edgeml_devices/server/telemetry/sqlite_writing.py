@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -13,11 +13,11 @@ from typing import Any, Final
 from edgeml_devices.server.telemetry import day_files, streams
 from edgeml_devices.server.telemetry.packing import (
     TOTAL,
+    Codes,
     pack_histogram,
     pack_samples,
     pack_system,
     pack_window,
-    texts_of,
 )
 from edgeml_devices.server.telemetry.selecting import microseconds
 from edgeml_devices.server.telemetry.store import Incoming, Stored, Verdict
@@ -39,7 +39,7 @@ class DayWriter:
         self._epochs: Counter[str] = Counter()
         self._boots: dict[tuple[int, str, str], int] = {}
         self._series: dict[tuple[Any, ...], int] = {}
-        self._names: dict[str, int] = {}
+        self._names = _Names()
         self._next = 1
 
     def append(self, incoming: Sequence[Incoming], day: str) -> list[Stored]:
@@ -102,7 +102,7 @@ class DayWriter:
         self._epochs = Counter(device for device, _ in self._streams)
         self._boots = {tuple(key): place for place, *key in connection.execute("SELECT * FROM boot")}
         self._series = {tuple(key): place for place, *key in connection.execute("SELECT * FROM series")}
-        self._names = {text: place for place, text in connection.execute("SELECT * FROM name")}
+        self._names = _Names(connection, connection.execute("SELECT text, id FROM name"))
         self._next = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM report").fetchone()[0]
 
     @contextmanager
@@ -136,7 +136,7 @@ class DayWriter:
         return found
 
     def _insert(self, connection: sqlite3.Connection, stream: int, new: Sequence[Incoming]) -> None:
-        names = self._coded(connection, new)
+        names = self._names
         reports: list[tuple[Any, ...]] = []
         models: list[tuple[Any, ...]] = []
         for one in new:
@@ -177,13 +177,6 @@ class DayWriter:
         connection.executemany("INSERT INTO report VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", reports)
         connection.executemany("INSERT INTO model VALUES (?,?,?,?,?,?,?)", models)
 
-    def _coded(self, connection: sqlite3.Connection, new: Iterable[Incoming]) -> Mapping[str, int]:
-        for one in new:
-            for text in texts_of(one.report) - self._names.keys():
-                if len(self._names) < MOST_NAMES:
-                    self._number(connection, self._names, "name", text)
-        return self._names
-
     def _number(self, connection: sqlite3.Connection, known: dict[Any, int], table: str, key: Any) -> int:
         place = known.get(key)
         if place is None:
@@ -192,3 +185,20 @@ class DayWriter:
             inserted = connection.execute(f"INSERT INTO {table} VALUES (NULL{marks})", values)  # noqa: S608 - ours
             place = known[key] = inserted.lastrowid or 0
         return place
+
+
+class _Names(Codes):
+    """Numbers of texts in a file; a new text gets one as it is met."""
+
+    def __init__(
+        self, connection: sqlite3.Connection | None = None, known: Iterable[tuple[str, int]] = ()
+    ) -> None:
+        super().__init__(known)
+        self._connection = connection
+
+    def __missing__(self, text: str) -> int | str:
+        if self._connection is None or len(self) >= MOST_NAMES:
+            return text
+        inserted = self._connection.execute("INSERT INTO name VALUES (NULL, ?)", (text,))
+        number = self[text] = inserted.lastrowid or 0
+        return number

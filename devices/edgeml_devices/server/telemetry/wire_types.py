@@ -1,6 +1,7 @@
 """The types of :mod:`edgeml.telemetry.report` as a stranger may send them, checked while they are decoded.
 
-Field by field the same (a test compares them), so that what takes the one takes the other. In Python the same
+Field by field the same (a test compares them), so that what takes the one takes the other; but counts and
+sums may come as the bytes of :mod:`edgeml.telemetry.packed`, as which they are kept. In Python the same
 checks would cost as much as all the rest.
 """
 
@@ -23,25 +24,33 @@ from edgeml.telemetry.report import (
 
 MODELS: Final = 64
 """In one report."""
-_BINS: Final = 1024
+BINS: Final = 1024
+"""Of one feature."""
+BUCKETS: Final = 4096
+"""Of one histogram."""
+MOST_COUNT: Final = 2**53
+"""Every language has the integers below exactly."""
+LARGEST: Final = 1e300
 _RAW_BYTES: Final = 64 * 1024
 
-Count = Annotated[int, Meta(ge=0, lt=2**53)]
-"""Every language has these exactly."""
+Count = Annotated[int, Meta(ge=0, lt=MOST_COUNT)]
+Counts = bytes | Annotated[tuple[Count, ...], Meta(max_length=BUCKETS)]
+Bins = bytes | Annotated[tuple[Count, ...], Meta(max_length=BINS)]
 Place = Annotated[int, Meta(ge=0, lt=2**40)]
 """What is added up over a day of the whole fleet: eight million of these fit into a database's integer."""
 Sum = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Text = Annotated[str, Meta(max_length=128)]
 Link = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
-Number = Annotated[float, Meta(ge=-1e300, le=1e300)]
+Number = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
 """No infinity, and nothing that is no number."""
+Sums = bytes | Annotated[tuple[Number, ...], Meta(max_length=BINS)]
 
 
 class ExponentialHistogram(Struct, frozen=True, gc=False):
     """See :class:`edgeml.telemetry.exponential.ExponentialHistogram`."""
 
     offset: Annotated[int, Meta(ge=-(2**40), le=2**40)] = 0
-    counts: Annotated[tuple[Count, ...], Meta(max_length=4096)] = ()
+    counts: Counts = ()
     zero: Count = 0
     sum_nano: Sum = 0
     min: float = math.inf
@@ -68,7 +77,7 @@ class Sample(Struct, frozen=True, gc=False):
     label: Text | None = None
     confidence: Number | None = None
     error: Text | None = None
-    features: Annotated[tuple[Number, ...], Meta(max_length=_BINS)] | None = None
+    features: Annotated[tuple[Number, ...], Meta(max_length=BINS)] | None = None
     raw: Annotated[bytes, Meta(max_length=_RAW_BYTES)] | None = None
 
 
@@ -85,10 +94,8 @@ class ModelWindow(Struct, frozen=True, gc=False):
     latency: Annotated[dict[Text, ExponentialHistogram], Meta(max_length=16)] = {}
     classes: Annotated[dict[Text, Count], Meta(max_length=MOST_CLASSES + 1)] = {}
     confidence: ExponentialHistogram | None = None
-    features: Annotated[
-        dict[Text, Annotated[tuple[Count, ...], Meta(max_length=_BINS)]], Meta(max_length=MOST_FEATURES + 1)
-    ] = {}
-    rff_sum: Annotated[tuple[Number, ...], Meta(max_length=_BINS)] = ()
+    features: Annotated[dict[Text, Bins], Meta(max_length=MOST_FEATURES + 1)] = {}
+    rff_sum: Sums = ()
     rff_count: Count = 0
     reference: Text = ""
     samples: Annotated[tuple[Sample, ...], Meta(max_length=MOST_SAMPLES)] = ()
