@@ -61,7 +61,7 @@ def _window(window: ModelWindow) -> None:
     if window.confidence is not None:
         _histogram("confidence", window.confidence, window.calls)
     for name, bins in window.features.items():
-        _counts(f"features.{name}", bins, BINS)
+        _packed(f"features.{name}", bins, BINS)
     if isinstance(window.rff_sum, bytes):
         try:
             check_means(window.rff_sum, BINS, LARGEST)
@@ -69,23 +69,22 @@ def _window(window: ModelWindow) -> None:
             raise ValueError(f"rff_sum: {error}") from error
 
 
-def _counts(place: str, counts: Sequence[int], longest: int) -> Sequence[int]:
-    if not isinstance(counts, bytes):
-        return counts
-    try:
-        check_counts(counts, longest, MOST_COUNT)
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}") from error
-    return iterable_counts(counts)
+def _packed(place: str, counts: Sequence[int], longest: int) -> None:
+    if isinstance(counts, bytes):
+        try:
+            check_counts(counts, longest, MOST_COUNT)
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from error
 
 
 def _histogram(place: str, one: ExponentialHistogram, calls: int) -> None:
-    counts = _counts(place, one.counts, BUCKETS)
+    _packed(place, one.counts, BUCKETS)
+    counts = iterable_counts(one.counts) if isinstance(one.counts, bytes) else one.counts
     values = one.zero + sum(counts)
     if values > calls:
         raise ValueError(f"{place}: {values} values of {calls} calls")
     if counts:
-        end = _OCTAVES << one.scale
+        end = math.ldexp(_OCTAVES, one.scale)
         if one.offset < -end or one.offset + len(counts) > end:
             raise ValueError(f"{place}.offset: buckets beyond 1e-9 to 1e9")
     if one.zero or counts:
