@@ -29,9 +29,10 @@ _STEPS: Final = {
 
 @click.group()
 def emulate() -> None:
-    """Emulate boards: a real ARM kernel, Debian and the real aarch64 engines.
+    """Emulate boards with the real ARM engines.
 
-    Images are built on this machine, as an ordinary user, and kept in the cache folder.
+    A real aarch64 kernel, Debian and the engines' own aarch64 wheels, in QEMU. Images are built on this
+    machine, as an ordinary user, and kept in the cache folder.
 
     \b
     Examples:
