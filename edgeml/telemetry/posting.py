@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import edgeml
 from edgeml.errors import ServerError, UsageError
+from edgeml.telemetry.proxies import open_route
 from edgeml.telemetry.sender import Reply
 
 _TIMEOUT_S: Final = 30.0
@@ -41,7 +42,8 @@ class Poster:
             whole_s: how long one request may take, to the end of its answer.
 
         Raises:
-            UsageError: no URL of a server, or a file of authorities that cannot be read.
+            UsageError: no URL of a server, a file of authorities that cannot be read, or a proxy in the
+                environment that cannot be used.
         """
         parts = urlsplit(server_url)
         try:
@@ -52,25 +54,24 @@ class Poster:
             raise UsageError(
                 f"{server_url!r} is not a server's address: write https://HOST or http://HOST:PORT"
             )
-        self._url, self._base = server_url.rstrip("/"), parts.path.rstrip("/")
-        self._headers = {
+        context: ssl.SSLContext | None = None
+        if parts.scheme == "https":
+            try:
+                context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
+            except OSError as error:
+                raise UsageError(f"{ca_file}: no certificates that can be read: {error}") from error
+        route = open_route(parts, _TIMEOUT_S, context)
+        through = f" through the proxy {route.proxy}" if route.proxy else ""
+        self._name = f"{server_url.rstrip('/')}{through}"
+        self._base = route.prefix + parts.path.rstrip("/")
+        self._headers = dict(route.headers) | {
             "Authorization": f"Bearer {token}",
             "User-Agent": f"edgeml-telemetry/{edgeml.__version__}",
             "Accept-Encoding": "identity",
         }
         self._used_at, self._whole_s = 0.0, whole_s
         self._socket: socket.socket | None = None
-        self._connection: http.client.HTTPConnection
-        if parts.scheme == "https":
-            try:
-                context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
-            except OSError as error:
-                raise UsageError(f"{ca_file}: no certificates that can be read: {error}") from error
-            self._connection = http.client.HTTPSConnection(
-                parts.hostname, port, timeout=_TIMEOUT_S, context=context
-            )
-        else:
-            self._connection = http.client.HTTPConnection(parts.hostname, port, timeout=_TIMEOUT_S)
+        self._connection = route.connection
 
     def __call__(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         """Give the answer, whatever its status.
@@ -91,7 +92,7 @@ class Poster:
                     return Reply(response.status, content, float(after) if after.isdecimal() else None)
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.close()
-            raise ServerError(f"{self._url} cannot be reached: {error or type(error).__name__}") from error
+            raise ServerError(f"{self._name} cannot be reached: {error or type(error).__name__}") from error
 
     def _limited(self, response: http.client.HTTPResponse) -> bytes:
         """Read what comes, piece by piece: with a chunk of -1 bytes one call would read for ever."""
