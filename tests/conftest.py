@@ -37,6 +37,11 @@ def require_fixture() -> Callable[[object, str], None]:
 
 
 @pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of the working tree."""
     return REPOSITORY

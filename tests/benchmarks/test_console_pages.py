@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import random
-import statistics
-import time
 from collections.abc import AsyncIterator
 from itertools import product
 from pathlib import Path
 
 import pytest
 from edgeml_devices.server.app import create_app
-from edgeml_devices.server.auth import make_token
 from edgeml_devices.server.rollouts.policy import Gates, Policy, Wave
 from edgeml_devices.server.settings import ServerSettings
 from edgeml_devices.server.tables import assignments, statuses
 
+from tests.benchmarks.looks import dear_pages, viewer
 from tests.integration.pages.browser import Browser
 from tests.integration.pages.fleet import Fleet
 
@@ -38,21 +36,11 @@ PAGES = (
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
     app = create_app(ServerSettings(tmp_path))
     async with app.router.lifespan_context(app):
-        database = app.state.services.database
-        await fill(Fleet(database))
-        async with database.writing() as transaction:
-            _, token = await make_token(transaction, "server", "ada", "viewer")
-        browser = Browser(app)
-        async with browser.client:
-            await browser.sign_in(token)
+        await fill(Fleet(app.state.services.database))
+        async with viewer(app) as browser:
             yield browser
 
 
@@ -88,16 +76,4 @@ async def fill(fleet: Fleet) -> None:
 
 
 async def test_a_look_at_any_page_is_cheap(browser: Browser) -> None:
-    dear = {}
-    for page in PAGES:
-        costs = []
-        for _ in range(5):
-            begun = time.process_time()
-            shown = await browser.open(f"/console{page}")
-            costs.append(time.process_time() - begun)
-            assert shown.status == 200, page
-        cost, size = statistics.median(costs), len(shown.html)
-        print(f"/console{page}: {1000 * cost:.0f} ms of CPU, {size / 1000:.0f} kB")
-        if cost > CPU_S or size > PAGE_BYTES:
-            dear[page] = (cost, size)
-    assert dear == {}
+    assert await dear_pages(browser, PAGES, 5, CPU_S, PAGE_BYTES) == {}

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from edgeml_devices.server.app import create_app
-from edgeml_devices.server.auth import make_token
 from edgeml_devices.server.settings import ServerSettings
 from edgeml_devices.server.telemetry.store import Incoming
 
+from tests.benchmarks.looks import dear_pages, viewer
 from tests.integration.pages.browser import Browser
 from tests.integration.pages.fleet import Fleet
 from tests.integration.pages.telemetry import publish, reference, window
@@ -32,11 +30,6 @@ PAGES = (
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
     app = create_app(ServerSettings(tmp_path))
     async with app.router.lifespan_context(app):
@@ -52,25 +45,9 @@ async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
             both = tuple(window(made, one, at, latency_s=0.01, shift=one - 7) for one in (7, 8))
             reports = [(one, stream.epoch, stream.next(at, models=both)) for one, stream in streams.items()]
             await services.telemetry.append([Incoming(*one, at, at, "pi") for one in reports])
-        async with services.database.writing() as transaction:
-            _, token = await make_token(transaction, "server", "ada", "viewer")
-        browser = Browser(app)
-        async with browser.client:
-            await browser.sign_in(token)
+        async with viewer(app) as browser:
             yield browser
 
 
 async def test_a_look_at_the_telemetry_of_a_large_fleet_is_bounded(browser: Browser) -> None:
-    dear = {}
-    for page in PAGES:
-        costs = []
-        for _ in range(3):
-            begun = time.process_time()
-            shown = await browser.open(f"/console{page}")
-            costs.append(time.process_time() - begun)
-            assert shown.status == 200, page
-        cost, size = statistics.median(costs), len(shown.html)
-        print(f"/console{page}: {1000 * cost:.0f} ms of CPU, {size / 1000:.0f} kB")
-        if cost > CPU_S or size > PAGE_BYTES:
-            dear[page] = (cost, size)
-    assert dear == {}
+    assert await dear_pages(browser, PAGES, 3, CPU_S, PAGE_BYTES) == {}

