@@ -10,18 +10,18 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, Self
 from urllib.parse import quote, urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
+from urllib3.exceptions import HTTPError, MaxRetryError
 from urllib3.util import Retry, Timeout
 
 import edgeml
 from edgeml.atomic import replacing_file
 from edgeml.errors import ServerError, UsageError
+from edgeml_devices.api_answers import Answer, RefusedError, cause, parsed, require_success, unreachable
 from edgeml_devices.http_pool import BUSY, LONGEST_WAIT_S, RETRIES, open_pool, retry_policy
 
 Progress = Callable[[int], None]
@@ -37,22 +37,6 @@ _READ_BYTES: Final = 64 * 1024
 _BODY_LIMIT_BYTES: Final = 64 * 1024 * 1024
 """More than any document: a page of devices has some hundred kB, a manifest at most 16 MiB."""
 _RANGE: Final = re.compile(r"bytes=0-(\d+)")
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-class RefusedError(ServerError):
-    """The server answered, and the answer is no."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
-        """The HTTP status: 404 not there, 409 a conflict with what is there …"""
 
 
 def endpoint(*parts: str | int) -> str:
@@ -159,7 +143,7 @@ class ApiClient:
     def put_bytes(self, path: str, content: bytes) -> Any:
         """Put signed metadata, byte for byte."""
         headers = {"Content-Type": "application/json"}
-        return self._parsed(self._checked("PUT", path, headers=headers, body=content), path)
+        return parsed(self._checked("PUT", path, headers=headers, body=content), self.server_url + path)
 
     def save(self, path: str, query: Mapping[str, str | int], file: Path) -> int:
         """Write an answer of any length to a file, whole or not at all; give its bytes."""
@@ -169,7 +153,7 @@ class ApiClient:
             try:
                 if response.status != 200:  # noqa: PLR2004 - HTTP's
                     body = response.read(_BODY_LIMIT_BYTES)
-                    self._require_success(_Answer(response.status, response.headers, body), "GET", path)
+                    self._require_success(Answer(response.status, response.headers, body), "GET", path)
                 with replacing_file(file) as scratch, scratch.open("wb") as target:
                     for chunk in response.stream(_READ_BYTES):
                         target.write(chunk)
@@ -177,7 +161,7 @@ class ApiClient:
             finally:
                 response.release_conn()
         except HTTPError as error:
-            raise ServerError(self._unreachable(error)) from error
+            raise ServerError(unreachable(self.server_url, error)) from error
 
     def upload(self, path: str, file: Path, *, progress: Progress | None = None) -> None:
         """Put a file's content in pieces; what arrived before, in this run or another, is not sent again.
@@ -237,12 +221,12 @@ class ApiClient:
         try:
             response = self._request("GET", path, headers, None, retry_policy(connect=RETRIES))
         except HTTPError as error:
-            raise ServerError(self._unreachable(error)) from error
+            raise ServerError(unreachable(self.server_url, error)) from error
         try:
             resumed = response.status == 206  # noqa: PLR2004 - HTTP's
             if not resumed and (response.status != 200 or offset):  # noqa: PLR2004 - HTTP's
                 body = response.read(_BODY_LIMIT_BYTES, decode_content=False)
-                self._require_success(_Answer(response.status, response.headers, body), "GET", path)
+                self._require_success(Answer(response.status, response.headers, body), "GET", path)
                 return "the server does not resume"
             if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
                 return "the server sent another part than was asked for"
@@ -253,7 +237,7 @@ class ApiClient:
                 target.write(chunk)
                 report(target.tell())
         except HTTPError as error:
-            return _plain(error)
+            return cause(error)
         finally:
             response.close()
         return None
@@ -276,7 +260,7 @@ class ApiClient:
         body = _piece(content, offset, end, report)
         return self._arrived(self._send("PUT", path, headers, body, retries=False), path)
 
-    def _arrived(self, response: _Answer, path: str) -> int | None:
+    def _arrived(self, response: Answer, path: str) -> int | None:
         if response.status != 308:  # noqa: PLR2004 - HTTP's
             self._require_success(response, "PUT", path)
             return None
@@ -284,6 +268,10 @@ class ApiClient:
         return int(found[1]) + 1 if found else 0
 
     # --- one request
+
+    def _require_success(self, answer: Answer, method: str, path: str) -> None:
+        is_known = "Authorization" in self._headers
+        require_success(answer, self.server_url, f"{method} {path}", is_known=is_known)
 
     def _json(
         self,
@@ -300,7 +288,8 @@ class ApiClient:
         if body is not None:
             headers["Content-Type"] = "application/json"
             content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
-        return self._parsed(self._checked(method, path, headers=headers, body=content, again=again), path)
+        answer = self._checked(method, path, headers=headers, body=content, again=again)
+        return parsed(answer, self.server_url + path)
 
     def _checked(
         self,
@@ -310,7 +299,7 @@ class ApiClient:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         again: bool = True,
-    ) -> _Answer:
+    ) -> Answer:
         answer = self._send(method, path, headers or {}, body, retry_policy(again=again))
         self._require_success(answer, method, path)
         return answer
@@ -322,7 +311,7 @@ class ApiClient:
         headers: Mapping[str, str],
         body: bytes | Iterator[bytes] | None,
         retries: Retry | Literal[False],
-    ) -> _Answer:
+    ) -> Answer:
         tries = RETRIES if retries and retries.read else 1
         while True:
             tries -= 1
@@ -336,13 +325,13 @@ class ApiClient:
                 # urllib3 tries again by itself until the body begins
                 if tries > 0 and not isinstance(error, MaxRetryError):
                     continue
-                raise ServerError(self._unreachable(error)) from error
+                raise ServerError(unreachable(self.server_url, error)) from error
             if len(content) > _BODY_LIMIT_BYTES:
                 response.close()
                 raise ServerError(
                     f"{self.server_url}{path}: the answer does not end; is this an edgeml server?"
                 )
-            return _Answer(response.status, response.headers, content)
+            return Answer(response.status, response.headers, content)
 
     def _request(
         self,
@@ -363,43 +352,6 @@ class ApiClient:
             retries=retries,
             preload_content=False,
         )
-
-    def _unreachable(self, error: HTTPError) -> str:
-        reason = error.reason if isinstance(error, MaxRetryError) and error.reason else error
-        if isinstance(reason, SSLError):
-            return (
-                f"{self.server_url}: its certificate is not trusted: {reason}; "
-                "give the authority that signed it (--ca-file, EDGEML_CA_FILE)"
-            )
-        return (
-            f"{self.server_url} cannot be reached: {_plain(reason)}; "
-            "is the server running, and the address (--server, EDGEML_SERVER) right?"
-        )
-
-    def _require_success(self, response: _Answer, method: str, path: str) -> None:
-        if 200 <= response.status < 300:  # noqa: PLR2004 - HTTP's
-            return
-        said = _error_message(response.body)
-        if response.status == 401 and "Authorization" not in self._headers:  # noqa: PLR2004 - HTTP's
-            said = "it wants to know who you are"
-        elif said is None:
-            location = response.headers.get("Location")
-            said = f"{method} {path}: HTTP {response.status}"
-            if location is not None:
-                said = f"it sends elsewhere; use that address: {location}"
-            elif method != "HEAD":  # which has no body, whoever answers
-                said += " and no answer of an edgeml server"
-        raise RefusedError(f"{self.server_url}: {said}{_next_step(response.status, said)}", response.status)
-
-    def _parsed(self, response: _Answer, path: str) -> Any:
-        if not response.body:
-            return None
-        try:
-            return json.loads(response.body)
-        except ValueError as error:
-            raise ServerError(
-                f"{self.server_url}{path} did not answer with JSON; is this the address of an edgeml server?"
-            ) from error
 
 
 def _with_query(path: str, query: Mapping[str, str | int]) -> str:
@@ -424,26 +376,3 @@ def _is_final(error: ServerError, sent_from: int, size_bytes: int) -> bool:
     ends = sent_from + _PIECE_BYTES >= size_bytes
     # at the end of a blob, 409 says that its hash is another
     return error.status not in BUSY and (error.status != 409 or ends)  # noqa: PLR2004 - HTTP's
-
-
-def _error_message(body: bytes) -> str | None:
-    try:
-        message = json.loads(body)["error"]["message"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return str(message)
-
-
-def _next_step(status: int, said: str) -> str:
-    if status == 401:  # noqa: PLR2004 - HTTP's
-        return "; give a token that the server knows: --token, EDGEML_TOKEN (from edgeml tokens create)"
-    if status == 403 and "role" in said:  # noqa: PLR2004 - HTTP's
-        return "; ask an admin for a token of a role that may (edgeml tokens create NAME --role ROLE)"
-    if status in BUSY:
-        return "; it is busy or restarting, try again in a minute"
-    return ""
-
-
-def _plain(error: Exception) -> str:
-    """Give an error's cause without urllib3's object names in front."""
-    return str(error).rpartition("object at 0x")[2].partition(": ")[2] or str(error)

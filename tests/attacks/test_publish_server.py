@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from edgeml_devices.api_client import ApiClient, RefusedError
+from edgeml_devices.api_answers import RefusedError
+from edgeml_devices.api_client import ApiClient
 from edgeml_devices.repository import changes as ch
 from edgeml_devices.repository import metadata as md
 from edgeml_devices.repository.keys import KeyFolder

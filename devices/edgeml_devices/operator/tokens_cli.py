@@ -85,7 +85,8 @@ def revoke(name: str, connection: Connection, as_json: bool) -> None:
     Example:
       edgeml tokens revoke ci
     """  # noqa: D301 - as above
-    from edgeml_devices.api_client import RefusedError, endpoint
+    from edgeml_devices.api_answers import RefusedError
+    from edgeml_devices.api_client import endpoint
 
     with connection.open() as client:
         try:

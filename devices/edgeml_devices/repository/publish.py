@@ -19,7 +19,8 @@ from edgeml.bundle import Bundle, manifest_entries, open_bundle
 from edgeml.bundle_place import MANIFEST, FolderPlace, ZipPlace
 from edgeml.errors import BundleError, TrustError
 from edgeml.manifest import FileEntry, Manifest
-from edgeml_devices.api_client import ApiClient, RefusedError, endpoint
+from edgeml_devices.api_answers import RefusedError
+from edgeml_devices.api_client import ApiClient, endpoint
 from edgeml_devices.repository import changes as ch
 from edgeml_devices.repository import metadata as md
 from edgeml_devices.repository.keys import AskPassphrase, KeyFolder

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from tuf.api.metadata import Targets
 
 from edgeml.errors import ServerError, UsageError
-from edgeml_devices.api_client import ApiClient, RefusedError, endpoint
+from edgeml_devices.api_answers import RefusedError
+from edgeml_devices.api_client import ApiClient, endpoint
 from edgeml_devices.repository.keys import KeyFolder
 from edgeml_devices.repository.publish import Candidate, Watch, upload_blobs
 from edgeml_devices.repository.remote import fetch_metadata

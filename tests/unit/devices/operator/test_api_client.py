@@ -8,7 +8,8 @@ import sys
 
 import pytest
 from edgeml_devices import api_client, http_pool
-from edgeml_devices.api_client import ApiClient, RefusedError, endpoint
+from edgeml_devices.api_answers import RefusedError
+from edgeml_devices.api_client import ApiClient, endpoint
 
 from edgeml.errors import ServerError, UsageError
 from tests.unit.devices.operator.scripted_server import ScriptedServer
