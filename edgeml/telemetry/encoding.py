@@ -102,7 +102,7 @@ def acknowledged_from_json(text: bytes) -> Acknowledged:
         if isinstance(through, bool) or not isinstance(through, int):
             raise TypeError(f"acked_through: {through!r:.40}")  # noqa: TRY301
         gaps = tuple((int(first), int(last)) for first, last in found.get("gaps", ()))
-        return _make(Acknowledged, found, gaps=gaps, want=tuple(found.get("want", ())))
+        return _make(Acknowledged, found, gaps=gaps)
     except (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise MessageError(f"not an edgeml server's answer: {error}") from error
 

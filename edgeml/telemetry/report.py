@@ -159,6 +159,4 @@ class Acknowledged:
     gaps: tuple[tuple[int, int], ...] = ()
     """First and last numbers that never came, the newest at most 64."""
     server_time: float = 0.0
-    want: tuple[str, ...] = ()
-    """``samples``: the server has room for samples."""
     schema: int = SCHEMA

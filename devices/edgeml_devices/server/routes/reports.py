@@ -57,7 +57,7 @@ async def answer_reports(services: Services, scope: Scope, receive: Receive, sen
             f"{message}; begin a new epoch with the windows after acked_through",
             acked_through=stored[0].acked_through,
         )
-    answer = _acknowledge(services, stored[-1])
+    answer = _acknowledge(stored[-1])
     await send(
         {
             "type": "http.response.start",
@@ -89,7 +89,7 @@ def take_reports(services: Services, headers: Headers, body: bytes, answer: Answ
     def tell(stored: asyncio.Future[list[Stored]]) -> None:
         sound = not stored.cancelled() and stored.exception() is None
         if sound and (last := stored.result()[-1]).verdict is not Verdict.FORK:
-            answer(_acknowledge(services, last))
+            answer(_acknowledge(last))
         else:
             answer(None)
 
@@ -103,9 +103,8 @@ def _read(headers: Mapping[bytes, bytes], body: bytes) -> Batch:
     return batch
 
 
-def _acknowledge(services: Services, last: Stored) -> bytes:
-    want = ("samples",) if services.collector.has_room else ()
-    return wire.encode(Acknowledged(last.acked_through, last.gaps, time.time(), want))
+def _acknowledge(last: Stored) -> bytes:
+    return wire.encode(Acknowledged(last.acked_through, last.gaps, time.time()))
 
 
 async def _body(receive: Receive) -> bytes:

@@ -16,8 +16,6 @@ TOGETHER: Final = 2000
 """Reports of one commit, at most."""
 MOST_WAITING: Final = 20_000
 """Reports that wait for a commit; further requests are refused."""
-ROOM: Final = MOST_WAITING // 4
-"""Fewer that wait: there is room for samples, too."""
 
 
 class FullError(Exception):
@@ -38,11 +36,6 @@ class GroupWriter:
         self._waiting: list[_Waiting] = []
         self._reports = 0
         self._came = asyncio.Event()
-
-    @property
-    def has_room(self) -> bool:
-        """Whether devices may send more than they must."""
-        return self._reports < ROOM
 
     def submit(self, reports: Sequence[Incoming]) -> asyncio.Future[list[Stored]]:
         """Have the reports of one request stored; the future is done after the commit.
