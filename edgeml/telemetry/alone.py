@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Self
 
@@ -85,9 +86,12 @@ def start(
     rings = Path(telemetry_settings().folder)
     plan = plan_of(folder, rings, window_s=window_s, budget_bytes=budget_bytes, durability=durability)
     stop = threading.Event()
-    thread = threading.Thread(
-        target=run_telemetry, args=(plan, post, stop), name="edgeml-telemetry", daemon=True
-    )
+
+    def work() -> None:
+        with closing(post):
+            run_telemetry(plan, post, stop)
+
+    thread = threading.Thread(target=work, name="edgeml-telemetry", daemon=True)
     thread.start()
     return Sending(thread, stop)
 

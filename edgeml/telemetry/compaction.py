@@ -6,14 +6,11 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from edgeml.telemetry.merging import can_merge, merge_reports
-from edgeml.telemetry.report import Report
+from edgeml.telemetry.report import MOST_MODELS, Report
 from edgeml.telemetry.segments import note_of, pack, report_of
 
 SPANS_S: Final = (600, 3600)
 """Windows of a minute become ones of ten minutes, then of an hour."""
-
-_MOST_MODELS: Final = 64
-"""In one report; the server takes no more."""
 Frames = Iterator[tuple[int, bytes]]
 """Number and body, in order."""
 
@@ -26,7 +23,7 @@ def merged(frames: Iterable[tuple[int, bytes]], span_s: float, beyond: int) -> F
         report = report_of(body)
         models |= {(one.model, one.release, one.variant, one.runtime) for one in report.models}
         fits = bool(group) and report.begins > beyond and can_merge(group[0][2], report, span_s)
-        if group and not (fits and group[0][2].begins > beyond and len(models) <= _MOST_MODELS):
+        if group and not (fits and group[0][2].begins > beyond and len(models) <= MOST_MODELS):
             yield _one(group)
             group, models = [], set()
         group.append((seq, body, report))

@@ -23,7 +23,7 @@ from edgeml.telemetry.merging import merge_models
 from edgeml.telemetry.power import PowerMeter
 from edgeml.telemetry.reading import Drained, RingReader
 from edgeml.telemetry.reference import Reference, reference_from_json
-from edgeml.telemetry.report import Lost, ModelWindow, Report, Summary
+from edgeml.telemetry.report import MOST_MODELS, Lost, ModelWindow, Report, Summary
 from edgeml.telemetry.ring import SUFFIX
 from edgeml.telemetry.ring_file import DamagedRingError, RingFile
 from edgeml.telemetry.sender import Outcome, Post, Sender
@@ -158,6 +158,9 @@ class _Owner:
         begun_s = self._begun_s
         if self._models and self._last_end_s is not None:
             begun_s = self._last_end_s  # what was recorded while nobody read
+        # the server takes no more: any process of the device may say that it runs a hundred models
+        models = sorted(merge_models(self._models), key=lambda one: -one.calls)
+        overwritten = self._overwritten + sum(one.calls for one in models[MOST_MODELS:])
         return Report(
             seq=0,
             link="",
@@ -166,10 +169,10 @@ class _Owner:
             end_s=now_s,
             at=time.time(),
             clock=clock_state(self._plan.root),
-            models=merge_models(self._models),
+            models=tuple(models[:MOST_MODELS]),
             system=system,
             energy_joules=self._power.cut_joules(),
-            lost=Lost(overwritten=self._overwritten),
+            lost=Lost(overwritten=overwritten),
         )
 
 

@@ -45,6 +45,8 @@ class ExponentialHistogram:
         return self.zero + sum(self.counts)
 
 
+_MOST_SUM_NANO: Final = 2**63 - 1
+"""A database's integer: nobody who takes nanoseconds for seconds shall have a whole report refused."""
 EMPTY: Final = ExponentialHistogram()
 
 
@@ -124,6 +126,7 @@ def from_buckets(
     found: Mapping[int, int], zero: int, sum_nano: int, least: float, most: float, scale: int = SCALE
 ) -> ExponentialHistogram:
     """Make a histogram of counts by bucket index."""
+    sum_nano = min(sum_nano, _MOST_SUM_NANO)
     places = [place for place, count in found.items() if count]
     if not places:
         return ExponentialHistogram(0, (), zero, sum_nano, least, most, scale)

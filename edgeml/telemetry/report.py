@@ -22,6 +22,8 @@ MOST_BYTES: Final = 256 * 1024
 """Of one batch, as it is before compression."""
 OTHER: Final = "other"
 """Name under which classes, errors and features beyond the first few are counted together."""
+MOST_MODELS: Final = 64
+"""In one report; releases, variants and runtimes of one model count each."""
 MOST_CLASSES: Final = 32
 MOST_ERRORS: Final = 16
 MOST_FEATURES: Final = 32

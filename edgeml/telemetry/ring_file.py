@@ -195,9 +195,13 @@ def last_number(read: Read, layout: Layout) -> int:
     Raises:
         DamagedRingError: a number that cannot be.
     """
-    size, slots = layout.entry_bytes, layout.slots
-    numbers = _numbers(read(layout.slots_at, slots * size).ljust(slots * size, b"\0"), size)
-    last = max(number for place, number in enumerate(numbers) if number % slots == place)
+    size, slots, last = layout.entry_bytes, layout.slots, 0
+    for first in range(0, slots, _LOOK):
+        length = min(_LOOK, slots - first) * size
+        numbers = _numbers(read(layout.slots_at + first * size, length).ljust(length, b"\0"), size)
+        if max(numbers) > last:
+            here = (number for place, number in enumerate(numbers, first) if number % slots == place)
+            last = max(last, max(here, default=0))
     if last > MOST_ENTRIES:
         raise DamagedRingError("counts more than can be")
     return last

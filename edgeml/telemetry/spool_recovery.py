@@ -6,11 +6,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgeml.errors import MessageError
 from edgeml.telemetry.report import Lost
-from edgeml.telemetry.segments import Scan, Segment, body_at, note_of, report_of, scan, segment_path
+from edgeml.telemetry.segments import Frame, Scan, Segment, body_at, note_of, report_of, scan, segment_path
 from edgeml.telemetry.spool_state import SpoolState, new_epoch
 
 
@@ -25,39 +25,67 @@ class Recovered:
     """Windows after the last that can be read were there once."""
 
 
+class _Read(NamedTuple):
+    segment: Segment
+    seen: Scan
+    ends_damaged: bool
+
+
 def recover(folder: Path, state: SpoolState) -> Recovered:
     """Read all segments; a frame that was never written to its end is cut off.
+
+    Segments whose files were exchanged are put in order; of frames that are there twice the second goes.
 
     Raises:
         OSError: a file cannot be read, or not be cut.
     """
     found = Recovered()
-    before = state.acked_through
+    before, last = state.acked_through, -1
     pending: list[int] = []
-    for place, note in enumerate(state.segments):
-        segment = Segment(segment_path(folder, note.number), note.number, note.span_s)
-        content = _content(segment.path)
-        seen = scan(content or b"")
-        is_last = place == len(state.segments) - 1
+    for place, (segment, seen, ends_damaged) in enumerate(_in_order(_read(folder, state))):
         for at, frame in enumerate(seen.frames):
-            pending += [place] if at in seen.damaged else []
+            if at in seen.damaged or frame.seq <= last:
+                pending.append(place)
+            if frame.seq <= last:
+                continue
             if pending:
-                begins = _begins(content or b"", seen, at)
+                begins = _begins(segment.path, frame)
                 found.damaged[pending[0]] = found.damaged.get(pending[0], 0) + max(1, begins - before - 1)
                 found.damaged |= {one: found.damaged.get(one, 0) for one in pending}
                 pending = []
-            before = frame.seq
-        torn = is_last and seen.is_torn
-        if content is None or (seen.end < len(content) and not torn):
+            before = last = frame.seq
+            segment.frames.append(frame)
+        if ends_damaged:
             pending.append(place)
-        segment.frames, segment.size_bytes = seen.frames, seen.end
         found.segments.append(segment)
-        if torn:
-            _cut(segment.path, seen.end)
     found.is_end_damaged = bool(pending)
-    for place in pending:  # one at least
-        found.damaged[place] = found.damaged.get(place, 0) + 1
+    for place in dict.fromkeys(pending):  # one at least, and all that the state knew of
+        known = state.next_seq - 1 - before if place == pending[0] else 0
+        found.damaged[place] = found.damaged.get(place, 0) + max(1, known)
     return found
+
+
+def _read(folder: Path, state: SpoolState) -> list[_Read]:
+    found = []
+    for place, note in enumerate(state.segments):
+        path = segment_path(folder, note.number)
+        content = _content(path)
+        seen = scan(content or b"")
+        is_torn = place == len(state.segments) - 1 and seen.is_torn
+        if is_torn:
+            _cut(path, seen.end)
+        ends_damaged = content is None or (seen.end < len(content) and not is_torn)
+        segment = Segment(path, note.number, note.span_s, size_bytes=seen.end)
+        found.append(_Read(segment, seen, ends_damaged))
+    return found
+
+
+def _in_order(several: list[_Read]) -> list[_Read]:
+    begins, places = -1, []
+    for place, one in enumerate(several):
+        begins = one.seen.frames[0].seq if one.seen.frames else begins
+        places.append((begins, place))
+    return [several[place] for _, place in sorted(places)]
 
 
 def start_anew(folder: Path) -> SpoolState:
@@ -88,10 +116,9 @@ def _content(path: Path) -> bytes | None:
         return None
 
 
-def _begins(content: bytes, seen: Scan, at: int) -> int:
-    frame = seen.frames[at]
+def _begins(path: Path, frame: Frame) -> int:
     try:
-        return report_of(body_at(content, frame) or b"").begins
+        return report_of(body_at(path.read_bytes(), frame) or b"").begins
     except MessageError:
         return frame.seq
 

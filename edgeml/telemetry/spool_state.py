@@ -1,12 +1,14 @@
 """``state.json`` of the spool: which segments belong to it, and how far they were sent.
 
-It is the one place where a change of several segments becomes true: what it does not name is not there.
+It is the one place where a change of several segments becomes true: what it does not name is not there. A
+line of JSON, and one with its CRC-32: with one bit changed, windows would be given up, or sent twice.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,7 +64,10 @@ def read_state(folder: Path) -> SpoolState | None:
     """Read the state; ``None``: there is none that can be read."""
     path = folder / STATE_FILE
     try:
-        return typed_json.read(SpoolState, typed_json.parse(path.read_bytes(), str(path)), str(path))
+        text, _, checksum = path.read_bytes().rstrip().rpartition(b"\n")
+        if checksum != _checksum(text):
+            return None
+        return typed_json.read(SpoolState, typed_json.parse(text, str(path)), str(path))
     except (FileNotFoundError, MessageError):
         return None
 
@@ -74,4 +79,9 @@ def write_state(folder: Path, state: SpoolState) -> None:
         OSError: the state is what it was.
     """
     with replacing_file(folder / STATE_FILE) as scratch:
-        scratch.write_text(json.dumps(typed_json.write(state), separators=(",", ":")) + "\n")
+        text = json.dumps(typed_json.write(state), separators=(",", ":")).encode()
+        scratch.write_bytes(text + b"\n" + _checksum(text) + b"\n")
+
+
+def _checksum(text: bytes) -> bytes:
+    return b"%08x" % zlib.crc32(text)

@@ -7,17 +7,24 @@ import json
 import os
 import struct
 import time
+import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from edgeml_devices.server.telemetry import wire
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeml.telemetry import recorder
+from edgeml.telemetry.encoding import batch_to_bytes, report_to_json
+from edgeml.telemetry.merging import merge_models
 from edgeml.telemetry.reading import MOST_RINGS, Drained, RingReader
-from edgeml.telemetry.ring import CALL, HEADER, MAGIC, PAGE, Layout
+from edgeml.telemetry.report import Batch
+from edgeml.telemetry.ring import CALL, HEADER, MAGIC, MOST_SLOTS, PAGE, Layout, vector
 from edgeml.telemetry.settings import TelemetrySettings
+from tests.unit.core.telemetry.reports import window as window_of_minute
 
 NAME = "0123456789abcdef"
 LAYOUT = Layout(64, CALL.size, 8, 8)
@@ -161,6 +168,35 @@ def test_more_rings_than_can_be_read_leave_the_known_ones_their_place(folder: Pa
     assert sum(window.killed for window in reader.read().models) == MOST_RINGS - 1
     reader.kept()
     assert sum(window.calls for window in reader.read().models) == 51
+
+
+def test_a_ring_that_says_it_is_huge_takes_no_memory(folder: Path) -> None:
+    names = [f"feature {number}" for number in range(32)]
+    entry = vector(32).pack(*([1.0] * 33), 1 + MOST_SLOTS)  # a lap ahead: all numbers are looked at
+    with (folder / f"{NAME}.ring").open("wb") as file:
+        description = described(of="f" * 16, features=names)
+        file.write(header(description, size=len(entry), slots=MOST_SLOTS, labels=0, errors=0))
+        file.seek(PAGE + len(entry))
+        file.write(entry)
+        file.truncate(PAGE + len(entry) * MOST_SLOTS)
+    reader = RingReader(folder)
+    tracemalloc.start()
+    try:
+        reader.read()
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most_bytes < 32 * 1024 * 1024
+
+
+def test_hours_that_are_said_to_be_seconds_do_not_have_a_report_refused(folder: Path) -> None:
+    with recorder("slow", settings=TelemetrySettings(folder=str(folder))) as one:
+        for _ in range(2000):
+            one.record(12_300_000.0)
+    windows = merge_models([*RingReader(folder).read().models] * 2)
+    report = replace(window_of_minute(0), models=windows)
+    batch = batch_to_bytes(Batch("0" * 32, "boot", 1.0, 1.0), [report_to_json(report)])
+    assert len(wire.decode(batch.body, batch.content_type, batch.content_encoding).reports) == 1
 
 
 @settings(max_examples=300)

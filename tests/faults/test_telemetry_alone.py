@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from edgeml.errors import UsageError
-from edgeml.telemetry import start
+from edgeml.telemetry import recorder, start
 from edgeml.telemetry.folder import ring_folder
+from edgeml.telemetry.report import MOST_MODELS
 from edgeml.telemetry.settings import FOLDER
 from tests.faults.tiny_collector import TOKEN, Collector, CollectorServer
 from tests.waiting import eventually
@@ -172,3 +173,22 @@ def test_a_device_that_is_not_enrolled_is_told_how(
 def test_a_server_without_a_token_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="both, or neither"):
         start("https://fleet.example", home=tmp_path)
+
+
+def test_more_models_than_a_report_may_hold_do_not_have_it_refused(
+    url: str, collector: Collector, token_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FOLDER, str(tmp_path / "rings"))
+    monkeypatch.setenv("EDGEML_HOME", str(tmp_path / "home"))
+    several = [recorder(f"model-{number}", release=1) for number in range(MOST_MODELS + 5)]
+    for number, one in enumerate(several):
+        for _ in range(1 + (number % 2)):
+            one.record(0.01)
+    recorded = sum(1 + number % 2 for number in range(len(several)))
+    with start(url, token_file, home=tmp_path / "home", window_s=1):
+        eventually(lambda: collector.calls() > 0)
+    lost = sum(report.lost.overwritten for _, report in collector.stored)
+    assert collector.calls() == recorded - lost
+    assert lost == 5
+    for one in several:
+        one.close()

@@ -17,12 +17,13 @@ from edgeml.telemetry.report import (
     MOST_CLASSES,
     MOST_ERRORS,
     MOST_FEATURES,
+    MOST_MODELS,
     MOST_REPORTS,
     MOST_SAMPLES,
     SCHEMA,
 )
 
-MODELS: Final = 64
+MODELS: Final = MOST_MODELS
 """In one report."""
 BINS: Final = 1024
 """Of one feature."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from edgeml.telemetry.encoding import report_from_json
 from edgeml.telemetry.merging import add_lost
 from edgeml.telemetry.report import MOST_BYTES, Lost, Report, Sample
 from edgeml.telemetry.spool import Spool, open_spool
+from edgeml.telemetry.spool_state import read_state, write_state
 from tests.unit.core.telemetry.reports import window
 
 Opened = Callable[..., Spool]
@@ -121,7 +121,9 @@ def test_that_a_batch_may_have_been_sent_is_on_the_disk_before_it_is_given(
     spool = opened()
     fill(spool, range(5))
     spool.batch(most=3)
-    assert json.loads((tmp_path / "spool" / "state.json").read_text())["sent_through"] == 2
+    state = read_state(tmp_path / "spool")
+    assert state is not None
+    assert state.sent_through == 2
 
 
 def test_a_full_spool_merges_before_it_gives_anything_up(opened: Opened) -> None:
@@ -213,9 +215,9 @@ def test_a_torn_tail_is_as_if_it_had_not_been_begun(opened: Opened, tmp_path: Pa
     last = spool._files.segments[0].frames[-1]
     for size in range(last.offset + 1, len(whole), 7):
         path.write_bytes(whole[:size])
-        state = tmp_path / "spool" / "state.json"
-        found = json.loads(state.read_text())
-        state.write_text(json.dumps({**found, "next_seq": 0, "link": "", "positions": {}}))
+        state = read_state(tmp_path / "spool")
+        assert state is not None
+        write_state(tmp_path / "spool", replace(state, next_seq=0, link="", positions={}))
         spool = opened()
         assert (reports(spool), spool.last_seq, spool.state.positions) == (wanted, 1, {"ring": 1})
         assert spool.state.lost == Lost()
@@ -253,6 +255,47 @@ def test_damage_anywhere_is_skipped_and_counted(
         assert spool.state.lost.damaged <= 40 - len(found) + 1
         assert spool.last_seq >= found[-1].seq
         spool.close()
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(bit=st.integers(0, 2**20))
+def test_a_state_with_one_bit_changed_is_no_state(tmp_path_factory: pytest.TempPathFactory, bit: int) -> None:
+    folder = tmp_path_factory.mktemp("state")
+    with open_spool(folder) as spool:  # type: ignore[union-attr]
+        fill(spool, range(3))
+        spool.batch(most=1)
+    path = folder / "state.json"
+    content = bytearray(path.read_bytes().rstrip())
+    content[bit // 8 % len(content)] ^= 1 << bit % 8
+    path.write_bytes(content)
+    assert read_state(folder) is None
+
+
+def test_segments_that_were_exchanged_are_sent_in_their_order(opened: Opened, tmp_path: Path) -> None:
+    spool = opened(budget_bytes=64 * 1024)
+    fill(spool, range(60))
+    wanted = reports(spool)
+    spool.close()
+    one, other = sorted((tmp_path / "spool").glob("*.seg"))[1:3]
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second)
+    other.write_bytes(first)
+    spool = opened(budget_bytes=64 * 1024)
+    assert (reports(spool), spool.state.lost) == (wanted, Lost())
+
+
+def test_of_a_segment_that_is_there_twice_one_counts(opened: Opened, tmp_path: Path) -> None:
+    spool = opened(budget_bytes=64 * 1024)
+    fill(spool, range(60))
+    gone = len(spool._files.segments[2].frames)
+    spool.close()
+    one, other = sorted((tmp_path / "spool").glob("*.seg"))[1:3]
+    other.write_bytes(one.read_bytes())
+    for _ in range(2):
+        spool = opened(budget_bytes=64 * 1024)
+        numbers = [report.seq for report in reports(spool)]
+        assert numbers == sorted(set(numbers))
+        assert (len(numbers), spool.state.lost) == (60 - gone, Lost(damaged=gone))
 
 
 def test_a_segment_that_is_gone_is_counted(opened: Opened, tmp_path: Path) -> None:
