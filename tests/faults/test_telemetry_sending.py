@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -273,3 +274,25 @@ def test_merged_windows_arrive_whole(tmp_path: Path, collector: Collector, poste
         assert drain(Sender(spool, poster)) is Outcome.IDLE
         assert collector.numbers(spool.state.epoch) == dict.fromkeys(range(900), 1)
     assert collector.calls() == 900 * 60
+
+
+@pytest.mark.parametrize("lost_bytes", [1, 500, 1000, 3000])
+def test_a_device_whose_last_windows_are_damaged_has_none_stored_twice(
+    tmp_path: Path, collector: Collector, poster: Poster, lost_bytes: int
+) -> None:
+    with open_spool(tmp_path / "card") as spool:  # type: ignore[union-attr]
+        sender = Sender(spool, poster)
+        for _ in range(40):
+            fill(spool, 1)
+            drain(sender)
+        shutil.copytree(tmp_path / "card", tmp_path / "killed")
+    segment = next((tmp_path / "killed").glob("*.seg"))
+    content = segment.read_bytes()
+    segment.write_bytes(content[:-lost_bytes] + b"\xff" * lost_bytes)
+    with open_spool(tmp_path / "killed") as again:  # type: ignore[union-attr]
+        fill(again, 3)
+        assert drain(Sender(again, poster)) is Outcome.IDLE
+    found = Counter(report.link for _, report in collector.stored)
+    assert set(found.values()) == {1}
+    assert len(found) == 43
+    assert sum(report.lost.damaged for _, report in collector.stored) >= 1

@@ -41,6 +41,15 @@ async def sqlite_at(folder: Path, days: float) -> SqliteStore:
     return await SqliteStore.open(folder, lambda: BEGIN + days * DAY_S)
 
 
+async def test_windows_of_some_requests_ago_are_known_again(store, stream) -> None:
+    sent = [incoming(stream, BEGIN + 60 * number) for number in range(20)]
+    for one in sent:
+        assert [stored.verdict for stored in await store.append([one])] == [Verdict.STORED]
+    for one in sent[-16:]:
+        assert [stored.verdict for stored in await store.append([one])] == [Verdict.DUPLICATE]
+    assert len(await times(store)) == 20
+
+
 async def test_streams_are_known_on_the_next_day_and_after_days_without_a_server(tmp_path, stream) -> None:
     sent = []
     for day in (0, 1, 5, 6):

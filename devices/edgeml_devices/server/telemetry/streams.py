@@ -21,6 +21,8 @@ MOST_GAPS: Final = 1000
 """Of one stream; the report that would open another is refused, and its device begins a new epoch."""
 MOST_EPOCHS: Final = 1000
 """Of one device, for ever; whoever begins more is refused as a fork."""
+KNOWN: Final = 16
+"""Windows whose links are known at least: so many a device may send before it writes down what is stored."""
 SHOWN_GAPS: Final = 64
 """In an answer, the newest."""
 
@@ -53,7 +55,8 @@ class Stream:
     """Of the window ``hi``."""
     gaps: tuple[Gap, ...] = ()
     recent: tuple[tuple[int, str], ...] = ()
-    """Number and link of what the last request stored: it may come again if its answer was lost."""
+    """Number and link of what came last, all of the last request: it may come again if its answer was lost,
+    or the device what it knew of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,9 @@ def receive(stream: Stream, request: Sequence[Window]) -> Received:
         verdicts.append(verdict)
     if Verdict.STORED in verdicts:
         newest = tuple(dict(seen).items())[-MOST_REPORTS:]
-        after = Stream(after.hi, after.link, after.gaps, newest)
+        older = tuple(one for one in stream.recent if one not in newest)
+        recent = (*older, *newest)[-max(KNOWN, len(newest)) :]
+        after = Stream(after.hi, after.link, after.gaps, recent)
     return Received(after, tuple(verdicts), after.hi)
 
 
@@ -120,7 +125,7 @@ def _place(stream: Stream, window: Window, known: dict[int, str]) -> tuple[Verdi
             return Verdict.STORED, Stream(stream.hi, stream.link, gaps, stream.recent)
         if gap.first <= last and first <= gap.last:
             return Verdict.FORK, stream
-    # what was stored before the last request cannot be told from what an older copy of the device sends
+    # what was stored before cannot be told from what an older copy of the device sends
     same = last <= stream.hi and known.get(last) == link
     return (Verdict.DUPLICATE if same else Verdict.FORK), stream
 

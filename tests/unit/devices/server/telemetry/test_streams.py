@@ -57,6 +57,29 @@ def test_a_smaller_part_of_a_batch_may_come_again_before_the_whole() -> None:
     assert receive(stored, windows(0, 9)).verdicts == (DUPLICATE,) * 10
 
 
+def test_what_came_a_few_requests_ago_is_known_and_links_of_long_ago_are_not_kept() -> None:
+    stream = Stream()
+    for number in range(100):
+        stream = receive(stream, windows(number, number)).stream
+    assert receive(stream, windows(85, 99)).verdicts == (DUPLICATE,) * 15
+    assert receive(stream, windows(84, 84)).verdicts == (DUPLICATE,)
+    assert receive(stream, windows(83, 83)).verdicts == (FORK,)
+    assert len(streams.to_bytes(stream)) < 300
+    stream = receive(stream, windows(100, 163)).stream
+    assert receive(stream, windows(100, 163)).verdicts == (DUPLICATE,) * 64
+    assert len(stream.recent) == 64
+
+
+def test_a_device_that_lost_what_it_knew_of_its_last_windows_is_told_what_is_stored() -> None:
+    stream = Stream()
+    for number in range(40):
+        stream = receive(stream, windows(number, number)).stream
+    anew = Window(40, 40, link(40, "anew"), link(38), 0)  # 39 could not be read any more
+    found = receive(stream, [*windows(38, 38), anew])
+    assert found.verdicts == (FORK,) * 2
+    assert found.acked_through == 38
+
+
 def test_numbers_that_are_passed_over_are_a_gap() -> None:
     found = receive(receive(Stream(), windows(0, 1)).stream, windows(5, 5))
     assert found.verdicts == (STORED,)
