@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from edgeml_devices.operator.telemetry_cli import _save_inputs
-from edgeml_devices.operator.telemetry_tables import print_coverage
+from edgeml_devices.operator.telemetry_tables import print_coverage, print_slow_drift
 
 from tests.integration.server_process import ServerProcess
 from tests.integration.telemetry.served import edgeml
@@ -44,3 +45,33 @@ def test_a_copy_of_a_device_is_told_of(capsys: pytest.CaptureFixture[str]) -> No
     assert "epochs" not in capsys.readouterr().out
     print_coverage({"answers": [{**day, "epochs": 2}]})
     assert "pi, 2026-11-26: counted in 2 epochs: a copy of the device sends" in capsys.readouterr().out
+
+
+def test_slow_drift_of_nothing_is_not_called_no_drift(served: ServerProcess) -> None:
+    said = edgeml(served, "telemetry", "drift", "--slow").stdout
+    assert "nothing was judged" in said
+    assert "windows whose bundle this server does not have" in said
+    assert json.loads(edgeml(served, "telemetry", "drift", "--slow", "--json").stdout)["groups"] == 0
+
+
+def test_slow_drift_is_a_line_with_direction_and_beginning(capsys: pytest.CaptureFixture[str]) -> None:
+    one = {
+        "group": {"model": "kws", "release": 8, "reference": "ab", "name": "pi-1"},
+        "feature": "image.mean",
+        "direction": "up",
+        "since": 1e9,
+        "at": 1e9 + 86400,
+        "lasts": True,
+    }
+    counts = {
+        "groups": 3,
+        "false_alarms_at_most": 0.0012,
+        "windows_left_aside": 7,
+        "windows_without_reference": 0,
+    }
+    print_slow_drift({"answers": [one], "found": 2, **counts})
+    said = capsys.readouterr().out
+    assert re.search(r"kws/8 pi-1 +image\.mean +up +2001-09-", said)
+    assert "and 1 more" in said
+    assert "groups 3; false alarms if nothing drifts: 0.0012 at most" in said
+    assert "windows of more groups, left aside: 7" in said
