@@ -56,7 +56,8 @@ class _Sums:
 
     def __init__(self, reference: Reference) -> None:
         self.reference = reference
-        self.weights = _weights(reference)
+        self.weights = [np.array(step_weights(one.counts)).T for one in reference.counted()]
+        """Of each feature: what a value in each bin adds to each of its sums."""
         self.places: dict[Group, int] = {}
         self.hour: dict[int, _Hour] = {}
         self.steps = 0
@@ -81,7 +82,7 @@ class _Sums:
             np.array([getattr(one, name) for one in self.hour.values()])[:, None]
             for name in ("begins", "ends")
         )
-        steps = np.stack([one.counts for one in self.hour.values()]) @ self.weights
+        steps = self._steps(np.stack([one.counts for one in self.hour.values()]))
         self.hour = {}
         self.steps += steps.size
         old = self.values[places]
@@ -92,11 +93,16 @@ class _Sums:
         self.told_since[places] = np.where(is_new, since, self.told_since[places])
         self.told_at[places] = np.where(is_new, ends, self.told_at[places])
 
+    def _steps(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
+        starts = np.cumsum([len(one) for one in self.weights])[:-1]
+        parts = np.split(counts, starts, axis=1)
+        return np.hstack([part @ one for part, one in zip(parts, self.weights, strict=True)])
+
     def _grow(self) -> None:
         have, need = len(self.values), len(self.places)
         if need <= have:
             return
-        width = self.weights.shape[1]
+        width = len(self.weights) * len(DIRECTIONS)
         rows = max(need, 2 * have)
         for name, fill in (("values", 0.0), ("since", 0.0), ("told_since", math.nan), ("told_at", math.nan)):
             larger = np.full((rows, width), fill)
@@ -187,14 +193,3 @@ class SlowDriftWatch:
     def _close_hour(self) -> None:
         for one in self._sums.values():
             one.close_hour()
-
-
-def _weights(reference: Reference) -> NDArray[np.float64]:
-    """Give what each count adds to each sum: [bins of all features, features x directions]."""
-    blocks = [np.array(step_weights(one.counts)).T for one in reference.counted()]
-    weights = np.zeros((sum(len(one) for one in blocks), sum(one.shape[1] for one in blocks)))
-    row = column = 0
-    for one in blocks:
-        weights[row : row + len(one), column : column + one.shape[1]] = one
-        row, column = row + len(one), column + one.shape[1]
-    return weights
