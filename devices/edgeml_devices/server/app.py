@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -59,6 +60,7 @@ from edgeml_devices.server.signed.online_keys import OnlineKeys
 from edgeml_devices.server.signed.repository import Repository
 from edgeml_devices.server.telemetry.drifting import References
 from edgeml_devices.server.telemetry.opening import open_store
+from edgeml_devices.server.telemetry.quotas import Quotas
 from edgeml_devices.server.telemetry.store import TelemetryStore
 from edgeml_devices.server.telemetry.writer import GroupWriter
 
@@ -164,6 +166,7 @@ async def _open_services(settings: ServerSettings, database: Database, telemetry
         repository,
         telemetry,
         GroupWriter(telemetry),
+        Quotas(),
         references,
         AlertService(sources, settings.alert_rules, settings.alert_receivers),
     )
@@ -283,6 +286,7 @@ _HANDLERS: Final[dict[type[Exception], Any]] = {
     HTTPException: _http,
     IntegrityError: _same_moment,
     DBAPIError: _database_busy,
+    sqlite3.Error: _database_busy,
     PoolTimeoutError: _database_busy,
     ConnectionError: _database_busy,
     Exception: _unexpected,

@@ -19,6 +19,7 @@ from edgeml_devices.server.refusal_log import RefusalLog
 from edgeml_devices.server.settings import ServerSettings
 from edgeml_devices.server.signed.repository import Repository
 from edgeml_devices.server.telemetry.drifting import References
+from edgeml_devices.server.telemetry.quotas import Quotas
 from edgeml_devices.server.telemetry.store import TelemetryStore
 from edgeml_devices.server.telemetry.writer import GroupWriter
 
@@ -37,6 +38,7 @@ class Services:
     telemetry: TelemetryStore
     collector: GroupWriter
     """By it devices' reports get into ``telemetry``."""
+    quotas: Quotas
     references: References
     """Of the data that models were made with."""
     alerts: AlertService

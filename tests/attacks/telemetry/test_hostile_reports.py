@@ -112,3 +112,18 @@ def test_days_whose_sums_leave_64_bits_are_shown(server: ServerProcess) -> None:
         day.execute("UPDATE report SET duration = ?, overwritten = ?", (2**62, 2**62))
     day.close()
     assert Operator(server).failures("attacker") == []
+
+
+def test_a_device_that_names_ever_more_models_is_stopped_before_pages_are(server: ServerProcess) -> None:
+    attacker = Attacker(server, "attacker")
+    statuses = []
+    for number in range(12):
+        windows = [window(model=f"m{number}-{one}", variant=str(one)) for one in range(64)]
+        status, _ = attacker.send(attacker.report(*windows))
+        statuses.append(status)
+        if status != 200:
+            attacker.start_again()
+    assert statuses == [200] * 7 + [400] * 5
+    neighbour = Attacker(server, "neighbour")
+    assert neighbour.send(neighbour.report(window()))[0] == 200
+    assert Operator(server).failures("attacker", "m1-1") == []

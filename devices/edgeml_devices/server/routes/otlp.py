@@ -15,6 +15,8 @@ from edgeml_devices.server.telemetry.wire import inflate
 
 router = APIRouter(tags=["agent"])
 _SENDERS: Final = ("device", "operator", "admin")
+_ROW_BYTES: Final = 200
+"""Of a point, about, besides its attributes and buckets."""
 
 
 @router.post(
@@ -38,6 +40,11 @@ async def receive(
     )
     device_id = actor.id if actor.role == "device" else ""
     points, left_out = otlp.read_points(body, content_type, device_id, time.time())
+    if points and device_id:
+        # a resource's attributes are stored with each of its points
+        services.quotas.spend(
+            device_id, sum(_ROW_BYTES + len(one.attributes) + len(one.buckets) for one in points)
+        )
     if points:
         await services.telemetry.append_points(points)
     content, kind = otlp.answer(content_type, left_out)

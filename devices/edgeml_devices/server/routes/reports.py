@@ -33,8 +33,8 @@ async def answer_reports(services: Services, scope: Scope, receive: Receive, sen
     """Store a batch of reports, each once.
 
     Raises:
-        RefusalError: not a device's token; no sound batch; a fork; too much waits.
-        MessageError: a report that cannot be true.
+        RefusalError: not a device's token; no sound batch; a fork; too much waits, or came of this device.
+        MessageError: a report that cannot be true, or names too much.
         HTTPException: a body that is too long or too slow.
     """
     headers = dict(scope["headers"])
@@ -47,6 +47,7 @@ async def answer_reports(services: Services, scope: Scope, receive: Receive, sen
             raise RefusalError(401, "this device was retired")
     body = await _body(guarded(receive, scope, services.settings.limits))
     batch = _read(headers, body)
+    services.quotas.check(known.id, known.target, batch, len(body))
     services.directory.note_seen(known)
     stored = await _stored(services, _incoming(known, batch, time.time()))
     if stored[0].verdict is Verdict.FORK:
@@ -161,6 +162,7 @@ def document(openapi: dict[str, Any]) -> None:
             "responses": {
                 "200": {"description": "Stored.", "content": {"application/json": done}},
                 "409": {"description": "A fork: `acked_through` says what was stored before."},
+                "429": {"description": "Too much of this device; `Retry-After` says when to come again."},
                 "503": {"description": "Too much waits; `Retry-After` says when to come again."},
             },
         }
