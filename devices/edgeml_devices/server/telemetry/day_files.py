@@ -74,6 +74,15 @@ def file_of(folder: Path, day: str) -> Path:
     return folder / f"{day}.db"
 
 
+def identity(folder: Path, day: str) -> tuple[int, int] | None:
+    """Tell the file of a day from another of its name; ``None``: there is none."""
+    try:
+        status = file_of(folder, day).stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def days_of(folder: Path) -> list[str]:
     """Give the days that have a file, the oldest first."""
     return sorted(path.stem for path in folder.glob("[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9].db"))

@@ -56,6 +56,11 @@ class PostgresqlStore:
         async with pool.acquire() as connection:
             await make_tables(connection)
             await store._look_up_kept(connection)
+            if await connection.fetchval("SHOW synchronous_commit") == "off":
+                _LOG.warning(
+                    "this database has synchronous_commit = off: if it crashes, telemetry is lost that its "
+                    "devices have forgotten by then; set it on"
+                )
         return store
 
     async def append(self, incoming: Sequence[Incoming]) -> list[Stored]:

@@ -46,6 +46,9 @@ class Roller:
     def _roll_day(self, reader: sqlite3.Connection, day: str) -> int:
         done = rolled(self._catalogue, day)
         newest = reader.execute("SELECT coalesce(max(id), 0) FROM report").fetchone()[0]
+        if newest < done:
+            # the file was removed, and begins anew
+            done = 0
         until = min(newest, done + _TOGETHER)
         if until <= done:
             return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +25,7 @@ from edgeml_devices.server.telemetry.store import Incoming, Stored, Verdict
 from edgeml_devices.server.telemetry.streams import Stream, window_of
 from edgeml_devices.server.telemetry.wire_types import MODELS
 
+_LOG: Final = logging.getLogger(__name__)
 MOST_NAMES: Final = 4096
 """That get a number in one file; further ones are spelt out each time."""
 
@@ -35,6 +37,7 @@ class DayWriter:
         self._folder = folder
         self.day = ""
         self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
         self._streams: dict[tuple[str, str], tuple[int, Stream]] = {}
         self._epochs: Counter[str] = Counter()
         self._boots: dict[tuple[int, str, str], int] = {}
@@ -75,10 +78,13 @@ class DayWriter:
         newest = max(day_files.days_of(self._folder), default="")
         day = max(day, newest, self.day)
         if day == self.day and self._connection is not None:
-            return
+            if day_files.identity(self._folder, day) == self._identity:
+                return
+            # what would be committed now, nobody could read
+            _LOG.error("the telemetry of %s was removed while it was written; it begins anew", day)
         self.close()
         self._connection = day_files.open_day(self._folder, day)
-        self.day = day
+        self.day, self._identity = day, day_files.identity(self._folder, day)
         self._load(self._connection)
 
     def truncate_wal(self) -> None:
