@@ -80,8 +80,9 @@ def take_reports(services: Services, headers: Headers, body: bytes, answer: Answ
         answer(None)
         return
     try:
-        incoming = _incoming(known, _read(fields, body), time.time())
-        stored = services.collector.submit(incoming)
+        batch = _read(fields, body)
+        services.quotas.check(known.id, known.target, batch, len(body))
+        stored = services.collector.submit(_incoming(known, batch, time.time()))
     except Exception:  # noqa: BLE001 - told by the ordinary way, which meets the same
         answer(None)
         return
