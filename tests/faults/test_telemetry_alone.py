@@ -20,6 +20,7 @@ from edgeml.telemetry.folder import ring_folder
 from edgeml.telemetry.report import MOST_MODELS
 from edgeml.telemetry.settings import FOLDER
 from tests.faults.tiny_collector import TOKEN, Collector, CollectorServer
+from tests.unit.devices.operator.forward_proxy import ForwardProxy
 from tests.waiting import eventually
 
 APPLICATION = """
@@ -54,6 +55,16 @@ def token_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ForwardProxy]:
+    """What the environment names; to be asked for before the application."""
+    with ForwardProxy() as proxy:
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("http_proxy", f"http://{proxy.address}")
+        yield proxy
+
+
+@pytest.fixture
 def application(url: str, token_file: Path, tmp_path: Path) -> Iterator[Callable[[], Any]]:
     """Start an application that records as many inferences as it is told to."""
     started: list[Any] = []
@@ -83,6 +94,14 @@ def record(process: Any, count: int) -> None:
     process.stdin.write(f"{count}\n")
     process.stdin.flush()
     assert process.stdout.readline() == "recorded\n"
+
+
+def test_behind_a_proxy_telemetry_goes_through_it(
+    proxy: ForwardProxy, application: Callable[[], Any], collector: Collector, url: str
+) -> None:
+    record(application(), 7)
+    eventually(lambda: collector.calls() == 7)
+    assert set(proxy.asked) == {f"POST {url}/v1/reports"}
 
 
 def test_another_process_takes_over_when_the_owner_is_killed(
