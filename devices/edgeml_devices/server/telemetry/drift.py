@@ -170,19 +170,6 @@ def group_of(row: WindowRow, by: By) -> Group:
     return Group(row.window.model, row.window.reference, name, release)
 
 
-def fleet_drift(
-    references: Mapping[str, Reference],
-    rows: Iterable[WindowRow],
-    *,
-    by: By = "device",
-    level: float = LEVEL,
-) -> tuple[DriftFinding, ...]:
-    """Judge windows against the references of their bundles: see :class:`DriftTally`."""
-    tally = DriftTally(references, by)
-    tally.add(rows)
-    return tally.findings(level)
-
-
 def flat_counts(reference: Reference, window: ModelWindow) -> NDArray[np.int64]:
     """Give a window's counts of all that the reference counts, zeros for what is not there."""
     counted = reference.counted()
