@@ -7,8 +7,8 @@ image, sound, a window of a sensor) these are computed, from at most ``PICKED`` 
     x.detail                        mean absolute difference of neighbours: focus, noise, clipping
     x.channel0 x.channel1 x.channel2    means of an image's colours: white balance
 
-Arrays only choose the values; the arithmetic is the same Python for arrays and for plain sequences, its sums
-are exactly rounded (:func:`math.fsum`), so that two machines give the same bits.
+Arrays only choose the values; the arithmetic is Python's, its sums are exactly rounded (:func:`math.fsum`),
+so that two machines give the same bits.
 """
 
 from __future__ import annotations
@@ -94,14 +94,7 @@ def rows_of_array(features: InputFeatures, array: Array) -> list[tuple[float, ..
     return [_row(features, sample.reshape(-1), quantization) for sample in array]
 
 
-def row_of_values(features: InputFeatures, values: Sequence[float]) -> tuple[float, ...]:
-    """Give the features of one sample, real numbers in the order of its memory."""
-    return _row(features, values, None)
-
-
-def _row(
-    features: InputFeatures, flat: Array | Sequence[float], quantization: Quantization | None
-) -> tuple[float, ...]:
+def _row(features: InputFeatures, flat: Array, quantization: Quantization | None) -> tuple[float, ...]:
     if features.values:
         return tuple(_numbers(flat, 0, 1, quantization)) if len(flat) == features.values else _none(features)
     step = stride(len(flat))
@@ -113,11 +106,8 @@ def _row(
         return _none(features)
 
 
-def _numbers(
-    flat: Array | Sequence[float], first: int, step: int, quantization: Quantization | None
-) -> list[float]:
-    chosen = flat[first::step]
-    plain = chosen.tolist() if hasattr(chosen, "tolist") else chosen
+def _numbers(flat: Array, first: int, step: int, quantization: Quantization | None) -> list[float]:
+    plain = flat[first::step].tolist()
     if quantization is None:
         return list(map(float, plain))
     scale, zero_point = quantization.scale[0], quantization.zero_point[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from array import array
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from edgeml.telemetry.features import (
     MOST_VALUES,
     PICKED,
     input_features,
-    row_of_values,
     rows_of_array,
     stride,
 )
@@ -55,14 +53,6 @@ def test_colours_may_stand_in_planes() -> None:
     (planes,) = input_features([PLANES])
     value = np.broadcast_to(np.float32([1, 2, 6]).reshape(1, 3, 1, 1), (1, 3, 64, 64))
     assert rows_of_array(planes, value)[0][5:] == (1, 2, 6)
-
-
-@pytest.mark.parametrize("spec", [IMAGE, PLANES, SOUND, TABLE], ids=str)
-def test_arrays_and_sequences_give_the_same_bits(spec: TensorSpec) -> None:
-    (features,) = input_features([spec])
-    shape = tuple(side or 1 for side in spec.shape)
-    value = np.random.default_rng(1).normal(3, 100, shape).astype(np.float32)
-    assert rows_of_array(features, value) == [row_of_values(features, array("f", value.ravel()))]
 
 
 @given(st.integers(1, 200_000))
