@@ -6,11 +6,11 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from edgeml.errors import EdgemlError, UsageError
 from edgeml.installed import InstalledModel
@@ -21,6 +21,7 @@ from edgeml.telemetry.judging import Judging
 from edgeml.telemetry.machine import Meter
 from edgeml.telemetry.merging import merge_models
 from edgeml.telemetry.power import PowerMeter
+from edgeml.telemetry.read_mark import ReadMark
 from edgeml.telemetry.reading import Drained, RingReader
 from edgeml.telemetry.reference import Reference, reference_from_json
 from edgeml.telemetry.report import MOST_MODELS, Lost, ModelWindow, Report, Summary
@@ -102,9 +103,10 @@ class _Owner:
     def __init__(self, plan: TelemetryPlan, spool: Spool, post: Post, stop: threading.Event) -> None:
         self._plan, self._spool, self._stop = plan, spool, stop
         self._boot = boot_id(plan.root)
-        references = InstalledReferences(plan.home)
-        self._reader = RingReader(plan.rings, spool.state.positions, references=references)
-        self._judging = Judging(plan.home, references, window_s=plan.window_s)
+        self._references = InstalledReferences(plan.home)
+        self._mark, self._is_second = ReadMark(plan.rings), False
+        self._reader = self._make_reader(spool.state.positions)
+        self._judging = Judging(plan.home, self._references, window_s=plan.window_s)
         self._sender = Sender(spool, post, boot=self._boot)
         self._meter = Meter(plan.root, lambda: recording_pids(plan.rings))
         self._power = PowerMeter(plan.root)
@@ -117,10 +119,14 @@ class _Owner:
         self._begun_s = boot_clock()
 
     def run(self) -> None:
-        while not self._stop.is_set():
-            self._pass(self._begun_s + self._plan.window_s)
-            self._cut()
-        self._judging.finish()
+        with closing(self._mark):
+            while not self._stop.is_set():
+                self._pass(self._begun_s + self._plan.window_s)
+                self._cut()
+            self._judging.finish()
+
+    def _make_reader(self, positions: Mapping[str, Any]) -> RingReader:
+        return RingReader(self._plan.rings, positions, references=self._references)
 
     def _pass(self, until_s: float) -> None:
         """Send, and read rings and machine now and then, until a window ends."""
@@ -134,7 +140,7 @@ class _Owner:
             self._stop.wait(max(0.0, min(next_s, until_s) - boot_clock()))
 
     def _read(self) -> None:
-        self._drained = self._reader.read()
+        self._drained = self._drain()
         self._models += self._drained.models
         self._overwritten += self._drained.overwritten
         if self._drained.damaged:
@@ -144,6 +150,17 @@ class _Owner:
         if watts is not None:
             self._meter.add("power_watts", watts)
 
+    def _drain(self) -> Drained:
+        was_held, positions = self._mark.is_held, self._drained.positions
+        if not self._mark.take():
+            if not self._is_second:
+                self._is_second = True
+                LOG.warning("%s: another process reads these rings, for another home", self._plan.rings)
+            return Drained(positions=positions)
+        if self._mark.is_held and not was_held:
+            self._reader = self._make_reader(self._mark.newest(positions))
+        return self._reader.read()
+
     def _cut(self) -> None:
         self._read()
         now_s, system = boot_clock(), self._meter.cut()
@@ -151,6 +168,7 @@ class _Owner:
         self._models, self._overwritten, self._begun_s, self._last_end_s = [], 0, now_s, None
         self._spool.append(report, self._drained.positions)
         if not self._spool.held:
+            self._mark.keep(self._drained.positions)
             self._reader.kept()
         self._judging.add(report)
 
