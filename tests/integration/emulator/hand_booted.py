@@ -1,9 +1,8 @@
-"""An image booted by a command line written out here: images are tested without the code for machines."""
+"""An image booted, and nothing more: images are tested without the code for machines."""
 
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import time
@@ -16,7 +15,9 @@ from typing import Any
 
 from edgeml_devices.emulator.boards import Board
 from edgeml_devices.emulator.images.cache import hold
-from edgeml_devices.emulator.images.image import HTTP_PORT, SSH_PORT, Image
+from edgeml_devices.emulator.images.image import Image
+from edgeml_devices.emulator.machine.addresses import Addresses, read_addresses
+from edgeml_devices.emulator.machine.command import Place, command, overlay_command
 from edgeml_devices.emulator.qemu import find_qemu
 
 READY_WITHIN_S = 180.0
@@ -28,9 +29,7 @@ class HandBooted:
     image: Image
     folder: Path
     process: subprocess.Popen[bytes]
-    console_port: int
-    ssh_port: int
-    http_port: int
+    addresses: Addresses
 
     def ready(self) -> dict[str, Any]:
         """Wait for the page that says so."""
@@ -38,7 +37,7 @@ class HandBooted:
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log()
             with suppress(OSError, ValueError):
-                url = f"http://127.0.0.1:{self.http_port}/ready.json"
+                url = f"http://127.0.0.1:{self.addresses.http}/ready.json"
                 with urllib.request.urlopen(url, timeout=2) as answer:
                     return json.load(answer)
             time.sleep(0.1)
@@ -57,7 +56,7 @@ class HandBooted:
         )
         done = subprocess.run(
             [
-                *("ssh", "-i", self.image.ssh_key, "-p", str(self.ssh_port)),
+                *("ssh", "-i", self.image.ssh_key, "-p", str(self.addresses.ssh)),
                 *(part for option in options for part in ("-o", option)),
                 *("root@127.0.0.1", command),
             ],
@@ -69,9 +68,9 @@ class HandBooted:
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode()
 
-    def type(self, line: str, until: str) -> str:
-        """Type a line at the console; gives what comes back, up to a mark."""
-        with socket.create_connection(("127.0.0.1", self.console_port), timeout=60) as console:
+    def type(self, line: str, until: str, port: int | None = None) -> str:
+        """Type a line at the console, or at another line; gives what comes back, up to a mark."""
+        with socket.create_connection(("127.0.0.1", port or self.addresses.console), timeout=60) as console:
             console.sendall(f"\n{line}\n".encode())
             seen = b""
             while until.encode() not in seen:
@@ -81,41 +80,36 @@ class HandBooted:
 
 @contextmanager
 def booted(image: Image, board: Board, folder: Path) -> Iterator[HandBooted]:
-    qemu = find_qemu()
-    overlay, log = folder / "disk.qcow2", folder / "console.log"
-    subprocess.run(
-        ["qemu-img", "create", "-q", "-f", "qcow2", "-b", image.disk, "-F", "qcow2", overlay], check=True
-    )
-    console, ssh, http = _free_ports(3)
-    forwards = f"hostfwd=tcp:127.0.0.1:{ssh}-:{SSH_PORT},hostfwd=tcp:127.0.0.1:{http}-:{HTTP_PORT}"
-    words = (
-        f"console=ttyAMA0 quiet panic=-1 edgeml.target={board.name} "
-        f"edgeml.model={board.model.replace(' ', '_')}"
-    )
-    argv = [
-        *(qemu.program, "-machine", f"{qemu.machine},gic-version=3", "-cpu", board.cpu),
-        *("-smp", str(min(board.cores, os.cpu_count() or 1)), "-m", str(board.memory_mib)),
-        *("-display", "none", "-no-reboot", "-nodefaults"),
-        *("-kernel", image.kernel, "-initrd", image.initrd, "-append", words),
-        *("-chardev", f"socket,id=s0,host=127.0.0.1,port={console},server=on,wait=off,logfile={log}"),
-        *("-serial", "chardev:s0"),
-        *("-drive", f"file={overlay},if=none,id=d0,format=qcow2,cache=writeback,discard=unmap"),
-        *("-device", "virtio-blk-pci,drive=d0"),
-        *("-netdev", f"user,id=n0,{forwards}", "-device", "virtio-net-pci,netdev=n0,romfile="),
-        *("-device", "virtio-rng-pci"),
-    ]
+    place = Place(folder)
+    subprocess.run(overlay_command(image, place), check=True)
     with hold(image) as descriptor:
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=[descriptor])
+        process = subprocess.Popen(
+            command(find_qemu(), board, image, place), stdin=subprocess.DEVNULL, pass_fds=[descriptor]
+        )
     try:
-        yield HandBooted(image, folder, process, console, ssh, http)
+        yield HandBooted(image, folder, process, _addresses(place.qmp))
     finally:
         process.kill()
         process.wait()
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+def _addresses(path: Path) -> Addresses:
+    """Ask QEMU for its ports."""
+    deadline = time.monotonic() + 30
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        lines = connection.makefile("rw")
+        lines.readline()  # the greeting
+
+        def ask(name: str, **arguments: str) -> Any:
+            lines.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
+            lines.flush()
+            while "return" not in (answer := json.loads(lines.readline())):
+                assert "event" in answer, answer
+            return answer["return"]
+
+        ask("qmp_capabilities")
+        network = ask("human-monitor-command", **{"command-line": "info usernet"})
+        return read_addresses(ask("query-chardev"), network)

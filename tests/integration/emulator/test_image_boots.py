@@ -68,6 +68,10 @@ def test_the_console_is_a_shell(machine: HandBooted) -> None:
     assert "uid=0(root)" in machine.type("id; echo do''ne", until="done")
 
 
+def test_the_second_serial_line_is_a_shell_too(machine: HandBooted) -> None:
+    assert "/dev/ttyS0" in machine.type("tty; echo do''ne", until="done", port=machine.addresses.serial)
+
+
 def test_the_agent_s_home_is_the_agent_s(machine: HandBooted) -> None:
     assert machine.run("stat -c %U:%G /var/lib/edgeml /etc /root").split() == [
         *("edgeml:edgeml", "root:root", "root:root")
@@ -79,7 +83,7 @@ def test_files_travel_by_sftp(machine: HandBooted, tmp_path: Path) -> None:
     sent.write_bytes(bytes(range(256)) * 1000)
     subprocess.run(
         [
-            *("scp", "-q", "-i", machine.image.ssh_key, "-P", str(machine.ssh_port)),
+            *("scp", "-q", "-i", machine.image.ssh_key, "-P", str(machine.addresses.ssh)),
             *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"),
             *(sent, "root@127.0.0.1:/root/sent"),
         ],
