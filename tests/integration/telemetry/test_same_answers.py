@@ -73,7 +73,6 @@ class Fleet:
 
 
 async def all_answers(store: Any, selection: Selection) -> dict[str, Any]:
-    device = min(selection.devices) if selection.devices else None
     return {
         "windows": [row async for piece in store.windows(selection) for row in piece],
         "system": [row async for piece in store.system(selection) for row in piece],
@@ -81,7 +80,7 @@ async def all_answers(store: Any, selection: Selection) -> dict[str, Any]:
         "hours": await store.hours(selection, by_device=False),
         "totals": await store.totals(),
         "samples": await store.samples(selection, 25),
-        "coverage": await store.coverage(selection.since, selection.until, device),
+        "coverage": await store.coverage(selection),
     }
 
 

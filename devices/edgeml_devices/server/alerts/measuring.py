@@ -162,9 +162,9 @@ async def _missing(sources: Sources, expression: Expression, selection: Selectio
     return {(): float(sum(counts.values()))}
 
 
-async def _coverage(sources: Sources, selection: Selection) -> list[Coverage]:
-    found = await sources.store.coverage(selection.since // _DAY_S * _DAY_S, selection.until)
-    return [one for one in found if selection.devices is None or one.device_id in selection.devices]
+async def _coverage(sources: Sources, selection: Selection) -> Sequence[Coverage]:
+    begins = selection.since // _DAY_S * _DAY_S
+    return await sources.store.coverage(Selection(begins, selection.until, selection.devices))
 
 
 async def _drifted(sources: Sources, expression: Expression, selection: Selection) -> Values:

@@ -33,7 +33,7 @@ async def scrape(services: ServicesOf, _viewer: Viewer) -> Response:
     recent = Selection(now - _TEMPERATURES_S, now)
     kinds = await machines(services.telemetry, recent, ("target",))
     lost: Counter[str] = Counter()
-    for day in await services.telemetry.coverage(now // _DAY_S * _DAY_S, now):
+    for day in await services.telemetry.coverage(Selection(now // _DAY_S * _DAY_S, now)):
         for name in ("missing", "evicted", "damaged", "overwritten"):
             lost[name] += getattr(day, name)
     fleet = Fleet(

@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
@@ -184,8 +184,7 @@ async def ask_coverage(services: ServicesOf, _viewer: Viewer, asked: Asked) -> A
     """
     _refuse("windows hold all models: coverage is of no one", model=asked.model, variant=asked.variant)
     _refuse("coverage is of devices, of no one", target=asked.target)
-    found = await services.telemetry.coverage(asked.since, min(asked.until, time.time()))
-    rows = [one for one in found if asked.devices is None or one.device_id in asked.devices]
+    rows = await services.telemetry.coverage(replace(asked, until=min(asked.until, time.time())))
     async with services.database.reading() as connection:
         names = await device_names(connection, {one.device_id for one in rows})
     shown = [

@@ -84,9 +84,8 @@ class PostgresqlStore:
     async def samples(self, selection: Selection, limit: int) -> Sequence[SampleRow]:
         return await postgresql_reading.samples(self._pool, selection, limit, self._kept_us)
 
-    async def coverage(self, since: float, until: float, device_id: str | None = None) -> Sequence[Coverage]:
-        devices = None if device_id is None else frozenset({device_id})
-        return await postgresql_reading.coverage(self._pool, Selection(since, until, devices), self._kept_us)
+    async def coverage(self, selection: Selection) -> Sequence[Coverage]:
+        return await postgresql_reading.coverage(self._pool, selection, self._kept_us)
 
     async def append_points(self, points: Sequence[Point]) -> None:
         async with self._pool.acquire() as connection:

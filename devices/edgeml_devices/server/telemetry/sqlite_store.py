@@ -83,9 +83,7 @@ class SqliteStore:
     async def samples(self, selection: Selection, limit: int) -> Sequence[SampleRow]:
         return await _in(self._reading, sqlite_reading.samples, self._folder, selection, limit, self._kept_us)
 
-    async def coverage(self, since: float, until: float, device_id: str | None = None) -> Sequence[Coverage]:
-        devices = None if device_id is None else frozenset({device_id})
-        selection = Selection(since, until, devices)
+    async def coverage(self, selection: Selection) -> Sequence[Coverage]:
         return await _in(self._reading, sqlite_reading.coverage, self._folder, selection, self._kept_us)
 
     async def append_points(self, points: Sequence[Point]) -> None:

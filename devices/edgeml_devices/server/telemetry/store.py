@@ -214,8 +214,8 @@ class TelemetryStore(Protocol):
         """Give the newest samples."""
         ...
 
-    async def coverage(self, since: float, until: float, device_id: str | None = None) -> Sequence[Coverage]:
-        """Give what came, by device and day."""
+    async def coverage(self, selection: Selection) -> Sequence[Coverage]:
+        """Give what came, by device and day; windows hold all models, so what names one is passed over."""
         ...
 
     async def append_points(self, points: Sequence[Point]) -> None:

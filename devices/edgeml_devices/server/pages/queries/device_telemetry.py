@@ -82,7 +82,8 @@ async def device_telemetry(services: Services, device_id: str, name: str, now: f
     drift = await drift_view(services, recent, "release")
     whole = await machines(services.telemetry, selection, ())
     temperature, slowed = await _machine_charts(services, selection, span)
-    covered = await services.telemetry.coverage((now // DAY_S - DAYS + 1) * DAY_S, now, device_id)
+    two_weeks = replace(selection, since=(now // DAY_S - DAYS + 1) * DAY_S)
+    covered = await services.telemetry.coverage(two_weeks)
     days = sorted(covered, key=lambda one: one.day, reverse=True)
     return DeviceTelemetry(
         tuple(await release_rows(services, selection, drifted_by_release(drift))),

@@ -89,7 +89,7 @@ async def fleet_telemetry(services: Services, now: float) -> FleetTelemetry:
         services, Selection(now - chosen.windows_s, now, chosen.ids), "release", chosen.of
     )
     rows = await release_rows(services, selection, drifted_by_release(drift))
-    covered = await services.telemetry.coverage(selection.since // DAY_S * DAY_S, now)
+    covered = await services.telemetry.coverage(Selection(selection.since // DAY_S * DAY_S, now))
     async with services.database.reading() as connection:
         worst = _worst(covered)
         names = await device_names(connection, {one.device_id for one in worst})
