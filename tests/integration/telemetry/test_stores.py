@@ -6,6 +6,7 @@ import asyncio
 import random
 import sqlite3
 from collections import Counter
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,23 @@ async def test_windows_of_some_requests_ago_are_known_again(store, stream) -> No
     for one in sent[-16:]:
         assert [stored.verdict for stored in await store.append([one])] == [Verdict.DUPLICATE]
     assert len(await times(store)) == 20
+
+
+async def test_of_a_copied_device_what_was_stored_long_ago_is_told_from_what_it_alone_has(store) -> None:
+    first = Telemetry(random.Random(1))  # noqa: S311 - made-up data
+    common = [incoming(first, BEGIN + 60 * number) for number in range(5)]
+    copy = deepcopy(first)
+    copy.chance = random.Random(2)  # noqa: S311 - as above
+    for one in (*common, *(incoming(first, BEGIN + 60 * number) for number in range(5, 50))):
+        assert [stored.verdict for stored in await store.append([one])] == [Verdict.STORED]
+    again = await store.append(common[1:])
+    assert [stored.verdict for stored in again] == [Verdict.DUPLICATE] * 4
+    own = [incoming(copy, BEGIN + 7 + 60 * number) for number in range(5, 8)]
+    forked = await store.append([*common[2:], *own])
+    assert {stored.verdict for stored in forked} == {Verdict.FORK}
+    assert forked[0].acked_through == 4
+    assert {stored.verdict for stored in await store.append(own)} == {Verdict.FORK}
+    assert len(await times(store)) == 50
 
 
 async def test_streams_are_known_on_the_next_day_and_after_days_without_a_server(tmp_path, stream) -> None:

@@ -85,7 +85,9 @@ class Writer:
                 request = list(group)
                 windows = [window_of(one) for one in request]
                 place, before = touched.get(key) or known.get(key) or (0, Stream())
-                result = streams.receive(before, windows) if place else streams.refused(windows)
+                doubtful = streams.doubtful(before, windows)
+                same = {at for at in doubtful if await _is_stored(connection, place, request[at])}
+                result = streams.receive(before, windows, same) if place else streams.refused(windows)
                 gaps = streams.shown_gaps(result.stream)
                 stored += [Stored(verdict, result.acked_through, gaps) for verdict in result.verdicts]
                 if Verdict.STORED in result.verdicts:
@@ -220,6 +222,21 @@ async def _locked(connection: Any, keys: set[Key]) -> dict[Key, tuple[int, Strea
         [key[1] for key in ordered],
     )
     return {(row[0], row[1]): (row[2], streams.from_bytes(row[3])) for row in rows}
+
+
+async def _is_stored(connection: Any, stream: int, one: Incoming) -> bool:
+    return bool(
+        await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM telemetry.part p JOIN telemetry.boot b "
+            "ON b.device_id = p.device_id AND b.id = p.boot WHERE p.device_id = $1 AND p.stream = $2 "
+            "AND p.at = $3 AND p.last = $4 AND b.boot_id = $5 AND coalesce(p.first, p.last) = $6 "
+            "AND p.duration = $7 AND coalesce(p.windows, 1) = $8 AND coalesce(p.report_calls, 0) = $9 "
+            "AND p.place = 0)",
+            one.device_id,
+            stream,
+            *streams.identity_of(one),
+        )
+    )
 
 
 async def _update(connection: Any, touched: dict[Key, tuple[int, Stream]]) -> None:

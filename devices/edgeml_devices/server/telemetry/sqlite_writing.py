@@ -6,12 +6,13 @@ import logging
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
 from edgeml_devices.server.telemetry import day_files, streams
+from edgeml_devices.server.telemetry.dating import AHEAD_S
 from edgeml_devices.server.telemetry.packing import (
     TOTAL,
     Codes,
@@ -22,12 +23,17 @@ from edgeml_devices.server.telemetry.packing import (
 )
 from edgeml_devices.server.telemetry.selecting import microseconds
 from edgeml_devices.server.telemetry.store import Incoming, Stored, Verdict
-from edgeml_devices.server.telemetry.streams import Stream, window_of
+from edgeml_devices.server.telemetry.streams import Stream, identity_of, window_of
 from edgeml_devices.server.telemetry.wire_types import MODELS
 
 _LOG: Final = logging.getLogger(__name__)
 MOST_NAMES: Final = 4096
 """That get a number in one file; further ones are spelt out each time."""
+
+
+_THE_SAME: Final = """SELECT 1 FROM boot b CROSS JOIN report r ON r.boot = b.id WHERE b.stream = ?
+    AND r.at = ? AND r.last = ? AND b.boot_id = ? AND r.first = ? AND r.duration = ? AND r.windows = ?
+    AND r.calls = ?"""
 
 
 class DayWriter:
@@ -55,7 +61,8 @@ class DayWriter:
                 request = list(group)
                 windows = [window_of(one) for one in request]
                 place, before = touched.get(key) or self._stream(connection, key)
-                result = streams.receive(before, windows) if place else streams.refused(windows)
+                known = self._stored_before(place, request, streams.doubtful(before, windows))
+                result = streams.receive(before, windows, known) if place else streams.refused(windows)
                 gaps = streams.shown_gaps(result.stream)
                 stored += [Stored(verdict, result.acked_through, gaps) for verdict in result.verdicts]
                 new = [
@@ -139,6 +146,21 @@ class DayWriter:
                 (*key, streams.to_bytes(Stream())),
             )
             found = self._streams[key] = (inserted.lastrowid or 0, Stream())
+        return found
+
+    def _stored_before(self, stream: int, request: Sequence[Incoming], places: Sequence[int]) -> set[int]:
+        """Give those places of a request whose rows are there."""
+        found: set[int] = set()
+        first = min((day_files.day_of(request[place].at - AHEAD_S) for place in places), default="")
+        for day in day_files.days_of(self._folder) if places else ():
+            connection = day_files.open_made(self._folder, day) if day >= first else None
+            if connection is not None:
+                with closing(connection):
+                    found |= {
+                        place
+                        for place in places
+                        if connection.execute(_THE_SAME, (stream, *identity_of(request[place]))).fetchone()
+                    }
         return found
 
     def _insert(self, connection: sqlite3.Connection, stream: int, new: Sequence[Incoming]) -> None:

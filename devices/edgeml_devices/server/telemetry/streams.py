@@ -7,7 +7,7 @@ stored before. That is kept for ever: no report is forgotten and then counted ag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -77,10 +77,41 @@ def window_of(one: Incoming) -> Window:
     return Window(report.begins, report.seq, report.link, report.prev, microseconds(one.at))
 
 
-def receive(stream: Stream, request: Sequence[Window]) -> Received:
-    """Judge the reports of one request, in their order. If one of them forks, none is stored."""
+def identity_of(one: Incoming) -> tuple[int, int, str, int, int, int, int]:
+    """Give what no other row has: µs of its end, last number, boot, first number, µs long, windows, calls."""
+    report = one.report
+    calls = sum(window.calls for window in report.models)
+    duration_us = microseconds(report.end_s - report.start_s)
+    at_us = microseconds(one.at)
+    return at_us, report.seq, report.boot_id, report.begins, duration_us, report.windows, calls
+
+
+def doubtful(stream: Stream, request: Sequence[Window]) -> list[int]:
+    """Give the places in a request of what may have been stored before the links that are known.
+
+    A copy of a device, or one from an older back-up, sends again what the first sent long ago; whoever has
+    the rows can tell that from what only the copy has.
+    """
+    known = dict(stream.recent)
+    return [
+        place
+        for place, one in enumerate(request)
+        if one.last <= stream.hi
+        and known.get(one.last) != one.link
+        and not any(gap.first <= one.last and one.first <= gap.last for gap in stream.gaps)
+    ]
+
+
+def receive(stream: Stream, request: Sequence[Window], stored: Collection[int] = ()) -> Received:
+    """Judge the reports of one request, in their order. If one of them forks, none is stored.
+
+    Args:
+        stream: before the request.
+        request: its reports.
+        stored: places of the doubtful ones whose rows are there.
+    """
     after, verdicts = stream, []
-    before = dict(stream.recent)
+    before = dict(stream.recent) | {request[place].last: request[place].link for place in stored}
     known = dict(before)
     seen: list[tuple[int, str]] = []
     proven = -1
@@ -125,7 +156,7 @@ def _place(stream: Stream, window: Window, known: dict[int, str]) -> tuple[Verdi
             return Verdict.STORED, Stream(stream.hi, stream.link, gaps, stream.recent)
         if gap.first <= last and first <= gap.last:
             return Verdict.FORK, stream
-    # what was stored before cannot be told from what an older copy of the device sends
+    # what has neither a known link nor a row cannot be told from what an older copy of the device sends
     same = last <= stream.hi and known.get(last) == link
     return (Verdict.DUPLICATE if same else Verdict.FORK), stream
 
