@@ -254,6 +254,22 @@ async def test_every_question_can_be_a_rule(client, watch, expression, of) -> No
     assert of in [one["labels"] for one in found["alerts"]]
 
 
+@pytest.mark.parametrize(
+    "expression",
+    [
+        'covered_share{target="pi4", by="device"} <= 1',
+        'missing_windows{target="pi4", by="device"} >= 0',
+        'silent_seconds{target="pi4"} >= 0',
+    ],
+)
+async def test_a_rule_about_one_kind_of_machine_is_about_no_other(client, watch, expression) -> None:
+    for name, target in (("pi", "pi4"), ("another", "pi5")):
+        await tell(client, await enrol(client, name, facts={"target": {"name": target}}), 0)
+    watch.rule(expression)
+    await watch.tick(1)
+    assert [one["labels"] for one in (await listed(client))["alerts"]] == [{"device": "pi"}]
+
+
 class Mailbox(socketserver.ThreadingTCPServer):
     """A mail server for one message at a time, as RFC 5321 has it."""
 

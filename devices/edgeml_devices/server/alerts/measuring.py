@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from edgeml_devices.server.alerts.expressions import Expression
 from edgeml_devices.server.alerts.states import Key
 from edgeml_devices.server.database import Database
+from edgeml_devices.server.fleet.directory import UNKNOWN
 from edgeml_devices.server.tables import devices
 from edgeml_devices.server.telemetry.choosing import choose_devices, device_names
 from edgeml_devices.server.telemetry.comparing import Comparison, compare
@@ -163,8 +164,7 @@ async def _missing(sources: Sources, expression: Expression, selection: Selectio
 
 
 async def _coverage(sources: Sources, selection: Selection) -> Sequence[Coverage]:
-    begins = selection.since // _DAY_S * _DAY_S
-    return await sources.store.coverage(Selection(begins, selection.until, selection.devices))
+    return await sources.store.coverage(replace(selection, since=selection.since // _DAY_S * _DAY_S))
 
 
 async def _drifted(sources: Sources, expression: Expression, selection: Selection) -> Values:
@@ -183,9 +183,11 @@ async def _drifted(sources: Sources, expression: Expression, selection: Selectio
 
 
 async def _silent(sources: Sources, _: Expression, selection: Selection) -> Values:
-    statement = select(devices.c.id, devices.c.name, devices.c.last_seen, devices.c.enrolled_at).where(
-        devices.c.retired_at.is_(None)
-    )
+    target = func.coalesce(devices.c.facts[("target", "name")].as_string(), UNKNOWN)
+    columns = devices.c.id, devices.c.name, devices.c.last_seen, devices.c.enrolled_at
+    statement = select(*columns).where(devices.c.retired_at.is_(None))
+    if selection.target is not None:
+        statement = statement.where(target == selection.target)
     async with sources.database.reading() as connection:
         rows = (await connection.execute(statement)).all()
     return {
