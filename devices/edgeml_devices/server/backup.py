@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, LargeBinary, MetaData, Table, func, insert, select, text, update
@@ -38,6 +38,7 @@ from edgeml_devices.server.settings import ServerSettings
 from edgeml_devices.server.signed.online_keys import OnlineKeys
 from edgeml_devices.server.signed.repository import Repository
 from edgeml_devices.server.tables import METADATA
+from edgeml_devices.server.telemetry import copying
 from edgeml_devices.server.transaction import Transaction
 
 SCHEMA: Final = 1
@@ -58,9 +59,11 @@ class Restored:
     """Offline roles: whatever was signed after the back-up has to be pushed again."""
     join_tokens: int
     """Revoked here: they may have been used up or revoked after the back-up."""
+    telemetry: bool | None
+    """Whether it was restored; ``None``: there was none in the back-up."""
 
 
-async def back_up(settings: ServerSettings, file: Path) -> int:
+async def back_up(settings: ServerSettings, file: Path, *, telemetry: bool = False) -> int:
     """Write a back-up, whole or not at all, while the server goes on; give its size in bytes."""
     database = await Database.reach(settings.url)
     try:
@@ -74,6 +77,8 @@ async def back_up(settings: ServerSettings, file: Path) -> int:
                     await _write_tables(connection, archive)
                     # after the tables: what they name was there before they were read
                     await asyncio.to_thread(_write_files, settings, archive)
+                    if telemetry:
+                        await _write_telemetry(settings, archive)
                 return target.tell()
     finally:
         await database.close()
@@ -105,6 +110,21 @@ def _write_files(settings: ServerSettings, archive: tarfile.TarFile) -> None:
         if HASH.fullmatch(path.name):
             with path.open("rb") as blob:
                 archive.addfile(_info(f"blobs/{path.name}", path.stat().st_size), blob)
+
+
+async def _write_telemetry(settings: ServerSettings, archive: tarfile.TarFile) -> None:
+    is_sqlite = settings.url.get_backend_name() == "sqlite"
+    kind = copying.FILES if is_sqlite else copying.TABLES
+
+    def take(name: str, content: IO[bytes]) -> None:
+        size_bytes = content.seek(0, os.SEEK_END)
+        content.seek(0)
+        archive.addfile(_info(f"{kind}/{name}", size_bytes), content)
+
+    if is_sqlite:
+        await asyncio.to_thread(copying.copy_files, settings, take)
+    else:
+        await copying.copy_tables(settings, take)
 
 
 def _to_json(table: Table, row: Mapping[Any, Any]) -> dict[str, Any]:
@@ -159,6 +179,7 @@ async def _restore(settings: ServerSettings, archive: tarfile.TarFile) -> Restor
     if header["schema"] != SCHEMA:
         raise ServerError(f"this back-up has schema {header['schema']}; use the newer version that made it")
     database = await Database.reach(settings.url)
+    telemetry = _Telemetry(settings)
     try:
         async with database.writing() as tx:
             await _require_empty(tx)
@@ -177,6 +198,8 @@ async def _restore(settings: ServerSettings, archive: tarfile.TarFile) -> Restor
                 elif kind == "blobs":
                     await asyncio.to_thread(_write_blob, settings, name, content)
                     blobs += 1
+                elif kind in {copying.FILES, copying.TABLES}:
+                    await telemetry.take(kind, name, content)
             await migrate_within(tx)
             roles = await _go_ahead(settings, database, tx)
             revoked = await _revoke_join_tokens(tx)
@@ -187,9 +210,28 @@ async def _restore(settings: ServerSettings, archive: tarfile.TarFile) -> Restor
                 "revoked_join_tokens": revoked,
             }
             await audit.record(tx, "server", "server.restore", "server", detail)
+            await telemetry.tables.commit()
     finally:
+        await telemetry.tables.close()
         await database.close()
-    return Restored(header["created_at"], rows, blobs, roles, revoked)
+    return Restored(header["created_at"], rows, blobs, roles, revoked, telemetry.restored)
+
+
+class _Telemetry:
+    """What a back-up has of telemetry; left out where it is of another kind of database."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
+        self._kind = copying.FILES if settings.url.get_backend_name() == "sqlite" else copying.TABLES
+        self.tables = copying.TableFiller(settings)
+        self.restored: bool | None = None
+
+    async def take(self, kind: str, name: str, content: IO[bytes]) -> None:
+        self.restored = kind == self._kind
+        if kind == self._kind == copying.FILES:
+            await asyncio.to_thread(copying.restore_file, self._settings, name, content)
+        elif self.restored:
+            await self.tables.fill(name, content)
 
 
 async def _require_empty(tx: Transaction) -> None:

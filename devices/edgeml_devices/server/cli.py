@@ -212,12 +212,13 @@ def token(data: Path | None, database: str, name: str | None, as_json: bool) -> 
 @server.command()
 @_place
 @click.argument("file", metavar="FILE", type=_FILE)
+@click.option("--telemetry", is_flag=True, help="Telemetry, too.")
 @json_option
-def backup(data: Path | None, database: str, file: Path, as_json: bool) -> None:
+def backup(data: Path | None, database: str, file: Path, telemetry: bool, as_json: bool) -> None:
     """Write tables, blobs and the server's keys to one file. The server may run meanwhile.
 
-    Telemetry is not in it: copy the folder telemetry of a server that is stopped, or run
-    pg_dump --schema=telemetry. A server that was restored without it goes on with what devices send.
+    Telemetry is in it with --telemetry, and can be restored to the same kind of database. A server that was
+    restored without it goes on with what devices send.
     Whoever has the file can sign as the server: keep it as you keep the server.
 
     \b
@@ -229,11 +230,11 @@ def backup(data: Path | None, database: str, file: Path, as_json: bool) -> None:
     from edgeml.figures import readable_size
     from edgeml_devices.server.backup import back_up
 
-    size_bytes = asyncio.run(back_up(_settings(data, database), file))
+    size_bytes = asyncio.run(back_up(_settings(data, database), file, telemetry=telemetry))
     if as_json:
-        print_json({"file": str(file), "size_bytes": size_bytes, "telemetry": False})
+        print_json({"file": str(file), "size_bytes": size_bytes, "telemetry": telemetry})
     else:
-        click.echo(f"{file}: {readable_size(size_bytes)}, without telemetry")
+        click.echo(f"{file}: {readable_size(size_bytes)}, {'with' if telemetry else 'without'} telemetry")
 
 
 @server.command()
@@ -267,11 +268,14 @@ def restore(data: Path | None, database: str, file: Path, as_json: bool) -> None
             "blobs": done.blobs,
             "roles": list(done.roles),
             "revoked_join_tokens": done.join_tokens,
+            "telemetry": done.telemetry,
         }
         print_json({"folder": str(settings.data)} | shape)
         return
     made = datetime.fromtimestamp(done.created_at, UTC)
     click.echo(f"{settings.data}: {done.rows} rows and {done.blobs} blobs, as of {made:%Y-%m-%d %H:%M} UTC")
+    if done.telemetry is False:
+        click.echo("Telemetry was left out: it is of another kind of database.")
     click.echo("Nothing is known of what happened after that. Start the server, then:")
     if done.roles:
         click.echo(
