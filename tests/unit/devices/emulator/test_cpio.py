@@ -1,9 +1,18 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
 from edgeml_devices.emulator.images.cpio import CpioArchive
+
+from tests.conftest import require
+
+
+@pytest.fixture(autouse=True)
+def busybox() -> None:
+    require(shutil.which("busybox"), "busybox is not installed")
 
 
 def _archive() -> bytes:
