@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -24,7 +25,7 @@ class Sending:
     """What :func:`start` began; ``with`` stops it, as does the end of the process."""
 
     def __init__(self, thread: threading.Thread, stop: threading.Event) -> None:
-        self._thread, self._ended = thread, stop
+        self._thread, self._ended, self._pid = thread, stop, os.getpid()
         atexit.register(self.stop)
 
     def __enter__(self) -> Self:
@@ -34,7 +35,9 @@ class Sending:
         self.stop()
 
     def stop(self) -> None:
-        """Keep the last window on the disk, and end."""
+        """Keep the last window on the disk, and end. Does nothing in the child of a fork."""
+        if os.getpid() != self._pid:
+            return  # the thread is not here, and it may have held the event's lock
         self._ended.set()
         self._thread.join(_STOP_S)
         atexit.unregister(self.stop)

@@ -211,3 +211,18 @@ def test_more_models_than_a_report_may_hold_do_not_have_it_refused(
     assert lost == 5
     for one in several:
         one.close()
+
+
+def test_the_child_of_a_fork_ends_whatever_the_sending_thread_did_meanwhile(
+    url: str, token_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FOLDER, str(tmp_path / "rings"))
+    with start(url, token_file, home=tmp_path / "home", window_s=1) as sending:
+        with sending._ended._cond:  # as its thread has it for a moment, again and again
+            child = os.fork()
+            if child == 0:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(10)
+                sending.stop()
+                os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
