@@ -45,10 +45,12 @@ class Device:
             | self._environment
         )
 
-    def enrol(self, root: bytes, token: str = "join") -> None:  # noqa: S107 - a test's
+    def enrol(self, root: bytes, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Join with the token ``join``, where no option says otherwise."""
         file = self.home.parent / "root.json"
         file.write_bytes(root)
-        self.command("enrol", "--server", self.url, "--join-token", token, "--root", str(file))
+        arguments = ["--server", self.url, "--join-token", "join", "--root", str(file)]
+        return self.command("enrol", *arguments, *options, check=check)
 
     def join(self, token: Mapping[str, Any], name: str) -> None:
         """Enrol with what ``edgeml tokens join`` gave."""

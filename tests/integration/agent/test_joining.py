@@ -15,14 +15,12 @@ def test_a_lost_answer_to_an_enrolment_makes_no_second_device(
     fleet: Server, repository_here: TinyRepository, tmp_path: Path
 ) -> None:
     device = Device(tmp_path / "new", fleet[1])
-    root = tmp_path / "root.json"
-    root.write_bytes(repository_here.first_root)
     fleet[0].lost_answers = 1
-    arguments = ("enrol", "--server", fleet[1], "--join-token", "join", "--root", str(root))
-    first = device.command(*arguments, check=False)
+    root = repository_here.first_root
+    first = device.enrol(root, check=False)
     assert first.returncode == 1
     assert "run the command again" in first.stderr
-    device.command(*arguments)
+    device.enrol(root)
     assert len(fleet[0].tokens) == 1
     assert (device.home / "identity.json").stat().st_mode & 0o777 == 0o600
     assert device.status()["device_id"] == "device-1"
@@ -32,11 +30,9 @@ def test_another_name_for_a_device_that_has_joined_is_not_taken_in_silence(
     fleet: Server, repository_here: TinyRepository, tmp_path: Path
 ) -> None:
     device = Device(tmp_path / "new", fleet[1])
-    root = tmp_path / "root.json"
-    root.write_bytes(repository_here.first_root)
-    arguments = ("enrol", "--server", fleet[1], "--join-token", "join", "--root", str(root))
-    assert "not taken" not in device.command(*arguments, "--name", "hall-2").stderr
-    again = device.command(*arguments, "--name", "hall-3")
+    root = repository_here.first_root
+    assert "not taken" not in device.enrol(root, "--name", "hall-2").stderr
+    again = device.enrol(root, "--name", "hall-3")
     assert "knows this device as hall-2, not as hall-3" in again.stderr
     assert device.status()["name"] == "hall-2"
 
@@ -45,11 +41,7 @@ def test_a_join_token_that_is_refused_is_not_to_be_tried_again(
     fleet: Server, repository_here: TinyRepository, tmp_path: Path
 ) -> None:
     device = Device(tmp_path / "new", fleet[1])
-    root = tmp_path / "root.json"
-    root.write_bytes(repository_here.first_root)
-    refused = device.command(
-        "enrol", "--server", fleet[1], "--join-token", "used", "--root", str(root), check=False
-    )
+    refused = device.enrol(repository_here.first_root, "--join-token", "used", check=False)
     assert refused.returncode == 1
     assert "ask for a new one" in refused.stderr
     assert "again" not in refused.stderr
@@ -105,9 +97,7 @@ def test_it_works_through_a_proxy_of_the_environment(
     """A forward proxy gets absolute URLs; the fixture server answers those of any host."""
     with serving(repository_here.folder) as (fleet, url):
         device = Device(tmp_path / "behind", "http://fleet.invalid")
-        root = tmp_path / "root.json"
-        root.write_bytes(repository_here.first_root)
         monkeypatch.setenv("http_proxy", url)
-        device.command("enrol", "--server", device.url, "--join-token", "join", "--root", str(root))
+        device.enrol(repository_here.first_root)
         assert list(fleet.tokens.values()) == ["device-1"]
         assert fleet.requests[0][1] == "http://fleet.invalid/v1/enrol"
