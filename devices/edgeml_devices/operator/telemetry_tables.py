@@ -13,7 +13,6 @@ from edgeml_devices.operator.shown import NOTHING, moment, span
 
 _MS: Final = 1000.0
 _RARE: Final = 1e-4
-_SHORT_ID: Final = 12
 
 
 def print_quantiles(found: Mapping[str, Any], *, is_time: bool) -> None:

@@ -156,8 +156,7 @@ async def _covered(sources: Sources, expression: Expression, selection: Selectio
 async def _missing(sources: Sources, expression: Expression, selection: Selection) -> Values:
     counts: dict[str, int] = {}
     for row in await _coverage(sources, selection):
-        lost = row.missing + row.evicted + row.damaged
-        counts[row.device_id] = counts.get(row.device_id, 0) + lost
+        counts[row.device_id] = counts.get(row.device_id, 0) + row.absent
     if "device" in expression.by:
         return await _named(sources, [({"device": one}, float(count)) for one, count in counts.items()])
     return {(): float(sum(counts.values()))}

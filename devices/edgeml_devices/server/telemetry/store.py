@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -136,7 +136,12 @@ class Coverage:
     """How much of the day was asked about."""
     boots: int
     epochs: int
-    gaps: tuple[tuple[int, int], ...] = field(default=())
+    gaps: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def absent(self) -> int:
+        """Windows that are known to be lost."""
+        return self.missing + self.evicted + self.damaged
 
 
 @dataclass(frozen=True, slots=True)

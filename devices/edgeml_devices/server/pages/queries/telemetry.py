@@ -124,11 +124,6 @@ async def release_rows(
     return sorted(rows, key=lambda row: (row.model, -row.release))
 
 
-def lacks(row: Coverage) -> int:
-    """Count windows that are known not to have come."""
-    return row.missing + row.evicted + row.damaged
-
-
 def _key(key: Mapping[str, str | int]) -> tuple[str, int]:
     return str(key["model"]), int(key["release"])
 
@@ -152,8 +147,8 @@ def _days(covered: Sequence[Coverage]) -> tuple[DayRow, ...]:
 
 
 def _worst(covered: Sequence[Coverage]) -> list[Coverage]:
-    faulty = [one for one in covered if lacks(one) or one.overwritten]
-    return sorted(faulty, key=lambda one: (-lacks(one), covered_share(one), one.device_id))[:_WORST]
+    faulty = [one for one in covered if one.absent or one.overwritten]
+    return sorted(faulty, key=lambda one: (-one.absent, covered_share(one), one.device_id))[:_WORST]
 
 
 async def _enrolled(connection: AsyncConnection) -> int:
