@@ -208,6 +208,51 @@ async def test_a_slip_in_the_file_leaves_what_was_read_before_and_is_shown(
     assert "not valid YAML" in watch.service.problems[0]
 
 
+async def test_a_file_that_is_put_back_as_it_was_is_no_problem_any_more(client, watch) -> None:
+    watch.rule("error_rate > 0.2")
+    await watch.tick()
+    away = watch.rules.rename(watch.rules.with_suffix(".away"))
+    await watch.tick()
+    assert watch.service.problems != []
+    assert [rule.name for rule in watch.service.rules] == ["Failing"]
+    away.rename(watch.rules)
+    await watch.tick()
+    assert watch.service.problems == []
+
+
+async def test_a_rule_that_cannot_be_measured_leaves_the_others_alone(client, services, watch, hook) -> None:
+    if services.database.dialect != "sqlite":
+        pytest.skip("a file is taken away here")
+    (services.settings.telemetry / "catalog.db").rename(services.settings.telemetry / "away")
+    await enrol(client, "pi")
+    rules = [
+        {"alert": "Damaged", "expr": "error_rate > 0.2"},
+        {"alert": "Silent", "expr": "silent_seconds >= 0"},
+    ]
+    watch.rules.write_text(json.dumps({"groups": [{"name": "g", "rules": rules}]}))
+    await watch.tick()
+    errors = {one["name"]: one["error"] for one in (await listed(client))["rules"]}
+    assert "could not be measured" in errors["Damaged"]
+    assert errors["Silent"] == ""
+    assert [body["groupLabels"]["alertname"] for body in hook.bodies] == ["Silent"]
+
+
+async def test_a_bound_that_is_not_known_decides_nothing(client, watch) -> None:
+    """With one device there is no interval: its ends are infinite, which JSON has no word for."""
+    telemetry, device = Telemetry(random.Random(1)), await enrol(client, "pi")  # noqa: S311 - made-up data
+    latency = {"total": histogram_of([0.01] * 100)}
+    models = tuple(ModelWindow("kws", release, "int8", "litert", 100, {}, latency) for release in (7, 8))
+    report = telemetry.next(time.time() - 30, models=models)
+    assert (await post(client, device.token, telemetry.batch([report], time.time()))).status_code == 200
+    watch.rule('latency_ratio{model="kws", release="8", against="7", bound="high"} > 0.1')
+    await watch.tick(1)
+    found = await listed(client)
+    assert (found["rules"][0]["error"], found["alerts"]) == ("", [])
+    watch.rule('latency_ratio{model="kws", release="8", against="7"} > 0.1', name="Known")
+    await watch.tick(1)
+    assert [one["rule"] for one in (await listed(client))["alerts"]] == ["Known"]
+
+
 async def test_a_rule_that_left_the_file_fires_no_more(client, watch) -> None:
     await tell(client, await enrol(client, "pi"), 50)
     watch.rule(BY_DEVICE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -173,3 +174,22 @@ def test_a_receiver_that_is_not_whole_is_named(tmp_path: Path, text: str, says: 
     file.write_text(text)
     with pytest.raises(UsageError, match=says):
         read_receivers(file)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "a" + " " * 200_000 + "b",
+        "error_rate" + "{" * 100_000,
+        "error_rate{" + 'by="' + "\\" * 100_001 + '"} > 1',
+        "(" * 100_000 + "error_rate" + ")" * 100_000 + " > 1",
+        "error_rate > " + "9" * 100_000,
+        'error_rate{window="' + "9w" * 50_000 + '"} > 1',
+    ],
+)
+def test_no_expression_takes_long_to_refuse(expression: str) -> None:
+    begun = time.perf_counter()
+    with pytest.raises(UsageError) as caught:
+        parse(expression)
+    assert time.perf_counter() - begun < 0.5
+    assert len(str(caught.value)) < 400
