@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,8 @@ from edgeml.telemetry.samples import RawInputs
 
 MOST_RINGS: Final = 512
 """Of living processes, that are read: strangers may put any number there."""
+MOST_HELD: Final = 128
+"""Of those, that are kept open."""
 FINISHED: Final = -1
 """Position of a ring that was read to its end and gets no more."""
 
@@ -72,6 +74,8 @@ class RingReader:
         self._random = random_numbers or random.Random()  # noqa: S311 - no secret
         self._holes: dict[str, int] = {}
         self._damaged: set[str] = set()
+        self._held: dict[str, RingFile] = {}
+        """Rings of living processes: somebody may remove the files (``rm``, or logind's ``RemoveIPC``)."""
         self.kept()
 
     def read(self) -> Drained:
@@ -143,7 +147,7 @@ class RingReader:
 
     def _read(self, path: Path, ring: str, position: int, found: dict[Key, Gathered]) -> tuple[int, int]:
         """Gather what is new in a ring; give how many calls were lost, and where it was read to."""
-        with RingFile(path) as file:
+        with self._opened(path, ring) as file:
             hole = self._holes.get(ring, 0)
             new = fresh(file.read, file.layout, position, is_owned=file.is_owned, hole=hole)
             info = file.info
@@ -155,3 +159,24 @@ class RingReader:
             self._holes[ring] = new.hole
             lost = 0 if info.of else new.lost + max(0, file.emptied_at - new.position)
             return lost, new.position if file.is_owned else FINISHED
+
+    @contextmanager
+    def _opened(self, path: Path, ring: str) -> Iterator[RingFile]:
+        """Open a ring, and keep it open while its process lives: what was removed is read to its end."""
+        with ExitStack() as stack:
+            held = self._held.pop(ring, None)
+            if held is not None:
+                stack.push(held)
+            try:
+                file = stack.enter_context(RingFile(path))
+            except FileNotFoundError:
+                if held is None:
+                    raise
+                file = held
+                file.look_again()
+            yield file
+            if file.is_owned and len(self._held) < MOST_HELD:
+                self._held[ring] = file
+                stack.pop_all()
+                if held is not None and held is not file:
+                    held.close()

@@ -257,7 +257,7 @@ class RingFile:
             self.is_owned = not shares_lock(self._file)
             self.info, self.layout, self.is_closed, self.emptied_at = self._head()
         except BaseException:
-            os.close(self._file)
+            self.close()
             raise
 
     def _head(self) -> tuple[RingInfo, Layout, bool, int]:
@@ -293,9 +293,24 @@ class RingFile:
             return OTHER
         return text_from_bytes(self.read(self.layout.text_at(code - 1), TEXT_BYTES)) or OTHER
 
+    def look_again(self) -> None:
+        """See whether its owner lives, and what it says of itself.
+
+        Raises:
+            DamagedRingError: it is no ring any more.
+        """
+        self.is_owned = not shares_lock(self._file)
+        self.info, self.layout, self.is_closed, self.emptied_at = self._head()
+
     def close(self) -> None:
-        """Let go of the file."""
-        os.close(self._file)
+        """Let go of the file. Idempotent."""
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self.close()
 
     def __enter__(self) -> Self:
         return self

@@ -135,6 +135,25 @@ def test_two_homes_do_not_count_the_same_rings_and_one_follows_the_other(
     assert collector.calls() == 35
 
 
+def test_rings_that_are_removed_under_a_living_process_are_read_to_its_end(
+    tmp_path: Path, rings: Path, url: str, collector: Collector
+) -> None:
+    folder = rings / "theirs"
+    with device(tmp_path / "home", folder, url):
+        with recorder("kws", release=7, settings=TelemetrySettings(folder=str(folder))) as one:
+            record(one, 10)
+            eventually(lambda: collector.calls() == 10)
+            shutil.rmtree(folder)
+            record(one, 20)
+            eventually(lambda: collector.calls() == 30)
+            with recorder("kws", release=7, settings=TelemetrySettings(folder=str(folder))) as another:
+                record(another, 5)
+            record(one, 7)
+        eventually(lambda: collector.calls() >= 42)
+        windows_after(collector)
+    assert collector.calls() == 42
+
+
 @pytest.mark.parametrize("kind", ["folder", "link", "pipe", "nonsense"])
 def test_something_else_in_the_marks_place_does_no_harm(
     tmp_path: Path, rings: Path, url: str, collector: Collector, one: Recorder, kind: str
