@@ -11,7 +11,7 @@ from edgeml_devices.emulator import programs, tools
 from edgeml_devices.emulator.images import apt, kernel, wheels
 from edgeml_devices.emulator.images.apt import Apt, Deb
 from edgeml_devices.emulator.images.bytecode import compile_all
-from edgeml_devices.emulator.images.cache import IN_USE, Cache, open_cache
+from edgeml_devices.emulator.images.cache import IN_USE, Cache, note_found, open_cache
 from edgeml_devices.emulator.images.clean import retire
 from edgeml_devices.emulator.images.disk import link_tree, make_disk
 from edgeml_devices.emulator.images.image import Image, ImageRequest
@@ -43,7 +43,10 @@ def find_image(request: ImageRequest) -> Image | None:
     if plan is None or not public.is_file():
         return None
     keys = keys_of(plan, request, wheels.own_key(), public.read_text())
-    return read_image(cache, keys.image)
+    found = read_image(cache, keys.image)
+    if found is not None:
+        note_found(found)
+    return found
 
 
 def build_image(request: ImageRequest, report: Report = lambda _: None, *, update: bool = False) -> Image:

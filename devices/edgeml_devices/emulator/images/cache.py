@@ -18,8 +18,9 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -123,6 +124,19 @@ def hold(image: Image) -> Iterator[int]:
         if os.fstat(lock.fileno()).st_nlink == 0 or not image.disk.exists():
             raise EdgemlError(gone)
         yield lock.fileno()
+
+
+def note_found(image: Image) -> None:
+    """Note that somebody found an image, and will hold it in a moment."""
+    with suppress(OSError):
+        os.utime(image.folder / IN_USE)
+
+
+def idle_s(image: Image) -> float:
+    """Give how long ago an image was found or held, in seconds."""
+    with suppress(OSError):
+        return time.time() - (image.folder / IN_USE).stat().st_mtime
+    return 0.0
 
 
 @contextmanager

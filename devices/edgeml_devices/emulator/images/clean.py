@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Final
 
 from edgeml.errors import EdgemlError
-from edgeml_devices.emulator.images.cache import Cache, open_cache, remove_tree, unused
+from edgeml_devices.emulator.images.cache import Cache, idle_s, open_cache, remove_tree, unused
 from edgeml_devices.emulator.images.image import Image
 from edgeml_devices.emulator.images.kept import kept_images, read_kept
 
 _PARTS: Final = ("roots", "kernels", "engines", "sites", "edgeml")
 KEPT_OF_A_KIND: Final = 3
 """As many images with the same engines and flavour stay when a new one is built."""
+FOUND_LATELY_S: Final = 600.0
+"""Who found an image so long ago at most may be about to hold it."""
 _DOWNLOADS: Final = ("debs", "wheels", "plans", "apt")
 
 
@@ -56,7 +58,7 @@ def retire(image: Image) -> None:
     alike = [
         one for one in kept_images(cache) if (one.engines, one.flavour) == (image.engines, image.flavour)
     ]
-    old = [one.folder for one in alike[KEPT_OF_A_KIND:]]
+    old = [one.folder for one in alike[KEPT_OF_A_KIND:] if idle_s(one) > FOUND_LATELY_S]
     if old:
         with suppress(EdgemlError), cache.cleaning():
             _remove_images(cache, old)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -56,8 +55,6 @@ def make_kernel(kernel_deb: Path, busybox: Path, folder: Path) -> None:
         found = find_modules(unpacked / "lib" / "modules")
         initrd = initrd_of([found[name] for name in load_order(found, MODULES)], busybox)
         (folder / INITRD).write_bytes(gzip.compress(initrd, compresslevel=6, mtime=0))
-        shutil.rmtree(unpacked)
-        unpacked.mkdir()
 
 
 def find_modules(folder: Path) -> dict[str, Path]:

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
-from edgeml_devices.emulator.images.cache import IN_USE, Cache, hold, open_cache
+from edgeml_devices.emulator.images.cache import IN_USE, Cache, hold, note_found, open_cache
 from edgeml_devices.emulator.images.clean import KEPT_OF_A_KIND, clean, retire
 from edgeml_devices.emulator.images.image import Image
 from edgeml_devices.emulator.images.kept import DISK, Kept, kept_images, read_image, write_image
@@ -34,6 +35,7 @@ def _image(cache: Cache, number: int, flavour: str = "minimal") -> Image:
         path = cache.place(kind, name) / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x" * 100)
+    os.utime(cache.place("images", key) / IN_USE, (0, 0))
     write_image(cache.place("images", key), Kept(("litert",), flavour, keys, (), 1, float(number)))
     found = read_image(cache, key)
     assert found is not None
@@ -105,3 +107,12 @@ def test_old_images_of_a_kind_retire_and_others_stay(cache: Cache) -> None:
     assert keys == {"01", "02", *(image.key for image in made[-KEPT_OF_A_KIND:])}
     assert not cache.place("sites", "site-03").exists()
     assert cache.place("sites", "site-02").is_dir()
+
+
+def test_an_image_that_was_just_found_does_not_retire(cache: Cache) -> None:
+    made = [_image(cache, number) for number in range(1, 3 + KEPT_OF_A_KIND)]
+    note_found(made[0])
+    retire(made[-1])
+    assert {image.key for image in kept_images(cache)} == {
+        *("01", *(image.key for image in made[-KEPT_OF_A_KIND:]))
+    }
