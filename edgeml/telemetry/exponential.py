@@ -95,17 +95,11 @@ def merge(histograms: Iterable[ExponentialHistogram], scale: int | None = None) 
     )
 
 
-def quantile(histogram: ExponentialHistogram, q: float) -> float | None:
-    """Give the value below which the share ``q`` (0 to 1) lies, ``None`` if nothing was counted.
-
-    It is the middle of its bucket on the logarithmic scale, kept between the least and the greatest value.
-    """
-    found = quantiles(histogram, (q,))
-    return found[0] if found else None
-
-
 def quantiles(histogram: ExponentialHistogram, shares: Sequence[float]) -> list[float]:
-    """Give several quantiles, see :func:`quantile`; none if nothing was counted."""
+    """Give the values below which shares (0 to 1) lie; none if nothing was counted.
+
+    Each is the middle of its bucket on the logarithmic scale, kept between the least and the greatest value.
+    """
     below = list(accumulate(histogram.counts, initial=histogram.zero))
     total = below[-1]
     if total == 0:

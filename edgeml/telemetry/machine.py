@@ -38,6 +38,14 @@ def read_number(path: Path) -> float | None:
     return found if math.isfinite(found) else None
 
 
+def read_text(path: Path) -> str:
+    """Give the text of a file of sysfs; empty where there is none that can be read."""
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeError):
+        return ""
+
+
 def vcgencmd(root: Path, *arguments: str) -> str | None:
     """Ask a Raspberry Pi's firmware; ``None``: this is none, or it does not answer."""
     for place in _VCGENCMD:
@@ -176,28 +184,21 @@ def _resident_bytes(root: Path, pid: int) -> int | None:
 def _temperature_files(root: Path) -> Iterable[Path]:
     """Give the sensors of the processor; all thermal zones where none says that it is one."""
     zones = sorted((root / "sys/class/thermal").glob("thermal_zone*"))
-    named = [zone for zone in zones if _CPU_ZONE.search(_text(zone / "type"))]
+    named = [zone for zone in zones if _CPU_ZONE.search(read_text(zone / "type"))]
     if named or zones:
         return [zone / "temp" for zone in named or zones]
     chips = (root / "sys/class/hwmon").glob("hwmon*")
     return [
         path
         for chip in sorted(chips)
-        if _text(chip / "name") in _CPU_CHIPS
+        if read_text(chip / "name") in _CPU_CHIPS
         for path in chip.glob("temp*_input")
     ]
 
 
 def _pi_throttled(root: Path) -> int | None:
-    text = _text(root / _PI_THROTTLED) or (vcgencmd(root, "get_throttled") or "").rpartition("=")[2].strip()
+    text = read_text(root / _PI_THROTTLED) or (vcgencmd(root, "get_throttled") or "").rpartition("=")[2]
     try:
         return int(text, 16)
     except ValueError:
         return None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except (OSError, UnicodeError):
-        return ""

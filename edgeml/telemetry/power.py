@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgeml.telemetry.machine import read_number, vcgencmd
+from edgeml.telemetry.machine import read_number, read_text, vcgencmd
 
 _INA: Final = re.compile(r"ina(2\d\d|3221)")
 _RAIL: Final = re.compile(r"^\s*(\S+)_([AV])\s+(?:current|volt)\(\d+\)=([0-9.]+)[AV]", re.MULTILINE)
@@ -92,7 +92,7 @@ def _rapl(root: Path) -> tuple[list[_Counter], list[_Counter]]:
     """Give the counters of the platform and of the packages; they are for root only on most systems."""
     platform, packages = [], []
     for zone in sorted((root / "sys/class/powercap").glob("intel-rapl:*")):
-        name = _text(zone / "name")
+        name = read_text(zone / "name")
         first, reach = read_number(zone / "energy_uj"), read_number(zone / "max_energy_range_uj")
         if first is not None and reach is not None:
             counter = _Counter(zone / "energy_uj", reach, first)
@@ -103,7 +103,7 @@ def _rapl(root: Path) -> tuple[list[_Counter], list[_Counter]]:
 
 def _ina_chips(root: Path) -> Iterator[Path]:
     for chip in sorted((root / "sys/class/hwmon").glob("hwmon*")):
-        if _INA.fullmatch(_text(chip / "name")) and _ina_watts(chip) is not None:
+        if _INA.fullmatch(read_text(chip / "name")) and _ina_watts(chip) is not None:
             yield chip
 
 
@@ -116,7 +116,7 @@ def _ina_watts(chip: Path) -> float | None:
     if watts is not None:
         return watts
     channels = {path.name[4:-6]: path for path in chip.glob("curr*_input")}
-    whole = {one: path for one, path in channels.items() if _INPUT.search(_text(chip / f"in{one}_label"))}
+    whole = {one: path for one, path in channels.items() if _INPUT.search(read_text(chip / f"in{one}_label"))}
     return _sum(
         milliamperes * millivolts / 1e6
         for one, path in (whole or channels).items()
@@ -136,10 +136,3 @@ def _pmic_watts(root: Path) -> float | None:
 def _sum(values: Iterator[float | None]) -> float | None:
     found = [value for value in values if value is not None]
     return sum(found) if found else None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except (OSError, UnicodeError):
-        return ""
