@@ -48,7 +48,11 @@ def telemetry() -> None:
 @_QUANTILES
 @_BY
 @click.option(
-    "--metric", default="total", metavar="NAME", help="total, preprocess, run, postprocess, confidence."
+    "--metric",
+    type=click.Choice(["total", "preprocess", "run", "postprocess", "confidence"]),
+    default="total",
+    show_default=True,
+    help="Of the whole call, of a stage of it, or how sure the model was.",
 )
 @selection_options
 @server_options

@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from edgeml_devices.operator.telemetry_cli import _save_inputs
+from click.testing import CliRunner
+from edgeml_devices.operator.telemetry_cli import _save_inputs, telemetry
 from edgeml_devices.operator.telemetry_tables import print_coverage, print_slow_drift
 
 from tests.integration.server_process import ServerProcess
@@ -75,3 +76,11 @@ def test_slow_drift_is_a_line_with_direction_and_beginning(capsys: pytest.Captur
     assert "and 1 more" in said
     assert "groups 3; false alarms if nothing drifts: 0.0012 at most" in said
     assert "windows of more groups, left aside: 7" in said
+
+
+def test_a_metric_that_there_is_not_is_no_empty_answer() -> None:
+    done = CliRunner().invoke(
+        telemetry, ["quantile", "--metric", "latency", "--server", "http://127.0.0.1:9"]
+    )
+    assert done.exit_code == 2
+    assert "'postprocess'" in done.output
