@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from edgeml_devices.server.telemetry.sqlite_points import to_row
+from edgeml_devices.server.telemetry.selecting import point_row
 from edgeml_devices.server.telemetry.store import Point
 
 _COLUMNS: Final = ("at", "device_id", "name", "unit", "kind", "temporality", "attributes", "value", "buckets")
@@ -13,7 +13,7 @@ _COLUMNS: Final = ("at", "device_id", "name", "unit", "kind", "temporality", "at
 
 async def append(connection: Any, points: Sequence[Point]) -> None:
     """Add points in one commit."""
-    rows = [to_row(point) for point in points]
+    rows = [point_row(point) for point in points]
     await connection.copy_records_to_table("point", schema_name="telemetry", columns=_COLUMNS, records=rows)
 
 

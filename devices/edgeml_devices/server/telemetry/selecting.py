@@ -1,11 +1,11 @@
-"""How a selection lies in databases: whole microseconds, whole hours."""
+"""How moments, selections and points lie in databases: whole microseconds, whole hours."""
 
 from __future__ import annotations
 
 import math
 from typing import Final
 
-from edgeml_devices.server.telemetry.store import Selection
+from edgeml_devices.server.telemetry.store import Point, Selection
 
 HOUR_US: Final = 3_600_000_000
 DAY_US: Final = 24 * HOUR_US
@@ -43,4 +43,19 @@ def takes_series(selection: Selection, model: str, release: int, variant: str, t
         and selection.release in {None, release}
         and selection.variant in {None, variant}
         and selection.target in {None, target}
+    )
+
+
+def point_row(point: Point) -> tuple[object, ...]:
+    """Give a point as it lies in tables."""
+    return (
+        microseconds(point.at),
+        point.device_id,
+        point.name,
+        point.unit,
+        point.kind,
+        point.temporality,
+        point.attributes,
+        point.value,
+        point.buckets,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from edgeml_devices.server.telemetry import day_files
-from edgeml_devices.server.telemetry.selecting import microseconds
+from edgeml_devices.server.telemetry.selecting import point_row
 from edgeml_devices.server.telemetry.store import Point
 
 FILE: Final = "points.db"
@@ -25,23 +25,8 @@ def append(folder: Path, points: Sequence[Point]) -> None:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(_TABLE)
         connection.execute(_INDEX)
-        connection.executemany("INSERT INTO point VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", map(to_row, points))
+        connection.executemany("INSERT INTO point VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", map(point_row, points))
         connection.execute("COMMIT")
-
-
-def to_row(point: Point) -> tuple[object, ...]:
-    """Give a point as it lies in tables."""
-    return (
-        microseconds(point.at),
-        point.device_id,
-        point.name,
-        point.unit,
-        point.kind,
-        point.temporality,
-        point.attributes,
-        point.value,
-        point.buckets,
-    )
 
 
 def read(folder: Path, name: str, since_us: int, until_us: int, limit: int) -> list[Point]:
