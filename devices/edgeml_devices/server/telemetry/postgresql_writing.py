@@ -86,7 +86,7 @@ class Writer:
                 windows = [window_of(one) for one in request]
                 place, before = touched.get(key) or known.get(key) or (0, Stream())
                 doubtful = streams.doubtful(before, windows)
-                same = {at for at in doubtful if await _is_stored(connection, place, request[at])}
+                same = await _stored_before(connection, place, request, doubtful)
                 result = streams.receive(before, windows, same) if place else streams.refused(windows)
                 gaps = streams.shown_gaps(result.stream)
                 stored += [Stored(verdict, result.acked_through, gaps) for verdict in result.verdicts]
@@ -222,6 +222,18 @@ async def _locked(connection: Any, keys: set[Key]) -> dict[Key, tuple[int, Strea
         [key[1] for key in ordered],
     )
     return {(row[0], row[1]): (row[2], streams.from_bytes(row[3])) for row in rows}
+
+
+async def _stored_before(
+    connection: Any, stream: int, request: Sequence[Incoming], places: Sequence[int]
+) -> set[int]:
+    """Give those places of a request whose rows are there, up to the first that has none."""
+    found: set[int] = set()
+    for place in places:
+        if not await _is_stored(connection, stream, request[place]):
+            break
+        found.add(place)
+    return found
 
 
 async def _is_stored(connection: Any, stream: int, one: Incoming) -> bool:

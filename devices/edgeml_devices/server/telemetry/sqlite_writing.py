@@ -149,19 +149,23 @@ class DayWriter:
         return found
 
     def _stored_before(self, stream: int, request: Sequence[Incoming], places: Sequence[int]) -> set[int]:
-        """Give those places of a request whose rows are there."""
-        found: set[int] = set()
+        """Give those places of a request whose rows are there, up to the first that has none.
+
+        They came in the order of their numbers, so each file is looked at once.
+        """
         first = min((day_files.day_of(request[place].at - AHEAD_S) for place in places), default="")
+        count = 0
         for day in day_files.days_of(self._folder) if places else ():
             connection = day_files.open_made(self._folder, day) if day >= first else None
-            if connection is not None:
-                with closing(connection):
-                    found |= {
-                        place
-                        for place in places
-                        if connection.execute(_THE_SAME, (stream, *identity_of(request[place]))).fetchone()
-                    }
-        return found
+            if connection is None:
+                continue
+            with closing(connection):
+                while count < len(places):
+                    identity = identity_of(request[places[count]])
+                    if connection.execute(_THE_SAME, (stream, *identity)).fetchone() is None:
+                        break
+                    count += 1
+        return set(places[:count])
 
     def _insert(self, connection: sqlite3.Connection, stream: int, new: Sequence[Incoming]) -> None:
         names = self._names
