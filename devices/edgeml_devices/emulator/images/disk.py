@@ -21,6 +21,8 @@ FILE_SYSTEM_OPTIONS: Final = (
     *("-q", "-F", "-t", "ext4", "-L", "edgeml", "-O", "^metadata_csum_seed", "-m", "1", "-J", "size=16"),
     *("-E", "root_owner=0:0,lazy_itable_init=1,lazy_journal_init=1"),
 )
+QCOW2_OPTIONS: Final = ("-o", "compression_type=zstd")
+"""A fifth of the time of zlib, and smaller. QEMU 5.1 and newer read it."""
 _TO_MOUNT: Final = {"dev": 0o755, "proc": 0o555, "run": 0o755, "sys": 0o555, "tmp": 0o1777, "mnt": 0o755}
 _AS_ROOT: Final = """
 set -e
@@ -67,7 +69,8 @@ def make_disk(root: Path, site: Path, own_files: Iterable[tuple[str, bytes, int]
     used = _used_bytes(raw)
     remove_tree(tree)
     programs.run(
-        ["qemu-img", "convert", "-q", "-c", "-W", "-f", "raw", "-O", "qcow2", raw, disk], "making the disk"
+        ["qemu-img", "convert", "-q", "-c", "-W", "-f", "raw", "-O", "qcow2", *QCOW2_OPTIONS, raw, disk],
+        "making the disk",
     )
     raw.unlink()
     return used

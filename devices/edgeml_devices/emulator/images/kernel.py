@@ -51,7 +51,7 @@ def make_kernel(kernel_deb: Path, busybox: Path, folder: Path) -> None:
         if done.returncode != 0 or not kernels:
             raise EdgemlError(f"{kernel_deb.name} holds no kernel: {done.stderr.strip()}")
         kernel = kernels[0].read_bytes()
-        (folder / KERNEL).write_bytes(gzip.compress(kernel, compresslevel=6, mtime=0))
+        (folder / KERNEL).write_bytes(gzip.compress(kernel, compresslevel=1, mtime=0))
         found = find_modules(unpacked / "lib" / "modules")
         initrd = initrd_of([found[name] for name in load_order(found, MODULES)], busybox)
         (folder / INITRD).write_bytes(gzip.compress(initrd, compresslevel=6, mtime=0))

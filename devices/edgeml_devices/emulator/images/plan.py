@@ -15,7 +15,7 @@ from edgeml_devices.emulator.images import kernel, wheels
 from edgeml_devices.emulator.images.apt import Deb
 from edgeml_devices.emulator.images.bytecode import host_python
 from edgeml_devices.emulator.images.cache import Cache
-from edgeml_devices.emulator.images.disk import DISK_BYTES, FILE_SYSTEM_OPTIONS
+from edgeml_devices.emulator.images.disk import DISK_BYTES, FILE_SYSTEM_OPTIONS, QCOW2_OPTIONS
 from edgeml_devices.emulator.images.image import SUITE, ImageRequest
 from edgeml_devices.emulator.images.recipe import RECIPE_VERSION, recipe_hash
 from edgeml_devices.emulator.images.rootfs import packages_of
@@ -62,7 +62,9 @@ def keys_of(plan: Plan, request: ImageRequest, own_key: str, public_key: str) ->
     boot = _hash("kernel", str(RECIPE_VERSION), plan.kernel.sha256, busybox, recipe_hash(), *kernel.MODULES)
     engines = _hash("engines", can_compile, *sorted(wheel.sha256 for wheel in plan.wheels))
     site = _hash("site", engines, own_key)
-    image = _hash("image", root, boot, site, public_key, str(DISK_BYTES), *FILE_SYSTEM_OPTIONS)
+    image = _hash(
+        "image", root, boot, site, public_key, str(DISK_BYTES), *FILE_SYSTEM_OPTIONS, *QCOW2_OPTIONS
+    )
     return Keys(root, boot, engines, site, image)
 
 
