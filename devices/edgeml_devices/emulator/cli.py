@@ -165,7 +165,8 @@ def clean(downloads: bool, as_json: bool) -> None:
     if as_json:
         print_json(asdict(done))
         return
-    click.echo(f"removed {len(done.removed)} images, {_megabytes(done.freed_bytes)} freed")
+    images = "image" if len(done.removed) == 1 else "images"
+    click.echo(f"removed {len(done.removed)} {images}, {_megabytes(done.freed_bytes)} freed")
     if done.in_use:
         click.echo(f"in use, and kept: {', '.join(key[:_KEY_LENGTH] for key in done.in_use)}")
 
