@@ -56,12 +56,22 @@ def _window(window: ModelWindow) -> None:
     errors = sum(window.errors.values())
     if errors > window.calls:
         raise ValueError(f"errors: {errors} of {window.calls} calls")
+    # what is wrong is named only where something is: nearly nothing ever is
     for stage, histogram in window.latency.items():
-        _histogram(f"latency.{stage}", histogram, window.calls)
-    if window.confidence is not None:
-        _histogram("confidence", window.confidence, window.calls)
+        if wrong := _wrong(histogram, window.calls):
+            raise ValueError(f"latency.{stage}{wrong}")
+    if window.confidence is not None and (wrong := _wrong(window.confidence, window.calls)):
+        raise ValueError(f"confidence{wrong}")
+    _packed_features(window)
+
+
+def _packed_features(window: ModelWindow) -> None:
     for name, bins in window.features.items():
-        _packed(f"features.{name}", bins, BINS)
+        if isinstance(bins, bytes):
+            try:
+                check_counts(bins, BINS, MOST_COUNT)
+            except ValueError as error:
+                raise ValueError(f"features.{name}: {error}") from error
     if isinstance(window.rff_sum, bytes):
         try:
             check_means(window.rff_sum, BINS, LARGEST)
@@ -69,26 +79,24 @@ def _window(window: ModelWindow) -> None:
             raise ValueError(f"rff_sum: {error}") from error
 
 
-def _packed(place: str, counts: Sequence[int], longest: int) -> None:
+def _wrong(one: ExponentialHistogram, calls: int) -> str:
+    """Say what is wrong with a histogram, if something is."""
+    counts: Sequence[int] = one.counts
     if isinstance(counts, bytes):
         try:
-            check_counts(counts, longest, MOST_COUNT)
+            check_counts(counts, BUCKETS, MOST_COUNT)
         except ValueError as error:
-            raise ValueError(f"{place}: {error}") from error
-
-
-def _histogram(place: str, one: ExponentialHistogram, calls: int) -> None:
-    _packed(place, one.counts, BUCKETS)
-    counts = iterable_counts(one.counts) if isinstance(one.counts, bytes) else one.counts
+            return f".counts: {error}"
+        counts = iterable_counts(counts)
     values = one.zero + sum(counts)
     if values > calls:
-        raise ValueError(f"{place}: {values} values of {calls} calls")
+        return f": {values} values of {calls} calls"
     if counts:
         end = math.ldexp(_OCTAVES, one.scale)
         if one.offset < -end or one.offset + len(counts) > end:
-            raise ValueError(f"{place}.offset: buckets beyond 1e-9 to 1e9")
+            return ".offset: buckets beyond 1e-9 to 1e9"
     if one.zero or counts:
-        if not 0 <= one.min <= one.max <= _HIGHEST:
-            raise ValueError(f"{place}: from {one.min} to {one.max} cannot be")
-    elif one.min != math.inf or one.max != -math.inf:
-        raise ValueError(f"{place}: a least and a greatest of nothing")
+        return "" if 0 <= one.min <= one.max <= _HIGHEST else f": from {one.min} to {one.max} cannot be"
+    if one.min != math.inf or one.max != -math.inf:
+        return ": a least and a greatest of nothing"
+    return ""

@@ -92,12 +92,12 @@ def doubtful(stream: Stream, request: Sequence[Window]) -> list[int]:
     A copy of a device, or one from an older back-up, sends again what the first sent long ago; whoever has
     the rows can tell that from what only the copy has.
     """
-    known = dict(stream.recent)
+    late = [(place, one) for place, one in enumerate(request) if one.last <= stream.hi]
+    known = dict(stream.recent) if late else {}
     return [
         place
-        for place, one in enumerate(request)
-        if one.last <= stream.hi
-        and known.get(one.last) != one.link
+        for place, one in late
+        if known.get(one.last) != one.link
         and not any(gap.first <= one.last and one.first <= gap.last for gap in stream.gaps)
     ]
 
@@ -110,6 +110,8 @@ def receive(stream: Stream, request: Sequence[Window], stored: Collection[int] =
         request: its reports.
         stored: places of the doubtful ones whose rows are there.
     """
+    if (after := _in_line(stream, request)) is not None:
+        return Received(after, (Verdict.STORED,) * len(request), after.hi)
     after, verdicts = stream, []
     before = dict(stream.recent) | {request[place].last: request[place].link for place in stored}
     known = dict(before)
@@ -127,9 +129,25 @@ def receive(stream: Stream, request: Sequence[Window], stored: Collection[int] =
     if Verdict.STORED in verdicts:
         newest = tuple(dict(seen).items())[-MOST_REPORTS:]
         older = tuple(one for one in stream.recent if one not in newest)
-        recent = (*older, *newest)[-max(KNOWN, len(newest)) :]
-        after = Stream(after.hi, after.link, after.gaps, recent)
+        after = Stream(after.hi, after.link, after.gaps, _recent(older, newest))
     return Received(after, tuple(verdicts), after.hi)
+
+
+def _in_line(stream: Stream, request: Sequence[Window]) -> Stream | None:
+    """Give the stream after what nearly every request is: the windows after its last, without a gap."""
+    hi, link = stream.hi, stream.link
+    for window in request:
+        if window.first != hi + 1 or window.prev != link:
+            return None
+        hi, link = window.last, window.link
+    newest = tuple((one.last, one.link) for one in request[-MOST_REPORTS:])
+    return Stream(hi, link, stream.gaps, _recent(stream.recent, newest))
+
+
+def _recent(
+    older: tuple[tuple[int, str], ...], newest: tuple[tuple[int, str], ...]
+) -> tuple[tuple[int, str], ...]:
+    return (*older, *newest)[-max(KNOWN, len(newest)) :]
 
 
 def refused(request: Sequence[Window]) -> Received:
@@ -177,18 +195,23 @@ def shown_gaps(stream: Stream) -> tuple[tuple[int, int], ...]:
 
 # --- as it is kept
 
-_State = tuple[int, str, tuple[Gap, ...], tuple[tuple[int, bytes], ...]]
+_State = tuple[int, str, tuple[Gap, ...], tuple[int, ...], bytes]
 _DECODER: Final = msgspec.msgpack.Decoder(_State)
 _ENCODER: Final = msgspec.msgpack.Encoder()
+_LINK: Final = 16
+"""Hexadecimal digits."""
 
 
 def to_bytes(stream: Stream) -> bytes:
     """Pack for a database; links must be hexadecimal."""
-    recent = [(seq, bytes.fromhex(link)) for seq, link in stream.recent]
-    return _ENCODER.encode((stream.hi, stream.link, stream.gaps, recent))
+    numbers = [number for number, _ in stream.recent]
+    links = bytes.fromhex("".join([link for _, link in stream.recent]))
+    return _ENCODER.encode((stream.hi, stream.link, stream.gaps, numbers, links))
 
 
 def from_bytes(packed: bytes) -> Stream:
     """Unpack what :func:`to_bytes` made."""
-    hi, link, gaps, recent = _DECODER.decode(packed)
-    return Stream(hi, link, gaps, tuple((seq, found.hex()) for seq, found in recent))
+    hi, link, gaps, numbers, packed_links = _DECODER.decode(packed)
+    digits = packed_links.hex()
+    links = [digits[place : place + _LINK] for place in range(0, len(digits), _LINK)]
+    return Stream(hi, link, gaps, tuple(zip(numbers, links, strict=True)))
