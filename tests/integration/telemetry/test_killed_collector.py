@@ -38,7 +38,7 @@ def assert_stored_once(senders: list[Sender], data: Path, database_url: str) -> 
 def test_without_the_key_windows_are_stored_twice(server: ServerProcess, database_url: str) -> None:
     """What the run above would look like if a repetition could not be told: it can fail."""
     senders = [Sender(server, enrolled(server, f"device-{n}"), n, keyed=False) for n in range(2)]
-    ride(server, 1, senders, PAUSE_S)
+    ride(server, KILLS, senders, PAUSE_S)
     server.stop()
     stored = asyncio.run(stored_times(ServerSettings(server.data, database_url)))
     assert max(stored.values()) > 1
