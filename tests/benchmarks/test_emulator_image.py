@@ -19,7 +19,7 @@ from edgeml_devices.emulator.images.cache import remove_tree
 from edgeml_devices.emulator.images.image import Image, ImageRequest
 
 from tests.conftest import require
-from tests.integration.emulator.conftest import shared_cache
+from tests.integration.emulator.built_images import shared_cache
 from tests.integration.emulator.hand_booted import booted
 
 NOBODY = 65534

@@ -6,10 +6,13 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from edgeml_devices.emulator import tools
+from edgeml_devices.emulator.images.image import ImageRequest
 
 from edgeml import plugins
 from edgeml.errors import UsageError
 from edgeml.testing.transports import RemoteTransportContract, TransportContract
+from tests.integration.emulator.built_images import built, shared_cache
 from tests.integration.transports.serial_line import SerialLine, SerialServer
 from tests.integration.transports.ssh_server import SshServer, ssh_server
 
@@ -89,6 +92,26 @@ class TestSerialOverTcp(RemoteTransportContract):
     @pytest.fixture
     def cut(self, server: SerialServer) -> Callable[[], None]:
         return server.cut
+
+
+class TestEmulatorInUserMode(TransportContract):
+    """Debian's programs under an emulated processor; connections share the folder that the URL names."""
+
+    @pytest.fixture(scope="class")
+    def image(self) -> Iterator[None]:
+        with built(ImageRequest(), tools.TO_RUN_IN_USER_MODE):
+            yield
+
+    @pytest.fixture
+    def transport_url(
+        self,
+        image: None,  # noqa: ARG002 - must be there
+        own_cache: None,  # noqa: ARG002 - the next line is to hold
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path_factory: pytest.TempPathFactory,
+    ) -> str:
+        monkeypatch.setenv("EDGEML_CACHE_DIR", str(shared_cache()))
+        return f"emulator:raspberry-pi-4?mode=user&folder={tmp_path_factory.mktemp('board')}"
 
 
 def test_local_takes_nothing_behind_the_colon():

@@ -39,7 +39,7 @@ ZSTD: Final = Tool("zstd", "zstd")
 TO_BUILD: Final = (APT_GET, DPKG_DEB, TAR, FAKEROOT, MKE2FS, QEMU_IMG, SSH_KEYGEN)
 TO_BOOT: Final = (QEMU_SYSTEM, QEMU_IMG, SSH)
 TO_SNAPSHOT: Final = (ZSTD,)
-TO_RUN_IN_USER_MODE: Final = (QEMU_USER,)
+TO_RUN_IN_USER_MODE: Final = (QEMU_USER, PROOT)
 
 
 def find(tool: Tool) -> Path:

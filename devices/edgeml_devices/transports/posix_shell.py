@@ -43,17 +43,21 @@ slay() {
 """
 """``slay SESSION`` kills a session: the process that leads it, its group, and who left the group."""
 
-KEEP: Final = rf"""slay={shlex.quote(SLAY.strip())}
-eval "$slay"
+PROGRAM: Final = r"""
 program() (
   case $1 in */*) [ -f "$1" ] && [ -x "$1" ]; exit ;; esac
   set -f; IFS=:
   for place in $PATH; do
-    [ -f "${{place:-.}}/$1" ] && [ -x "${{place:-.}}/$1" ] && exit 0
+    [ -f "${place:-.}/$1" ] && [ -x "${place:-.}/$1" ] && exit 0
   done
   exit 1
 )
-keep() {{
+"""
+"""``program NAME`` says whether there is such a program."""
+
+KEEP: Final = rf"""slay={shlex.quote(SLAY.strip())}
+eval "$slay"
+{PROGRAM}keep() {{
   job=$1 seconds=$2; shift 2
   true >"$job/out"; true >"$job/err"
   if program "$1"; then

@@ -1,41 +1,32 @@
-"""The image that the tests of the emulator share: built once, kept between runs, one for all workers."""
+"""The images that the tests of the emulator share."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from edgeml_devices.emulator import tools
-from edgeml_devices.emulator.images.build import build_image
-from edgeml_devices.emulator.images.cache import hold
 from edgeml_devices.emulator.images.image import Image, ImageRequest
 
-from edgeml.errors import EdgemlError
-from tests.conftest import require
-
-VARIABLE = "EDGEML_TEST_EMULATOR_CACHE"
-"""A cache folder that outlives the tests; in the folder for temporary files by default."""
-
-
-def shared_cache() -> Path:
-    default = Path(tempfile.gettempdir()) / f"edgeml-emulator-tests-{os.getuid()}"
-    return Path(os.environ.get(VARIABLE) or default)
+from edgeml.words import RUNTIMES
+from tests.integration.emulator.built_images import built, shared_cache
 
 
 @pytest.fixture(scope="session")
-def image(request: pytest.FixtureRequest) -> Iterator[Image]:
-    """An image with LiteRT, minimal; held, so that nobody's `clean` takes it."""
-    lacking = tools.missing((*tools.TO_BUILD, *tools.TO_BOOT))
-    require(not lacking, f"not installed: {', '.join(tool.program for tool in lacking)}")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEML_CACHE_DIR", str(shared_cache()))
-        try:
-            found = build_image(ImageRequest())
-        except EdgemlError as error:
-            require(condition=False, reason=f"no image could be built: {error}")
-            raise
-    with hold(found):
+def image() -> Iterator[Image]:
+    """An image with LiteRT, minimal."""
+    with built(ImageRequest(), tools.TO_BOOT) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def full_image() -> Iterator[Image]:
+    """An image with every engine, for user mode."""
+    with built(ImageRequest(RUNTIMES), tools.TO_RUN_IN_USER_MODE) as found:
+        yield found
+
+
+@pytest.fixture
+def built_cache(own_cache: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the code under test find the images that the tests share."""
+    monkeypatch.setenv("EDGEML_CACHE_DIR", str(shared_cache()))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from edgeml_devices.emulator.images.image import Image
 
-from tests.integration.emulator.conftest import shared_cache
+from tests.integration.emulator.built_images import shared_cache
 
 COMMAND = (sys.executable, "-P", "-m", "edgeml", "emulate")
 

@@ -1,0 +1,84 @@
+"""The root that user mode's programs see: the image's, the board's files over it, folders to write to."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from edgeml_devices.emulator import tools
+from edgeml_devices.emulator.boards import Board, system_files
+from edgeml_devices.emulator.images.image import SITE, Image
+from edgeml_devices.emulator.user import launcher
+
+ENVIRONMENT: Final[Mapping[str, str]] = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+    # the image's folders are other users' too
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+EXCHANGE: Final = "/run/edgeml-exchange"
+"""Where files wait that were brought here, or that are fetched."""
+_COPIED: Final = ("etc", "home", "root", "var")
+_EMPTY: Final = ("media", "mnt", "opt", "run", "srv", "tmp")
+WRITABLE: Final = tuple(f"/{name}" for name in sorted((*_COPIED, *_EMPTY)))
+"""The rest belongs to the image, which other connections use."""
+_FROM_HOST: Final = ("/dev", "/proc")
+_SYSTEM: Final = ".system"
+"""In the private folder: the board's own files below ``/proc`` and ``/sys``."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateRoot:
+    """A board's root: an image and the folder that holds what is written."""
+
+    image: Image
+    board: Board
+    folder: Path
+
+    @property
+    def exchange(self) -> Path:
+        """:data:`EXCHANGE`, seen from this machine."""
+        return self.folder / EXCHANGE.removeprefix("/")
+
+    def fill(self) -> None:
+        """Make what of the private folder is not there yet."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in _COPIED:
+            if not (self.folder / name).exists():
+                shutil.copytree(self.image.root / name, self.folder / name, symlinks=True)
+        for name in (*_EMPTY, ".proot", EXCHANGE.removeprefix("/")):
+            (self.folder / name).mkdir(exist_ok=True)
+        (self.folder / "tmp").chmod(0o1777)
+        for name, content in system_files(self.board).items():
+            path = self.folder / _SYSTEM / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+    def environment(self) -> dict[str, str]:
+        """Give the whole environment of a command."""
+        return dict(ENVIRONMENT) | {"PROOT_TMP_DIR": str(self.folder / ".proot")}
+
+    def prefix(self) -> tuple[str, ...]:
+        """Give what stands before a command: the processor is named here, for children as well.
+
+        Raises:
+            EngineMissingError: proot or QEMU is missing.
+        """
+        tools.require(*tools.TO_RUN_IN_USER_MODE)
+        system = self.folder / _SYSTEM
+        binds = [(place, place) for place in _FROM_HOST]
+        binds += [(str(self.folder / name.removeprefix("/")), name) for name in WRITABLE]
+        binds += [(str(system / name), f"/{name}") for name in ("proc/cpuinfo", "proc/device-tree", "sys")]
+        binds.append((str(self.image.site), f"/{SITE}"))
+        return (
+            *(sys.executable, "-I", "-S", launcher.__file__),
+            *(str(tools.find(tools.PROOT)), "-v", "-1", "-0"),
+            *("-q", f"{tools.find(tools.QEMU_USER)} -cpu {self.board.cpu}"),
+            *("-r", str(self.image.root), "-w", ENVIRONMENT["HOME"]),
+            *(word for here, there in binds for word in ("-b", f"{here}:{there}")),
+        )

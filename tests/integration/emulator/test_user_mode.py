@@ -1,0 +1,94 @@
+"""User mode beyond the contract of transports: which processor, whose files, and a wrong emulator."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from edgeml_devices.emulator.address import emulator_address
+from edgeml_devices.emulator.images.image import Image
+from edgeml_devices.emulator.user.transport import UserTransport
+
+from edgeml import plugins
+from edgeml.errors import TransportError
+
+pytestmark = pytest.mark.usefixtures("full_image", "built_cache")
+URL = "emulator:raspberry-pi-4?mode=user"
+
+
+def test_children_without_an_environment_see_the_board_too() -> None:
+    script = 'env -i /bin/sh -c \'uname -m; grep -c -e 0xd08 /proc/cpuinfo; /usr/bin/python3 -c "$0"\' "$1"'
+    code = "import os, platform; print(platform.machine(), os.cpu_count())"
+    with plugins.transport(URL) as board:
+        done = board.run(["sh", "-c", script, "sh", code], 60)
+    assert done.stdout.decode().split() == ["aarch64", "4", "aarch64", "4"]
+
+
+@pytest.mark.parametrize("name", ["raspberry-pi-zero-2w", "raspberry-pi-4", "raspberry-pi-5"])
+def test_edgeml_there_sees_board_and_engines(name: str) -> None:
+    with plugins.transport(f"emulator:{name}?mode=user") as board:
+        said = board.run(["edgeml", "targets", "host"], 120).stdout.decode()
+    assert f"target:        {name}" in said
+    assert "litert onnxruntime openvino" in said
+
+
+def test_a_wrong_emulator_is_found_before_anything_counts() -> None:
+    address = emulator_address(URL)
+    wrong = UserTransport(replace(address, board=replace(address.board, cpu="max")))
+    with pytest.raises(TransportError, match="the emulated max is not sound: an int8 layer gives"):
+        wrong.connect()
+    with pytest.raises(TransportError, match="not connected"):
+        wrong.run(["true"], 20)
+
+
+def test_what_is_written_stays_with_the_connection(full_image: Image, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with plugins.transport(URL) as board:
+        board.run(["sh", "-c", "echo mine > /etc/hostname; echo mine > /var/lib/edgeml/note"], 20)
+        board.put(tmp_path / "file", "/opt/file")
+        assert board.run(["cat", "/etc/hostname", "/opt/file"], 20).stdout == b"mine\nmine"
+    assert (full_image.root / "etc/hostname").read_text() == "edgeml\n"
+    with plugins.transport(URL) as board:
+        assert board.run(["ls", "-A", "/opt", "/var/lib/edgeml"], 20).stdout.split() == [
+            *(b"/opt:", b"/var/lib/edgeml:")
+        ]
+
+
+def test_a_named_folder_keeps_what_was_written(tmp_path: Path) -> None:
+    url = f"{URL}&folder={tmp_path / 'board'}"
+    with plugins.transport(url) as board:
+        board.run(["sh", "-c", "echo kept > /root/note"], 20)
+    with plugins.transport(url) as board:
+        assert board.run(["cat", "note"], 20).stdout == b"kept\n"
+
+
+def test_files_of_the_image_are_not_replaced(full_image: Image, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("other")
+    with (
+        plugins.transport(URL) as board,
+        pytest.raises(TransportError, match="/usr/bin belongs to the image, which others use"),
+    ):
+        board.put(tmp_path / "file", "/bin/edgeml-note")
+    assert not (full_image.root / "usr/bin/edgeml-note").exists()
+
+
+def test_files_of_this_machine_are_not_seen() -> None:
+    here = Path(__file__)
+    with plugins.transport(URL) as board:
+        assert board.run(["test", "-e", str(here)], 20).exit_code == 1
+        assert board.run(["ls", "-ld", str(here.parent)], 20).exit_code != 0
+        assert board.run(["mv", str(here), "/tmp/stolen"], 20).exit_code != 0  # noqa: S108 - there
+    assert here.exists()
+
+
+def test_a_child_left_in_the_background_ends_with_the_connection(tmp_path: Path) -> None:
+    url = f"{URL}&folder={tmp_path / 'board'}"
+    with plugins.transport(url) as board:
+        board.run(["sh", "-c", "(while :; do date > /tmp/seen; sleep 0.2; done) & true"], 20)
+        board.run(["sh", "-c", "until [ -e /tmp/seen ]; do sleep 0.1; done"], 60)
+    seen = tmp_path / "board/tmp/seen"
+    seen.unlink()
+    with plugins.transport(url) as board:
+        board.run(["sleep", "1"], 20)
+    assert not seen.exists()
