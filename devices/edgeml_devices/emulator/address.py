@@ -50,6 +50,4 @@ def emulator_address(url: str) -> EmulatorAddress:
     folder = given.get("folder")
     if folder is not None and (mode != "user" or not folder):
         raise UsageError(f"{url!r}: folder=FOLDER goes with mode=user")
-    return EmulatorAddress(
-        url, board_named(name), mode, None if folder is None else Path(folder).absolute()
-    )
+    return EmulatorAddress(url, board_named(name), mode, None if folder is None else Path(folder).absolute())
