@@ -73,8 +73,8 @@ class Device:
         "sent",
         "stored",
         "streams",
-        "told_at",
         "token",
+        "told_at",
     )
 
     def __init__(self, planned: PlannedDevice, world: World) -> None:
@@ -299,7 +299,7 @@ class Device:
                 )
                 if reply.status not in {200, 206} or (before and reply.status != 206):  # noqa: PLR2004 - HTTP's
                     content, got = hashlib.sha256(), 0
-                    raise RefusedError(f"download of {file.path}", reply)
+                    raise RefusedError(f"download of {file.path}", reply)  # noqa: TRY301 - tried again below
                 if content.hexdigest() == file.sha256:
                     self._world.downloaded_bytes += got
                     return

@@ -32,7 +32,9 @@ def allow_connections(devices: int) -> None:
             "raise the limit (ulimit -Hn, LimitNOFILE) or simulate fewer (--devices)"
         )
     soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, resource.getrlimit(resource.RLIMIT_NOFILE)[0]), hard))
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (max(soft, resource.getrlimit(resource.RLIMIT_NOFILE)[0]), hard)
+    )
 
 
 class Fleet:
@@ -108,7 +110,7 @@ class Fleet:
             return f"not done after {_LAST_WORDS_S:.0f} s"
         error = task.exception()
         if isinstance(error, ExceptionGroup):
-            error = error.exceptions[0]  # type: ignore[assignment]
+            error = error.exceptions[0]
         return "" if error is None else f"{type(error).__name__}: {error}"
 
     async def close(self) -> None:

@@ -154,12 +154,12 @@ def _reject_unknown(kind: Any, table: object, where: str) -> None:
     reject_unknown(table, [field.name for field in fields(kind)], where)
     hints = typing.get_type_hints(kind)
     for name, value in table.items():
-        inner = next(
-            (one for one in (hints[name], *typing.get_args(hints[name])) if is_dataclass(one)), None
-        )
+        inner = next((one for one in (hints[name], *typing.get_args(hints[name])) if is_dataclass(one)), None)
         for place, one in enumerate(value if isinstance(value, list) else [value]):
             if inner is not None:
-                _reject_unknown(inner, one, f"{where}: {name}[{place}]" if value is not one else f"{where}: {name}")
+                _reject_unknown(
+                    inner, one, f"{where}: {name}[{place}]" if value is not one else f"{where}: {name}"
+                )
 
 
 def _faults(scenario: Scenario) -> Iterator[str]:
