@@ -102,7 +102,7 @@ class Stream:
     def copied(self) -> Stream:
         """Give what a copy of the disk would be: the same epoch, numbers and windows that wait."""
         copy = Stream(self._device, self._telemetry, self._run, self.stored, self._copy + 1)
-        copy.epoch, copy._boot = self.epoch, self._boot
+        copy.epoch = self.epoch  # its boot is its own: another machine started from the copied disk
         copy._number, copy._next, copy._link = self._number, self._next, self._link
         copy.waiting = deque(self.waiting)
         return copy
