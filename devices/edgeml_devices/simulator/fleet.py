@@ -1,0 +1,122 @@
+"""All devices of a run: they join, live and come to an end together."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from edgeml.errors import ServerError
+from edgeml_devices.simulator.device import Device, RefusedError
+from edgeml_devices.simulator.plan import PlannedDevice
+from edgeml_devices.simulator.world import World
+
+_SPARE_FILES: Final = 500
+_LAST_WORDS_S: Final = 120.0
+"""How long devices have at the end to bring to an end what they are at, and to send what waits."""
+
+
+def allow_connections(devices: int) -> None:
+    """Allow this process as many open files as its devices need.
+
+    Raises:
+        ServerError: the system allows fewer.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * devices + _SPARE_FILES
+    if hard != resource.RLIM_INFINITY and hard < devices + _SPARE_FILES:
+        raise ServerError(
+            f"{devices} devices need {devices + _SPARE_FILES} open files, this system allows {hard}; "
+            "raise the limit (ulimit -Hn, LimitNOFILE) or simulate fewer (--devices)"
+        )
+    soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (max(soft, resource.getrlimit(resource.RLIMIT_NOFILE)[0]), hard)
+    )
+
+
+class Fleet:
+    """Devices of one world."""
+
+    def __init__(self, world: World, planned: Iterable[PlannedDevice]) -> None:
+        self._world = world
+        self.devices = [Device(one, world) for one in planned]
+        self._lives: dict[Device, asyncio.Task[None]] = {}
+
+    async def enrol(self, join_token: str, joined: Callable[[], None] = lambda: None) -> None:
+        """Have all join.
+
+        Raises:
+            ServerError: one was refused.
+        """
+
+        async def one(device: Device) -> None:
+            await device.enrol(join_token)
+            joined()
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for device in self.devices:
+                    group.create_task(one(device))
+        except* RefusedError as errors:
+            raise ServerError(str(errors.exceptions[0])) from errors
+
+    def start(self, wait_s: float | None = None) -> None:
+        """Start the clock, and have all live until :meth:`stop`, those that go until then."""
+        self._world.begin()
+        self._lives = {device: asyncio.create_task(self._live(device, wait_s)) for device in self.devices}
+
+    async def _live(self, device: Device, wait_s: float | None) -> None:
+        gone_at = device.planned.gone_at(self._world.scenario.duration_s)
+        try:
+            async with asyncio.timeout(gone_at), asyncio.TaskGroup() as group:
+                group.create_task(device.live(wait_s))
+                group.create_task(device.measure())
+        except TimeoutError:
+            device.close()
+
+    async def stop(self) -> list[str]:
+        """Have all bring to an end what they are at, and send what waits; give what did not succeed."""
+        world = self._world
+        until_s = min(world.now_s, world.scenario.duration_s)
+        world.stopping.set()
+        for device in self.devices:
+            device.stop_waiting()
+        await asyncio.wait(self._lives.values(), timeout=_LAST_WORDS_S)
+        problems = Counter(self._problem(task) for task in self._lives.values())
+        del problems[""]
+        gate = asyncio.Semaphore(200)
+
+        async def finish(device: Device) -> None:
+            async with gate:
+                await device.finish_telemetry(until_s)
+
+        staying = [device for device in self.devices if device.planned.gone_at(until_s) is None]
+        last = [asyncio.create_task(finish(device)) for device in staying]
+        if last:
+            _, late = await asyncio.wait(last, timeout=_LAST_WORDS_S)
+            problems["telemetry was not all sent"] = len(late) + sum(
+                task.exception() is not None for task in last if task.done()
+            )
+        await self.close()
+        return [f"{number} devices: {problem}" for problem, number in problems.items() if number]
+
+    @staticmethod
+    def _problem(task: asyncio.Task[None]) -> str:
+        if not task.done():
+            task.cancel()
+            return f"not done after {_LAST_WORDS_S:.0f} s"
+        error = task.exception()
+        if isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
+        return "" if error is None else f"{type(error).__name__}: {error}"
+
+    async def close(self) -> None:
+        """End all connections."""
+        for task in self._lives.values():
+            task.cancel()
+        await asyncio.gather(*self._lives.values(), return_exceptions=True)
+        for device in self.devices:
+            device.close()
