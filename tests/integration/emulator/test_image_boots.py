@@ -88,13 +88,13 @@ def test_files_travel_by_sftp(machine: HandBooted, tmp_path: Path) -> None:
         [
             *("scp", "-q", "-i", machine.image.ssh_key, "-P", str(machine.addresses.ssh)),
             *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"),
-            *(sent, "root@127.0.0.1:/root/sent"),
+            *(sent, "root@127.0.0.1:sent"),
         ],
         check=True,
         timeout=120,
     )
     digest = hashlib.sha256(sent.read_bytes()).hexdigest()
-    assert machine.run("sha256sum /root/sent").split()[0] == digest
+    assert machine.run("sha256sum ~/sent").split()[0] == digest
 
 
 def test_the_disk_holds_no_more_than_it_may(image: Image, machine: HandBooted) -> None:
@@ -111,5 +111,5 @@ def test_the_packages_stand_beside_the_image(image: Image) -> None:
 
 
 def test_a_shutdown_ends_the_machine_with_everything_written(machine: HandBooted) -> None:
-    machine.run("echo kept > /root/kept; (sleep 0.2; kill -USR2 1) >/dev/null 2>&1 &")
+    machine.run("echo kept > ~/kept; (sleep 0.2; kill -USR2 1) >/dev/null 2>&1 &")
     assert machine.process.wait(timeout=60) == 0
