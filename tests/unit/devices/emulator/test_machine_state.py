@@ -46,6 +46,7 @@ def run(folder: Path, record: Record = RECORD) -> subprocess.Popen[bytes]:
             start_new_session=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         lock.write(str(process.pid).encode())
     state.write_record(folder, record)
