@@ -71,6 +71,11 @@ class SshTransport:
         self._client.open()
         self._opened = True
 
+    @property
+    def alive(self) -> bool:
+        """Whether the connection stands, as far as was noticed."""
+        return self._opened and self._client.alive
+
     def run(self, argv: Sequence[str], timeout_s: float) -> CommandResult:
         self._require_open()
         word = f"edgeml-{secrets.token_hex(8)}"

@@ -16,8 +16,9 @@ from typing import Any
 from edgeml_devices.emulator.boards import Board
 from edgeml_devices.emulator.images.cache import hold
 from edgeml_devices.emulator.images.image import Image
-from edgeml_devices.emulator.machine.addresses import Addresses, read_addresses
+from edgeml_devices.emulator.machine.addresses import Addresses
 from edgeml_devices.emulator.machine.command import Place, command, overlay_command
+from edgeml_devices.emulator.machine.launch import addresses
 from edgeml_devices.emulator.qemu import find_qemu
 
 READY_WITHIN_S = 180.0
@@ -81,35 +82,16 @@ class HandBooted:
 @contextmanager
 def booted(image: Image, board: Board, folder: Path) -> Iterator[HandBooted]:
     place = Place(folder)
-    subprocess.run(overlay_command(image, place), check=True)
+    subprocess.run(overlay_command(image.disk, place), check=True)
     with hold(image) as descriptor:
         process = subprocess.Popen(
-            command(find_qemu(), board, image, place), stdin=subprocess.DEVNULL, pass_fds=[descriptor]
+            command(find_qemu(), board, image, place),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            pass_fds=[descriptor],
         )
     try:
-        yield HandBooted(image, folder, process, _addresses(place.qmp))
+        yield HandBooted(image, folder, process, addresses(process, folder))
     finally:
         process.kill()
         process.wait()
-
-
-def _addresses(path: Path) -> Addresses:
-    """Ask QEMU for its ports."""
-    deadline = time.monotonic() + 30
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(path))
-        lines = connection.makefile("rw")
-        lines.readline()  # the greeting
-
-        def ask(name: str, **arguments: str) -> Any:
-            lines.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
-            lines.flush()
-            while "return" not in (answer := json.loads(lines.readline())):
-                assert "event" in answer, answer
-            return answer["return"]
-
-        ask("qmp_capabilities")
-        network = ask("human-monitor-command", **{"command-line": "info usernet"})
-        return read_addresses(ask("query-chardev"), network)

@@ -20,6 +20,7 @@ from edgeml_devices.emulator.images.image import (
     TARGET_ARGUMENT,
     Image,
 )
+from edgeml_devices.emulator.machine.qmp import SOCKET
 from edgeml_devices.emulator.qemu import Qemu
 
 CONSOLE: Final = "console"
@@ -40,17 +41,12 @@ class Place:
     """The folder of one machine, made for it alone: sockets in it are as private as the folder is."""
 
     folder: Path
-    """Short: the path of a socket has 107 bytes at most (unix(7))."""
+    """QEMU is started in it: the path of a socket has 107 bytes at most (unix(7))."""
 
     @property
     def disk(self) -> Path:
         """The copy-on-write layer over the image's disk."""
         return self.folder / "disk.qcow2"
-
-    @property
-    def qmp(self) -> Path:
-        """The socket that QEMU takes commands on."""
-        return self.folder / "qmp"
 
     @property
     def console_log(self) -> Path:
@@ -98,7 +94,7 @@ def host_arguments(image: Image, place: Place) -> tuple[str, ...]:
         *("-chardev", f"socket,id={CONSOLE},{line},logfile={_escaped(place.console_log)}"),
         *("-chardev", f"socket,id={SERIAL},{line}"),
         *("-netdev", f"user,id={NETWORK},{forwards}"),
-        *("-qmp", f"unix:{_escaped(place.qmp)},server=on,wait=off"),
+        *("-qmp", f"unix:{SOCKET},server=on,wait=off"),
     )
 
 
@@ -111,11 +107,11 @@ def command(
     return (str(qemu.program), *host_arguments(image, place), *hardware)
 
 
-def overlay_command(image: Image, place: Place) -> tuple[str, ...]:
-    """Give the command that makes a machine's disk: all that it writes goes there, none to the image."""
+def overlay_command(base: Path, place: Place) -> tuple[str, ...]:
+    """Give the command that makes a machine's disk: all that it writes goes there, none to the base."""
     return (
         *("qemu-img", "create", "-q", "-f", "qcow2"),
-        *("-b", str(image.disk.absolute()), "-F", "qcow2", str(place.disk)),
+        *("-b", str(base.absolute()), "-F", "qcow2", str(place.disk)),
     )
 
 

@@ -75,7 +75,7 @@ def test_a_comma_in_a_path_is_doubled() -> None:
 
 def test_the_image_is_written_by_no_machine() -> None:
     assert str(IMAGE.disk) not in " ".join(command(QEMU, PI_4, IMAGE, PLACE))
-    overlay = overlay_command(IMAGE, PLACE)
+    overlay = overlay_command(IMAGE.disk, PLACE)
     assert _value(overlay, "-b") == str(IMAGE.disk)
     assert overlay[-1] == "/run/machine/disk.qcow2"
 

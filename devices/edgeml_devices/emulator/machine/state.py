@@ -1,0 +1,248 @@
+"""Machines as folders: ``emulator/machines/NAME`` in the cache folder, found by every process of a user.
+
+```
+machine.json      what runs, where it can be reached
+disk.qcow2        all that it wrote
+console.log qemu.log
+ssh_config known_hosts
+running           locked by QEMU itself, as long as it runs; holds its process number
+owner             locked by the process that started the machine, unless it was detached
+```
+
+QEMU ends after its owner, however that one ended: the next who looks finds ``owner`` free, and kills it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Final
+
+from edgeml import typed_json
+from edgeml.atomic import replacing_file
+from edgeml.errors import EdgemlError, MessageError, UsageError
+from edgeml_devices.emulator.images.cache import Cache, open_cache, remove_tree
+from edgeml_devices.emulator.machine.addresses import Addresses
+
+KIND: Final = "machines"
+RUNNING: Final = "running"
+OWNER: Final = "owner"
+_RECORD: Final = "machine.json"
+_KILLED_WITHIN_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What ``machine.json`` says of a machine's present run."""
+
+    board: str
+    image: str
+    """The image's key."""
+    memory_bytes: int
+    ports: Addresses
+    detached: bool
+    """Whether it outlives the process that started it."""
+    started_s: float
+    """When, in seconds since 1970."""
+    restored: bool
+    """From a snapshot, not booted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A machine that somebody started."""
+
+    folder: Path
+    record: Record
+    running: bool
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+
+def new_folder(board: str, name: str = "") -> tuple[Path, IO[bytes]]:
+    """Make the folder of a new machine; gives it with the lock of its owner. Removes leftovers first.
+
+    Args:
+        board: the board's name: the machine's, too, if it is free; else with a number behind it.
+        name: another name.
+
+    Raises:
+        UsageError: ``name`` is taken, or cannot be a folder's.
+    """
+    if name and (name != Path(name).name or name.startswith(".")):
+        raise UsageError(f"{name!r} cannot be the name of a machine")
+    cache = open_cache()
+    with cache.locked(KIND):
+        _sweep(cache)
+        folder = cache.place(KIND, name or board)
+        number = 1
+        while folder.exists():
+            if name:
+                raise UsageError(f"there is a machine {name!r} already: edgeml emulate ps")
+            number += 1
+            folder = cache.place(KIND, f"{board}-{number}")
+        folder.mkdir(mode=0o700, parents=True)
+        (folder / RUNNING).touch()
+        owner = (folder / OWNER).open("ab")
+        fcntl.flock(owner, fcntl.LOCK_EX)
+    return folder, owner
+
+
+def machines() -> tuple[Found, ...]:
+    """Give the machines that run, by name; those whose owner is gone are ended first."""
+    cache = open_cache()
+    if not (cache.folder / KIND).is_dir():
+        return ()
+    with cache.locked(KIND):
+        _sweep(cache)
+        return tuple(found for found in _found(cache) if found is not None)
+
+
+def machine_named(name: str) -> Found | None:
+    """Give a machine that somebody started; ``None`` if there is none of that name."""
+    return next((found for found in machines() if found.name == name), None)
+
+
+def sweep() -> tuple[str, ...]:
+    """End machines whose owner is gone and remove what they left; gives their names."""
+    cache = open_cache()
+    if not (cache.folder / KIND).is_dir():
+        return ()
+    with cache.locked(KIND):
+        return _sweep(cache)
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Say what runs in a machine's folder."""
+    text = json.dumps({"schema": 1} | typed_json.write(record), indent=1)
+    with replacing_file(folder / _RECORD) as scratch:
+        scratch.write_text(text + "\n", encoding="utf-8")
+
+
+def read_record(folder: Path) -> Record | None:
+    """Give what runs in a machine's folder; ``None`` if nobody said yet."""
+    path = folder / _RECORD
+    try:
+        return typed_json.read(Record, typed_json.parse(path.read_bytes(), str(path)), str(path))
+    except (OSError, MessageError):
+        return None
+
+
+def detached(folder: Path, record: Record) -> Record:
+    """Note that a machine outlives its owner."""
+    found = replace(record, detached=True)
+    write_record(folder, found)
+    return found
+
+
+def is_running(folder: Path) -> bool:
+    """Say whether a QEMU runs in a machine's folder."""
+    return not _is_free(folder / RUNNING)
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[IO[bytes]]:
+    """Take the lock that is to be QEMU's: pass its descriptor on (``pass_fds``), and write the number in.
+
+    Raises:
+        EdgemlError: a QEMU has it.
+    """
+    with (folder / RUNNING).open("r+b", buffering=0) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise EdgemlError(f"{folder.name} runs already") from error
+        lock.truncate()
+        yield lock
+
+
+def kill(folder: Path) -> None:
+    """Kill the QEMU of a machine's folder, if one runs, and wait for its end: a power cut.
+
+    Raises:
+        EdgemlError: it does not end.
+    """
+    with _qemu(folder) as handle:
+        # while the lock is held, the number is still QEMU's, and the handle with it
+        if handle is None or not is_running(folder):
+            return
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+        if not select.select([handle], [], [], _KILLED_WITHIN_S)[0]:
+            raise EdgemlError(f"{folder.name}: QEMU was killed and does not end")
+
+
+def ended_within(folder: Path, timeout_s: float) -> bool:
+    """Say whether the QEMU of a machine's folder ended in time, as soon as it does."""
+    with _qemu(folder) as handle:
+        if handle is None or not is_running(folder):
+            return True
+        return bool(select.select([handle], [], [], timeout_s)[0])
+
+
+def remove(folder: Path) -> None:
+    """Remove a machine with its disk."""
+    cache = open_cache()
+    with cache.locked(KIND):
+        remove_tree(folder)
+
+
+def _found(cache: Cache) -> Iterator[Found | None]:
+    for folder in sorted((cache.folder / KIND).iterdir()):
+        record = read_record(folder)
+        yield None if record is None else Found(folder, record, is_running(folder))
+
+
+def _sweep(cache: Cache) -> tuple[str, ...]:
+    ended = []
+    for folder in sorted((cache.folder / KIND).glob("*")):
+        if not _is_left_over(folder):
+            continue
+        kill(folder)
+        remove_tree(folder)
+        ended.append(folder.name)
+    return tuple(ended)
+
+
+def _is_left_over(folder: Path) -> bool:
+    """Say whether a machine's owner is gone, without having detached it."""
+    if not _is_free(folder / OWNER):
+        return False
+    record = read_record(folder)
+    return record is None or not record.detached
+
+
+def _is_free(path: Path) -> bool:
+    try:
+        lock = path.open("rb")
+    except FileNotFoundError:
+        return True
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+@contextmanager
+def _qemu(folder: Path) -> Iterator[int | None]:
+    """Give a handle of the process that a machine's folder names; ``None`` if there is none."""
+    try:
+        handle = os.pidfd_open(int((folder / RUNNING).read_bytes()))
+    except (OSError, ValueError):
+        yield None
+        return
+    try:
+        yield handle
+    finally:
+        os.close(handle)

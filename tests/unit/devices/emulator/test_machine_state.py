@@ -1,0 +1,144 @@
+"""Machines as folders: names, locks, and what a killed owner leaves, with processes in QEMU's place."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from edgeml_devices.emulator.machine import state
+from edgeml_devices.emulator.machine.addresses import Addresses
+from edgeml_devices.emulator.machine.state import Record
+
+from edgeml.errors import EdgemlError, UsageError
+
+BOARD = "raspberry-pi-4"
+RECORD = Record(BOARD, "a1", 1 << 30, Addresses(1, 2, 3, 4), detached=False, started_s=1.0, restored=False)
+SLEEP = (sys.executable, "-c", "import time; time.sleep(300)")
+OWNER_THAT_DIES = """
+import os, sys
+sys.path[:0] = sys.argv[1].split(os.pathsep)
+from tests.unit.devices.emulator.test_machine_state import RECORD, BOARD, run
+from edgeml_devices.emulator.machine import state
+folder, owner = state.new_folder(BOARD)
+print(run(folder).pid, flush=True)
+os._exit(1)
+"""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("EDGEML_CACHE_DIR", str(tmp_path))
+    yield
+    for folder in (tmp_path / "emulator/machines").glob("*"):
+        state.kill(folder)
+
+
+def run(folder: Path, record: Record = RECORD) -> subprocess.Popen[bytes]:
+    """Start a process that holds a machine's lock, as QEMU does."""
+    with state.run_lock(folder) as lock:
+        process = subprocess.Popen(
+            SLEEP,
+            pass_fds=[lock.fileno()],
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        lock.write(str(process.pid).encode())
+    state.write_record(folder, record)
+    return process
+
+
+def test_a_machine_has_its_board_s_name_and_the_next_one_a_number() -> None:
+    (first, one), (second, two) = state.new_folder(BOARD), state.new_folder(BOARD)
+    assert (first.name, second.name) == (BOARD, f"{BOARD}-2")
+    assert first.stat().st_mode & 0o777 == 0o700
+    one.close()
+    two.close()
+
+
+def test_a_name_is_given_once() -> None:
+    _, owner = state.new_folder(BOARD, "mine")
+    with pytest.raises(UsageError, match="there is a machine 'mine' already"):
+        state.new_folder(BOARD, "mine")
+    owner.close()
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ".hidden"])
+def test_a_name_is_a_folder_s(name: str) -> None:
+    with pytest.raises(UsageError, match="cannot be the name"):
+        state.new_folder(BOARD, name)
+
+
+def test_a_machine_runs_as_long_as_its_process_has_the_lock() -> None:
+    folder, owner = state.new_folder(BOARD)
+    process = run(folder)
+    assert [(found.name, found.running) for found in state.machines()] == [(BOARD, True)]
+    assert not state.ended_within(folder, 0.01)
+    state.kill(folder)
+    assert process.wait(10) == -9
+    assert [(found.name, found.running) for found in state.machines()] == [(BOARD, False)]
+    owner.close()
+
+
+def test_two_do_not_run_in_one_folder() -> None:
+    folder, owner = state.new_folder(BOARD)
+    process = run(folder)
+    with pytest.raises(EdgemlError, match="runs already"), state.run_lock(folder):
+        pass
+    state.kill(folder)
+    process.wait()
+    owner.close()
+
+
+def test_a_process_that_took_the_number_of_a_dead_machine_is_left_alone() -> None:
+    folder, owner = state.new_folder(BOARD)
+    other = subprocess.Popen(SLEEP)
+    (folder / state.RUNNING).write_bytes(str(other.pid).encode())
+    state.write_record(folder, RECORD)
+    state.kill(folder)
+    time.sleep(0.1)
+    assert other.poll() is None
+    other.kill()
+    other.wait()
+    owner.close()
+
+
+def test_a_machine_whose_owner_was_killed_is_ended_by_the_next_who_looks(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", OWNER_THAT_DIES, ":".join(path for path in sys.path if path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    left = Path("/proc") / done.stdout.strip() / "stat"
+    assert left.exists(), done.stderr
+    assert state.machines() == ()
+    deadline = time.monotonic() + 10
+    while left.exists() and ") Z" not in left.read_text() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not left.exists() or ") Z" in left.read_text()
+    assert list((tmp_path / "emulator/machines").iterdir()) == []
+
+
+def test_a_detached_machine_outlives_its_owner() -> None:
+    folder, owner = state.new_folder(BOARD)
+    process = run(folder)
+    state.detached(folder, RECORD)
+    owner.close()
+    assert state.sweep() == ()
+    assert [found.record.detached for found in state.machines()] == [True]
+    assert process.poll() is None
+    state.kill(folder)
+    process.wait()
+
+
+def test_what_was_never_started_is_removed() -> None:
+    folder, owner = state.new_folder(BOARD)
+    owner.close()
+    assert state.sweep() == (BOARD,)
+    assert not folder.exists()
