@@ -96,8 +96,9 @@ def run(verbose: bool) -> None:
     import logging
     import sys
 
-    # 9 MB that stay: python-tuf would load it where it is, and checks ed25519 without it where it is not
-    sys.modules.setdefault("cryptography", None)  # type: ignore[arg-type]
+    # 9 and 8 MB that stay: what would load them where they are does without them where they are not
+    for name in ("cryptography", "msgspec"):
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
     from edgeml_devices.agent.config import read_config
     from edgeml_devices.agent.identity import read_identity
     from edgeml_devices.agent.service import Service, run_service
