@@ -81,3 +81,15 @@ def test_a_card_restored_from_a_backup_has_nothing_counted_twice(
     shutil.copytree(backup, card)
     live(card, poster, range(90, 95))
     assert stored(server) == 95
+
+
+def test_a_resumed_copy_counts_though_its_windows_look_like_those_of_the_first(
+    server: ServerProcess, poster: Poster, tmp_path: Path
+) -> None:
+    """A machine resumed from a snapshot: the same boot, windows of the same end, length and calls."""
+    card, copy = tmp_path / "card", tmp_path / "copy"
+    epoch = live(card, poster, range(10))
+    shutil.copytree(card, copy)
+    live(card, poster, range(10, 50))
+    assert live(copy, poster, range(10, 13)) != epoch
+    assert stored(server) == 50 + 3

@@ -31,9 +31,9 @@ CREATE TABLE series (id INTEGER PRIMARY KEY, model TEXT NOT NULL, release INTEGE
     UNIQUE (model, release, variant, runtime, reference));
 CREATE TABLE name (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
 CREATE TABLE report (id INTEGER PRIMARY KEY, at INTEGER NOT NULL, boot INTEGER NOT NULL,
-    first INTEGER NOT NULL, last INTEGER NOT NULL, duration INTEGER NOT NULL, windows INTEGER NOT NULL,
-    calls INTEGER NOT NULL, merged INTEGER NOT NULL, evicted INTEGER NOT NULL, damaged INTEGER NOT NULL,
-    overwritten INTEGER NOT NULL, system BLOB);
+    first INTEGER NOT NULL, last INTEGER NOT NULL, link INTEGER NOT NULL, duration INTEGER NOT NULL,
+    windows INTEGER NOT NULL, calls INTEGER NOT NULL, merged INTEGER NOT NULL, evicted INTEGER NOT NULL,
+    damaged INTEGER NOT NULL, overwritten INTEGER NOT NULL, system BLOB);
 CREATE INDEX report_at ON report (at, boot);
 CREATE TABLE model (id INTEGER PRIMARY KEY, series INTEGER NOT NULL, calls INTEGER NOT NULL,
     errors INTEGER NOT NULL, total BLOB, body BLOB NOT NULL, samples BLOB);

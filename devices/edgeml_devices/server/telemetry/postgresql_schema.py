@@ -26,9 +26,10 @@ CREATE TABLE telemetry.series (model text NOT NULL, release bigint NOT NULL, var
 CREATE TABLE telemetry.name (text text PRIMARY KEY, id serial);
 CREATE TABLE telemetry.part (at bigint NOT NULL, last bigint NOT NULL, duration bigint NOT NULL,
     stream integer NOT NULL, boot integer NOT NULL, series integer, place smallint NOT NULL,
-    device_id text COLLATE "C" NOT NULL, first bigint, windows bigint, report_calls bigint, merged bigint,
-    evicted bigint, damaged bigint, overwritten bigint, calls bigint, errors bigint, total bytea, body bytea,
-    samples bytea, system bytea, PRIMARY KEY (device_id, at, stream, last, place)) PARTITION BY RANGE (at);
+    device_id text COLLATE "C" NOT NULL, first bigint, link bigint, windows bigint, report_calls bigint,
+    merged bigint, evicted bigint, damaged bigint, overwritten bigint, calls bigint, errors bigint,
+    total bytea, body bytea, samples bytea, system bytea,
+    PRIMARY KEY (device_id, at, stream, last, place)) PARTITION BY RANGE (at);
 CREATE INDEX part_at ON telemetry.part USING brin (at) WITH (pages_per_range = 32);
 CREATE TABLE telemetry.unrolled (device_id text COLLATE "C" NOT NULL, at bigint NOT NULL,
     series integer NOT NULL, target text NOT NULL, calls bigint NOT NULL, errors bigint NOT NULL,

@@ -37,6 +37,7 @@ _PART: Final = [
     "place",
     "device_id",
     "first",
+    "link",
     "windows",
     "report_calls",
     "merged",
@@ -117,6 +118,7 @@ class Writer:
         begin = (at_us, report.seq, microseconds(report.end_s - report.start_s), stream, boot)
         of_report = (
             None if report.first == report.seq else report.first,
+            streams.link_number(report.link),
             None if report.windows == 1 else report.windows,
             sum(window.calls for window in report.models) or None,
             lost.merged or None,
@@ -145,7 +147,7 @@ class Writer:
                     series,
                     place,
                     one.device_id,
-                    *((None,) * 7 if place else of_report),
+                    *((None,) * 8 if place else of_report),
                     *row,
                     None if place else system,
                 )
@@ -239,11 +241,8 @@ async def _stored_before(
 async def _is_stored(connection: Any, stream: int, one: Incoming) -> bool:
     return bool(
         await connection.fetchval(
-            "SELECT EXISTS (SELECT FROM telemetry.part p JOIN telemetry.boot b "
-            "ON b.device_id = p.device_id AND b.id = p.boot WHERE p.device_id = $1 AND p.stream = $2 "
-            "AND p.at = $3 AND p.last = $4 AND b.boot_id = $5 AND coalesce(p.first, p.last) = $6 "
-            "AND p.duration = $7 AND coalesce(p.windows, 1) = $8 AND coalesce(p.report_calls, 0) = $9 "
-            "AND p.place = 0)",
+            "SELECT EXISTS (SELECT FROM telemetry.part WHERE device_id = $1 AND stream = $2 AND at = $3 "
+            "AND last = $4 AND coalesce(first, last) = $5 AND link = $6 AND place = 0)",
             one.device_id,
             stream,
             *streams.identity_of(one),

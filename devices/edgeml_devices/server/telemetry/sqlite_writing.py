@@ -23,7 +23,7 @@ from edgeml_devices.server.telemetry.packing import (
 )
 from edgeml_devices.server.telemetry.selecting import microseconds
 from edgeml_devices.server.telemetry.store import Incoming, Stored, Verdict
-from edgeml_devices.server.telemetry.streams import Stream, identity_of, window_of
+from edgeml_devices.server.telemetry.streams import Stream, identity_of, link_number, window_of
 from edgeml_devices.server.telemetry.wire_types import MODELS
 
 _LOG: Final = logging.getLogger(__name__)
@@ -32,8 +32,7 @@ MOST_NAMES: Final = 4096
 
 
 _THE_SAME: Final = """SELECT 1 FROM boot b CROSS JOIN report r ON r.boot = b.id WHERE b.stream = ?
-    AND r.at = ? AND r.last = ? AND b.boot_id = ? AND r.first = ? AND r.duration = ? AND r.windows = ?
-    AND r.calls = ?"""
+    AND r.at = ? AND r.last = ? AND r.first = ? AND r.link = ?"""
 
 
 class DayWriter:
@@ -181,6 +180,7 @@ class DayWriter:
                     boot,
                     report.begins,
                     report.seq,
+                    link_number(report.link),
                     microseconds(report.end_s - report.start_s),
                     report.windows,
                     sum(window.calls for window in report.models),
@@ -206,7 +206,7 @@ class DayWriter:
                     )
                 )
             self._next += 1
-        connection.executemany("INSERT INTO report VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", reports)
+        connection.executemany("INSERT INTO report VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)", reports)
         connection.executemany("INSERT INTO model VALUES (?,?,?,?,?,?,?)", models)
 
     def _number(self, connection: sqlite3.Connection, known: dict[Any, int], table: str, key: Any) -> int:

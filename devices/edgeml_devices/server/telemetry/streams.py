@@ -77,13 +77,16 @@ def window_of(one: Incoming) -> Window:
     return Window(report.begins, report.seq, report.link, report.prev, microseconds(one.at))
 
 
-def identity_of(one: Incoming) -> tuple[int, int, str, int, int, int, int]:
-    """Give what no other row has: µs of its end, last number, boot, first number, µs long, windows, calls."""
+def identity_of(one: Incoming) -> tuple[int, int, int, int]:
+    """Give what no other row of a stream has: µs of its end, last number, first number, link."""
     report = one.report
-    calls = sum(window.calls for window in report.models)
-    duration_us = microseconds(report.end_s - report.start_s)
-    at_us = microseconds(one.at)
-    return at_us, report.seq, report.boot_id, report.begins, duration_us, report.windows, calls
+    return microseconds(one.at), report.seq, report.begins, link_number(report.link)
+
+
+def link_number(link: str) -> int:
+    """Give a link as databases keep it: a signed number of 64 bits."""
+    number = int(link, 16)
+    return number - (1 << 64) if number >> 63 else number
 
 
 def doubtful(stream: Stream, request: Sequence[Window]) -> list[int]:
