@@ -54,6 +54,16 @@ def data_dir() -> Path:
     return DATA
 
 
+@pytest.fixture(scope="session")
+def coral_standin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library that stands in for the Edge TPU's."""
+    coral = importlib.import_module("edgeml.testing.coral")
+    compiler = coral.compiler()
+    require(compiler is not None, "no C compiler (cc, gcc or clang)")
+    library: Path = coral.build_standin(tmp_path_factory.mktemp("coral"), [compiler])
+    return library
+
+
 @pytest.fixture(autouse=True)
 def marked_needs(request: pytest.FixtureRequest) -> None:
     """Honour ``@pytest.mark.data`` and ``@pytest.mark.worker("tensorflow")``."""
