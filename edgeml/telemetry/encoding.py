@@ -74,17 +74,16 @@ def report_from_json(text: bytes) -> Report:
         raise MessageError(f"not a telemetry report: {error}") from error
 
 
-def batch_to_bytes(batch: Batch, reports: Sequence[bytes], *, compact: bool = True) -> Encoded:
-    """Give a batch as it is posted.
+def batch_to_bytes(batch: Batch, reports: Sequence[bytes]) -> Encoded:
+    """Give a batch as it is posted: as MessagePack where that can be had.
 
     Args:
         batch: all but the reports.
         reports: what :func:`report_to_json` gave, which need not be read again for that.
-        compact: MessagePack where it can be had.
     """
     head = _dumps({name: inner for name, inner in _plain(batch).items() if name != "reports"})
     text = head[:-1] + b',"reports":[' + b",".join(reports) + b"]}"
-    packed = _msgpack(text) if compact else None
+    packed = _msgpack(text)
     if packed is not None:
         return Encoded(zlib.compress(packed, _LEVEL), CONTENT_MSGPACK)
     return Encoded(zlib.compress(text, _LEVEL), CONTENT_JSON)

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, Final
 
+import asyncpg
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -288,6 +289,8 @@ _HANDLERS: Final[dict[type[Exception], Any]] = {
     DBAPIError: _database_busy,
     sqlite3.Error: _database_busy,
     PoolTimeoutError: _database_busy,
+    asyncpg.PostgresError: _database_busy,
+    asyncpg.InterfaceError: _database_busy,
     ConnectionError: _database_busy,
     Exception: _unexpected,
 }
