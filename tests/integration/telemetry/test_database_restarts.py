@@ -50,7 +50,7 @@ async def test_what_waited_is_told_to_come_again_and_then_answered(
         await database.execute("LOCK TABLE telemetry.part IN ACCESS EXCLUSIVE MODE")
         asked = asyncio.create_task(ask())
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        while not asked.done() and await database.fetchval(waiting) == 0:
+        while not asked.done() and await database.fetchval(waiting) == 0:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.02)
         await database.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
