@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,13 +23,15 @@ MEMORY_BYTES = 256 << 20
 """Less than the board's: these tests need none."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Machines of these tests lie apart from those of others."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
-        patch.setenv("EDGEML_CACHE_DIR", str(folder))
-        yield folder
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def own_machines(own_cache: None, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEML_CACHE_DIR", str(folders))
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +40,11 @@ def setup(image: Image) -> Setup:
 
 
 @pytest.fixture(scope="module")
-def machine(setup: Setup) -> Iterator[Machine]:
-    with Machine.start(setup) as machine:
+def machine(setup: Setup, folders: Path) -> Iterator[Machine]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEML_CACHE_DIR", str(folders))
+        machine = Machine.start(setup)
+    with machine:
         yield machine
 
 
@@ -70,7 +76,8 @@ def test_a_power_cut_loses_what_was_not_synced_and_nothing_else(machine: Machine
 
 
 def test_a_reboot_from_inside_is_seen_and_the_disk_goes_on(machine: Machine) -> None:
-    _up(machine).sh("echo kept >/root/before; (sleep 3; kill -TERM 1) >/dev/null 2>&1 &")
+    with suppress(TransportError):  # the end may come before the answer
+        _up(machine).sh("echo kept >/root/before; kill -TERM 1")
     assert machine.wait_ended(60)
     machine.restart()
     assert machine.sh("cat /root/before") == "kept\n"
@@ -138,6 +145,14 @@ def test_a_shutdown_is_clean_and_writes_everything(machine: Machine) -> None:
     assert machine.sh("cat /root/unsynced") == "kept\n"
 
 
+def test_a_detached_machine_stays_so_when_its_power_is_cut_and_comes_back(setup: Setup) -> None:
+    with Machine.start(setup, name="apart", wait=False) as machine:
+        machine.detach()
+        machine.restart(wait=False)
+        assert state.sweep() == ()
+        assert machine.running
+
+
 def test_a_machine_that_does_not_come_up_says_what_its_console_says(setup: Setup) -> None:
     with Machine.start(setup, name="dark", wait=False) as machine, pytest.raises(EngineError) as caught:
         machine.wait_ready(within_s=0.01)
@@ -148,7 +163,7 @@ def test_a_qemu_that_refuses_its_arguments_says_why_and_leaves_nothing(setup: Se
     from dataclasses import replace
 
     wrong = replace(setup, qemu=replace(setup.qemu, machine="virt-0.1"))
-    with pytest.raises(EngineError, match=r"virt-0\.1"):
+    with pytest.raises(EngineError, match="unsupported machine type"):
         Machine.start(wrong, name="wrong")
     assert not (folders / "emulator/machines/wrong").exists()
 

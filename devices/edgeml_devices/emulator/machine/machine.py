@@ -78,7 +78,7 @@ class Machine:
         try:
             launch.write_ssh_config(folder, setup.image.ssh_key)
             launch.make_disk(base or setup.image.disk, folder)
-            process, record = _launched(setup, folder, state_file)
+            process, record = _launched(setup, folder, state_file, detached=False)
         except BaseException:
             state.kill(folder)
             owner.close()
@@ -106,9 +106,9 @@ class Machine:
 
     @property
     def running(self) -> bool:
-        """Whether QEMU runs; a paused machine does."""
-        if self._process is not None:
-            return self._process.poll() is None
+        """Whether QEMU runs, whoever started it; a paused machine does."""
+        if self._process is not None and self._process.poll() is None:
+            return True
         return state.is_running(self.folder)
 
     @property
@@ -201,7 +201,8 @@ class Machine:
             EngineError: as :meth:`start`.
         """
         self.power_cut()
-        self._process, self.record = _launched(self.setup, self.folder, None)
+        detached = self.record.detached
+        self._process, self.record = _launched(self.setup, self.folder, None, detached=detached)
         if wait:
             self.wait_ready()
 
@@ -296,7 +297,9 @@ def attach(found: state.Found, setup: Setup) -> Machine:
     return Machine(setup, found.folder, found.record)
 
 
-def _launched(setup: Setup, folder: Path, state_file: Path | None) -> tuple[subprocess.Popen[bytes], Record]:
+def _launched(
+    setup: Setup, folder: Path, state_file: Path | None, *, detached: bool
+) -> tuple[subprocess.Popen[bytes], Record]:
     process = launch.launch(setup, folder, state_file)
     try:
         ports = launch.addresses(process, folder)
@@ -309,7 +312,7 @@ def _launched(setup: Setup, folder: Path, state_file: Path | None) -> tuple[subp
         image=setup.image.key,
         memory_bytes=setup.memory_bytes,
         ports=ports,
-        detached=False,
+        detached=detached,
         started_s=time.time(),
         restored=state_file is not None,
     )

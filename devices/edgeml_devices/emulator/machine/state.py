@@ -191,8 +191,7 @@ def ended_within(folder: Path, timeout_s: float) -> bool:
 
 def remove(folder: Path) -> None:
     """Remove a machine with its disk."""
-    cache = open_cache()
-    with cache.locked(KIND):
+    with Cache(folder.parent.parent).locked(KIND):
         remove_tree(folder)
 
 
