@@ -1,0 +1,99 @@
+"""Starting a machine, and finding it again: what ``edgeml emulate`` and every other user of machines calls.
+
+::
+
+    with start_machine(Wanted(board_named("raspberry-pi-4"))) as machine:
+        machine.sh("nproc")                     # or run(argv); put and get for files
+        machine.ssh_url                         # for every command that takes a transport
+        machine.power_cut()
+        machine.restart()                       # boots on the disk as it was left; ports are others
+
+A machine ends with the ``with``, with ``close()``, or with this process, however that one ends; unless it
+was told to ``detach()``. :func:`find_machine` gives one that any process started.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeml.errors import EngineMissingError, UsageError
+from edgeml_devices.emulator import tools
+from edgeml_devices.emulator.boards import Board, board_named
+from edgeml_devices.emulator.images.build import Report, build_image
+from edgeml_devices.emulator.images.cache import open_cache
+from edgeml_devices.emulator.images.choice import fullest_image
+from edgeml_devices.emulator.images.image import Image, ImageRequest
+from edgeml_devices.emulator.images.kept import read_image
+from edgeml_devices.emulator.machine import state
+from edgeml_devices.emulator.machine.launch import Setup
+from edgeml_devices.emulator.machine.machine import Machine, attach
+from edgeml_devices.emulator.qemu import find_qemu
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a machine is to be."""
+
+    board: Board
+    image: ImageRequest | None = None
+    """What its image holds. By default the image with the most engines of those that were built; if none
+    was, one with LiteRT is."""
+    memory_bytes: int | None = None
+    """Another memory than the board's."""
+
+
+def start_machine(
+    wanted: Wanted, *, name: str = "", fresh: bool = False, report: Report = lambda _: None
+) -> Machine:
+    """Start a machine, and wait until it answers. Builds first what it needs and is not there yet.
+
+    Args:
+        wanted: what it is to be.
+        name: the board's by default, with a number behind it where that one is taken.
+        fresh: boot it, in place of going on from a snapshot of a booted one.
+        report: called with the progress of what is built.
+
+    Raises:
+        EngineMissingError: programs are missing on this machine; names each and its package.
+        EngineError: QEMU or the guest does not come up; holds what they said last.
+        UsageError: the name is taken, or no name of a machine.
+    """
+    del fresh  # every start boots, so far
+    return Machine.start(setup_of(wanted, report), name=name)
+
+
+def setup_of(wanted: Wanted, report: Report = lambda _: None) -> Setup:
+    """Give what QEMU is started with; builds the image if there is none.
+
+    Raises:
+        EngineMissingError: programs are missing on this machine; names each and its package.
+    """
+    tools.require(*tools.TO_BOOT)
+    return Setup.of(find_qemu(), wanted.board, _image(wanted.image, report), wanted.memory_bytes)
+
+
+def find_machine(name: str) -> Machine:
+    """Give a machine by its name, whoever started it; it does not end with the one who finds it.
+
+    Raises:
+        UsageError: there is none of that name; says which there are.
+        EngineMissingError: its image, or QEMU, is gone.
+    """
+    found = state.machine_named(name)
+    if found is None:
+        there = ", ".join(one.name for one in state.machines()) or "none"
+        raise UsageError(f"no machine {name!r}; there are: {there}")
+    image = read_image(open_cache(), found.record.image)
+    if image is None:
+        raise EngineMissingError(f"the image of {name} is gone; start another: edgeml emulate clean")
+    board = board_named(found.record.board)
+    return attach(found, Setup.of(find_qemu(), board, image, found.record.memory_bytes))
+
+
+def _image(request: ImageRequest | None, report: Report) -> Image:
+    if request is not None:
+        return build_image(request, report)
+    try:
+        return fullest_image()
+    except EngineMissingError:
+        return build_image(ImageRequest(), report)
