@@ -98,6 +98,13 @@ def system_files(board: Board) -> Mapping[str, bytes]:
     for number in range(board.cores):
         register = f"sys/devices/system/cpu/cpu{number}/regs/identification/midr_el1"
         files[register] = f"{board.midr:#018x}\n".encode()
+        topology = f"sys/devices/system/cpu/cpu{number}/topology"
+        files |= {
+            f"{topology}/physical_package_id": b"0\n",
+            f"{topology}/core_id": f"{number}\n".encode(),
+            f"{topology}/core_siblings": f"{(1 << board.cores) - 1:x}\n".encode(),
+            f"{topology}/thread_siblings": f"{1 << number:x}\n".encode(),
+        }
     return files
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
 from edgeml_devices.emulator.address import emulator_address
 from edgeml_devices.emulator.images.image import Image
 from edgeml_devices.emulator.user.transport import UserTransport
 
 from edgeml import plugins
+from edgeml.cli import main
 from edgeml.errors import TransportError
+from edgeml.testing.models import make_double
+from edgeml.words import RUNTIMES, RuntimeName
 
 pytestmark = pytest.mark.usefixtures("full_image", "built_cache")
 URL = "emulator:raspberry-pi-4?mode=user"
@@ -31,6 +37,17 @@ def test_edgeml_there_sees_board_and_engines(name: str) -> None:
         said = board.run(["edgeml", "targets", "host"], 120).stdout.decode()
     assert f"target:        {name}" in said
     assert "litert onnxruntime openvino" in said
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_each_engine_runs_a_model_there(tmp_path: Path, runtime: RuntimeName) -> None:
+    x = np.arange(16, dtype=np.float32).reshape(1, 16)
+    np.save(tmp_path / "x.npy", x)
+    model = make_double(tmp_path, runtime)
+    done = CliRunner().invoke(main, ["run", str(model), f"{tmp_path}/x.npy", "--on", URL, "--json"])
+    assert done.exit_code == 0, done.output
+    (result,) = json.loads(done.stdout)["results"]
+    assert result["outputs"]["y"] == (2 * x).tolist()
 
 
 def test_a_wrong_emulator_is_found_before_anything_counts() -> None:

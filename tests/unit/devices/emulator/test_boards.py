@@ -53,6 +53,9 @@ def test_system_files_of_a_raspberry_pi_5() -> None:
     assert files["proc/device-tree/compatible"] == b"raspberrypi,5-model-b\0brcm,bcm2712\0"
     assert files["sys/devices/system/cpu/cpu3/regs/identification/midr_el1"] == b"0x00000000414fd0b1\n"
     assert files["sys/devices/system/cpu/present"] == b"0-3\n"
+    topology = "sys/devices/system/cpu/cpu3/topology"
+    assert files[f"{topology}/core_siblings"] == b"f\n"
+    assert files[f"{topology}/thread_siblings"] == b"8\n"
 
 
 @each_board
