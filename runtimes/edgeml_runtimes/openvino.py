@@ -11,6 +11,7 @@ import numpy as np
 import openvino as ov
 
 from edgeml.arrays import Array
+from edgeml.cpu import cpu
 from edgeml.engine_text import engine_text
 from edgeml.errors import InferenceError, ModelFileError, UsageError
 from edgeml.formats import check_file
@@ -192,6 +193,8 @@ def _compile(core: Any, model: Any, options: OpenVinoOptions, artifact: Path, **
         settings["INFERENCE_NUM_THREADS"] = options.threads
         # Its default quantizes the activations of models with compressed weights unasked.
         settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
+        if _has_no_dot_product():
+            settings["LP_TRANSFORMS_MODE"] = "NO"
     if options.cache_dir:
         settings["CACHE_DIR"] = options.cache_dir
     try:
@@ -205,6 +208,17 @@ def _compile(core: Any, model: Any, options: OpenVinoOptions, artifact: Path, **
             f"{options.precision} was asked for; load it with precision={effective.get_type_name()}"
         )
     return compiled
+
+
+@cache
+def _has_no_dot_product() -> bool:
+    """Say whether this is an Arm CPU for which OpenVINO has no int8 convolution.
+
+    It takes one all the same and refuses the model ("object is not initialized", 2026.4): there, integer
+    models are computed in float, rounded where the model says so.
+    """
+    here = cpu()
+    return here.architecture == "aarch64" and "asimddp" not in here.features
 
 
 def _specs_of(model: Any, artifact: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
