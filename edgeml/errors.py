@@ -8,6 +8,7 @@ EdgemlError
 │   ├── EngineMissingError      not installed
 │   ├── EngineVersionError      installed, but of a version that does not serve
 │   └── InferenceError          the engine failed while it ran a model
+│       └── AcceleratorError    what the model was compiled for is not there, not usable, or failed
 ├── InputError                  what a caller passed to a model does not fit its signature
 │   ├── InputNameError
 │   ├── InputShapeError
@@ -75,6 +76,10 @@ class EngineVersionError(EngineError):
 
 class InferenceError(EngineError):
     """The engine failed while it loaded or ran a sound model."""
+
+
+class AcceleratorError(InferenceError):
+    """The accelerator that a model was compiled for is missing, cannot be used, or failed."""
 
 
 class InputError(EdgemlError):

@@ -1,4 +1,4 @@
-"""LiteRT: runs TensorFlow Lite files on the CPU.
+"""LiteRT: runs TensorFlow Lite files on the CPU, and those compiled for the Edge TPU on it.
 
 A session serialises its calls with a lock: an interpreter has one set of buffers.
 """
@@ -9,14 +9,15 @@ import warnings
 from dataclasses import dataclass
 from importlib.metadata import version
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from edgeml.arrays import Array
+from edgeml.edgetpu import KERNEL, OPERATOR
 from edgeml.engine_text import engine_text
-from edgeml.errors import InferenceError, ModelFileError
+from edgeml.errors import AcceleratorError, InferenceError, ModelFileError
 from edgeml.formats import check_file
 from edgeml.runtime import OperatorTime, RuntimeOptions
 from edgeml.tensors import Quantization, TensorSpec
@@ -28,6 +29,7 @@ from edgeml_runtimes.binding import (
     closed,
 )
 from edgeml_runtimes.chatter import without_chatter
+from edgeml_runtimes.litert_delegate import open_delegate
 from edgeml_runtimes.litert_profile import operator_times
 from edgeml_runtimes.options import as_options, parse_options
 
@@ -47,6 +49,12 @@ class LiteRTOptions(RuntimeOptions):
 
     xnnpack: bool = True
     """Whether float and int8 operators go to the XNNPACK kernels; off gives the built-in ones."""
+    delegate: str = ""
+    """Library of a delegate; by default the Edge TPU's, for files that were compiled for it."""
+    device: str = ""
+    """Which Edge TPU: ``usb`` or ``pci``, with ``:N`` behind it for one of several; by default any."""
+    performance: Literal["default", "low", "medium", "high", "max"] = "default"
+    """Clock of the Edge TPU; a higher one makes it hotter."""
 
 
 class LiteRT:
@@ -89,6 +97,8 @@ class LiteRT:
     ) -> tuple[OperatorTime, ...]:
         chosen = as_options(LiteRTOptions, _NAME, options)
         interpreter = _open(artifact, chosen)
+        if _delegates(interpreter):
+            raise InferenceError(f"{artifact}: operators that a delegate runs cannot be timed one by one")
         tensors, _ = _signature(interpreter)
         checked: dict[int, Array] = {}
 
@@ -118,29 +128,61 @@ class _Tensor:
 def _open(artifact: Path, options: LiteRTOptions, *, preserve: bool = False) -> Any:
     """Give an interpreter that is ready to run."""
     check_file(artifact, "tflite")
-    resolver = OpResolverType.AUTO if options.xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    if options.delegate:
+        return _open_delegated(artifact, options, preserve=preserve)
     try:
-        # The warning is about the memory of preserved tensors.
-        with warnings.catch_warnings(action="ignore"), without_chatter(_CHATTER):
-            interpreter = Interpreter(
-                model_path=str(artifact),
-                num_threads=options.threads,
-                experimental_op_resolver_type=resolver,
-                experimental_preserve_all_tensors=preserve,
-            )
+        interpreter = _interpreter(artifact, options, preserve=preserve)
     except _REFUSALS as error:
         raise ModelFileError(f"{artifact}: LiteRT cannot read it: {engine_text(error)}") from error
     try:
         with without_chatter(_CHATTER):
             interpreter.allocate_tensors()
     except _REFUSALS as error:
-        raise InferenceError(_refusal(artifact, engine_text(error))) from error
+        if OPERATOR not in str(error):
+            raise InferenceError(_refusal(artifact, engine_text(error))) from error
+    else:
+        return interpreter
+    return _open_delegated(artifact, options, preserve=preserve)
+
+
+def _open_delegated(artifact: Path, options: LiteRTOptions, *, preserve: bool) -> Any:
+    delegate = open_delegate(artifact, options.delegate, options.device, options.performance)
+    try:
+        interpreter = _interpreter(artifact, options, [delegate], preserve=preserve)
+        with without_chatter(_CHATTER):
+            interpreter.allocate_tensors()
+    except _REFUSALS as error:
+        text = engine_text(error)
+        if KERNEL not in str(error):
+            raise InferenceError(_refusal(artifact, text)) from error
+        raise AcceleratorError(
+            f"{artifact}: the Edge TPU refuses it: {text}; take a newer library, or run the source .tflite"
+        ) from error
     return interpreter
 
 
+def _interpreter(
+    artifact: Path, options: LiteRTOptions, delegates: list[Any] | None = None, *, preserve: bool
+) -> Any:
+    resolver = OpResolverType.AUTO if options.xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    # The warning is about the memory of preserved tensors.
+    with warnings.catch_warnings(action="ignore"), without_chatter(_CHATTER):
+        return Interpreter(
+            model_path=str(artifact),
+            num_threads=options.threads,
+            experimental_op_resolver_type=resolver,
+            experimental_preserve_all_tensors=preserve,
+            experimental_delegates=delegates,
+        )
+
+
+def _delegates(interpreter: Any) -> list[Any]:
+    return list(interpreter._delegates)  # noqa: SLF001 - an engine that outlives the interpreter holds them
+
+
 def _refusal(artifact: Path, text: str) -> str:
-    if "edgetpu-custom-op" in text:
-        return f"{artifact}: compiled for the Edge TPU; needs that device, or the source .tflite"
+    if OPERATOR in text:
+        return f"{artifact}: compiled for the Edge TPU, which this delegate is not; run the source .tflite"
     if "unresolved custom op" in text:
         custom = text.partition("unresolved custom op:")[2].strip().partition(". ")[0]
         return (
@@ -228,12 +270,13 @@ class _Engine:
     each call, to find numpy views of its memory. None is ever handed out here.
     """
 
-    __slots__ = ("held", "inputs", "lock", "outputs", "raw")
+    __slots__ = ("delegates", "held", "inputs", "lock", "outputs", "raw")
 
     def __init__(self, interpreter: Any, inputs: tuple[_Tensor, ...], outputs: tuple[_Tensor, ...]) -> None:
         self.inputs = inputs
         self.outputs = outputs
         self.lock = Lock()
+        self.delegates = _delegates(interpreter)
         self.raw = interpreter._interpreter  # noqa: SLF001 - see above
         self.held: list[tuple[int, ...]] = [
             tuple(int(side) for side in part["shape"]) for part in interpreter.get_input_details()
@@ -265,15 +308,26 @@ class _Engine:
     def release(self) -> None:
         with self.lock:
             self.raw = None
+            self.delegates = []
+
+    def __del__(self) -> None:
+        self.raw = None  # before the delegates, which it uses to its end
 
 
 def _failure(error: BaseException) -> InferenceError:
+    if KERNEL in str(error):
+        return AcceleratorError(
+            f"the Edge TPU failed while it ran the model: {engine_text(error)}; look at its cable, power and "
+            "temperature, plug it in again and load the model again"
+        )
     return InferenceError(f"LiteRT failed while it ran the model: {engine_text(error)}")
 
 
 def _bind(engine: _Engine) -> BoundSession:
     inputs = tuple(tensor.spec for tensor in engine.inputs)
     outputs = tuple(tensor.spec for tensor in engine.outputs)
+    if engine.delegates:  # nothing but the engine may hold the interpreter: it must go before them
+        return BoundSession(inputs, outputs, bind_checked(inputs, outputs, engine.call), engine.release)
     raw, lock, held = engine.raw, engine.lock, engine.held
     write, invoke, read = raw.SetTensor, raw.Invoke, raw.GetTensor
     source, result = (engine.inputs[0].index, engine.outputs[0].index) if inputs and outputs else (0, 0)
