@@ -13,6 +13,7 @@ from hypothesis import settings as hypothesis_settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytest_plugins = ["edgeml.testing.plugin", "pytester"]
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("EDGEML_DATA", REPOSITORY.parent / "shared" / "data")).absolute()
 # A busy machine is no counterexample; CI sees the same examples each time.

@@ -21,7 +21,7 @@ from edgeml_devices.messages import Assignment, Reason, Result
 from tuf.api.exceptions import DownloadError
 
 from edgeml.manifest import FileEntry
-from tests.faults.fault_proxy import Fault, FaultProxy, http, proxying
+from edgeml.testing.networks import BadNetwork, Fault, http_answer
 from tests.faults.killed_machine import World, running
 from tests.integration.agent.fixture_server import Fleet, serving
 from tests.integration.agent.processes import Device
@@ -29,7 +29,7 @@ from tests.integration.agent.tiny_repository import sha256_of
 
 QUICK = Limits(attempts=8, first_wait_s=0.01)
 GOOD = ["ACCEPTED", "FETCHING", "STAGED", "SELFTEST", "SWITCHING", "PROBATION", "COMMITTED"]
-PORTAL = http("200 OK", b"<html>Welcome to the hotel's network</html>" * 500, Content_Type="text/html")
+PORTAL = http_answer("200 OK", b"<html>Welcome to the hotel's network</html>" * 500, Content_Type="text/html")
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +41,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def fleet(world: World) -> Iterator[Fleet]:
     with serving(world.repository.folder) as (fleet, url):
         fleet.tokens |= {"token": "device-1"}
-        with proxying(url) as proxy:
+        with BadNetwork(url) as proxy:
             fleet.proxy = proxy  # type: ignore[attr-defined]
             yield fleet
 
 
 @pytest.fixture
-def proxy(fleet: Fleet) -> FaultProxy:
+def proxy(fleet: Fleet) -> BadNetwork:
     return fleet.proxy  # type: ignore[attr-defined,no-any-return]
 
 
@@ -64,7 +64,7 @@ def fetcher(store: BlobStore, limits: Limits = QUICK) -> Fetcher:
     return Fetcher(store, limits, lambda: None, time.sleep)
 
 
-def source(proxy: FaultProxy) -> ServerSource:
+def source(proxy: BadNetwork) -> ServerSource:
     return ServerSource(ServerClient(proxy.url, "token"))
 
 
@@ -77,7 +77,7 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_cut_at_any_byte_it_goes_on_from_there(
-    proxy: FaultProxy, blob: tuple[FileEntry, bytes], tmp_path: Path
+    proxy: BadNetwork, blob: tuple[FileEntry, bytes], tmp_path: Path
 ) -> None:
     draw = random.Random(2)  # noqa: S311 - no secret
     proxy.expect(Fault(cut_after_bytes=draw.randrange(300, 120_000)) for _ in range(25))
@@ -92,21 +92,21 @@ def test_cut_at_any_byte_it_goes_on_from_there(
 @pytest.mark.parametrize(
     "answer",
     [
-        http("429 Too Many Requests", Retry_After="0"),
-        http("503 Service Unavailable", Retry_After="0"),
-        http("502 Bad Gateway", b"<html>"),
-        http("401 Unauthorized", b'{"error": {"type": "Auth", "message": "no"}}'),
-        http("404 Not Found"),
+        http_answer("429 Too Many Requests", Retry_After="0"),
+        http_answer("503 Service Unavailable", Retry_After="0"),
+        http_answer("502 Bad Gateway", b"<html>"),
+        http_answer("401 Unauthorized", b'{"error": {"type": "Auth", "message": "no"}}'),
+        http_answer("404 Not Found"),
         b"\x00\xff garbage \r\n\r\n" * 20,
         b"",
         PORTAL,
-        http("206 Partial Content", b"x" * 1000, Content_Range="bytes 0-999/1000"),
-        http("200 OK", b"x" * 1_000_000, ETag='"another"'),
+        http_answer("206 Partial Content", b"x" * 1000, Content_Range="bytes 0-999/1000"),
+        http_answer("200 OK", b"x" * 1_000_000, ETag='"another"'),
     ],
     ids=["429", "503", "502", "401", "404", "garbage", "nothing", "portal", "other-range", "other-etag"],
 )
 def test_another_answer_in_between_costs_nothing_of_what_came(
-    proxy: FaultProxy, blob: tuple[FileEntry, bytes], tmp_path: Path, answer: bytes
+    proxy: BadNetwork, blob: tuple[FileEntry, bytes], tmp_path: Path, answer: bytes
 ) -> None:
     cut = Fault(cut_after_bytes=400_000)
     proxy.expect([cut, Fault(answer=answer), Fault(answer=answer), cut, Fault(answer=answer)])
@@ -118,7 +118,7 @@ def test_another_answer_in_between_costs_nothing_of_what_came(
 
 @pytest.mark.parametrize("length", ["abc", "-1", "9" * 5000])
 def test_a_length_that_is_no_number_is_a_failure_of_the_network(
-    proxy: FaultProxy, blob: tuple[FileEntry, bytes], tmp_path: Path, length: str
+    proxy: BadNetwork, blob: tuple[FileEntry, bytes], tmp_path: Path, length: str
 ) -> None:
     proxy.always = Fault(answer=f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n".encode())
     with pytest.raises(StepFailedError) as error:
@@ -126,7 +126,7 @@ def test_a_length_that_is_no_number_is_a_failure_of_the_network(
     assert error.value.reason is Reason.NETWORK
 
 
-def test_an_answer_that_trickles_is_given_up(proxy: FaultProxy, fleet: Fleet) -> None:
+def test_an_answer_that_trickles_is_given_up(proxy: BadNetwork, fleet: Fleet) -> None:
     """Metadata, too; a blob has a slowest rate of its own."""
     for number in range(200):
         fleet.assign(f"model-{number}", 1)
@@ -139,13 +139,13 @@ def test_an_answer_that_trickles_is_given_up(proxy: FaultProxy, fleet: Fleet) ->
         list(ServerSource(client).metadata("99.root.json"))
 
 
-def test_nothing_new_to_a_poll_that_knows_nothing_is_no_answer(proxy: FaultProxy) -> None:
+def test_nothing_new_to_a_poll_that_knows_nothing_is_no_answer(proxy: BadNetwork) -> None:
     proxy.always = Fault(answer=b"HTTP/1.1 304 Not Modified\r\nConnection: close\r\n\r\n")
     with pytest.raises(UnreachableError, match="304"):
         ServerClient(proxy.url, "token").poll(None, 0.0)
 
 
-def test_wrong_bytes_are_not_kept(proxy: FaultProxy, blob: tuple[FileEntry, bytes], tmp_path: Path) -> None:
+def test_wrong_bytes_are_not_kept(proxy: BadNetwork, blob: tuple[FileEntry, bytes], tmp_path: Path) -> None:
     proxy.expect([Fault(reorder=True)])
     store = BlobStore(tmp_path)
     fetcher(store).fetch(source(proxy), blob[0])
@@ -154,9 +154,9 @@ def test_wrong_bytes_are_not_kept(proxy: FaultProxy, blob: tuple[FileEntry, byte
 
 
 def test_it_gives_up_after_its_attempts_with_the_reason(
-    proxy: FaultProxy, blob: tuple[FileEntry, bytes], tmp_path: Path
+    proxy: BadNetwork, blob: tuple[FileEntry, bytes], tmp_path: Path
 ) -> None:
-    proxy.always = Fault(answer=http("503 Service Unavailable"))
+    proxy.always = Fault(answer=http_answer("503 Service Unavailable"))
     with pytest.raises(StepFailedError, match="HTTP 503") as error:
         fetcher(BlobStore(tmp_path), Limits(3, first_wait_s=0.01)).fetch(source(proxy), blob[0])
     assert error.value.reason is Reason.NETWORK
@@ -164,16 +164,16 @@ def test_it_gives_up_after_its_attempts_with_the_reason(
 
 
 def test_it_waits_as_long_as_the_server_asks_for(
-    proxy: FaultProxy, blob: tuple[FileEntry, bytes], tmp_path: Path
+    proxy: BadNetwork, blob: tuple[FileEntry, bytes], tmp_path: Path
 ) -> None:
-    proxy.expect([Fault(answer=http("429 Too Many Requests", Retry_After="7"))])
+    proxy.expect([Fault(answer=http_answer("429 Too Many Requests", Retry_After="7"))])
     waited: list[float] = []
     Fetcher(BlobStore(tmp_path), QUICK, lambda: None, waited.append).fetch(source(proxy), blob[0])
     assert waited == [7.0]
 
 
 def test_a_limit_on_bandwidth_is_kept(
-    proxy: FaultProxy, blob: tuple[FileEntry, bytes], tmp_path: Path
+    proxy: BadNetwork, blob: tuple[FileEntry, bytes], tmp_path: Path
 ) -> None:
     began = time.monotonic()
     fetcher(BlobStore(tmp_path), Limits(3, bandwidth_bytes_per_s=2_000_000)).fetch(source(proxy), blob[0])
@@ -183,7 +183,7 @@ def test_a_limit_on_bandwidth_is_kept(
 # --- a whole deployment
 
 
-def deployment(world: World, home: Home, proxy: FaultProxy) -> Deployment:
+def deployment(world: World, home: Home, proxy: BadNetwork) -> Deployment:
     trust = Trust(home.trust)
     made = world.deployment(home, 2)
     client = ServerClient(proxy.url, "token")
@@ -197,14 +197,14 @@ def deployment(world: World, home: Home, proxy: FaultProxy) -> Deployment:
     "faults",
     [
         [Fault(cut_after_bytes=one) for one in (1, 17, 200, 900, 3000, 9000, 30_000, 60_000)],
-        [Fault(answer=one) for one in (http("503 Busy"), b"garbage\r\n", PORTAL, b"")],
+        [Fault(answer=one) for one in (http_answer("503 Busy"), b"garbage\r\n", PORTAL, b"")],
         [Fault(delay_s=0.03)],
         [Fault(bytes_per_s=200_000)],
     ],
     ids=["cuts", "answers", "delay", "throttled"],
 )
 def test_a_deployment_comes_through(
-    world: World, proxy: FaultProxy, tmp_path: Path, faults: list[Fault]
+    world: World, proxy: BadNetwork, tmp_path: Path, faults: list[Fault]
 ) -> None:
     home = world.new_home(tmp_path / "home")
     proxy.expect(faults)
@@ -216,7 +216,7 @@ def test_a_deployment_comes_through(
     assert world.why_unsafe(home) is None
 
 
-def test_at_a_kilobyte_a_second_it_comes_through(proxy: FaultProxy, fleet: Fleet, tmp_path: Path) -> None:
+def test_at_a_kilobyte_a_second_it_comes_through(proxy: BadNetwork, fleet: Fleet, tmp_path: Path) -> None:
     content = b"k" * 6000
     (fleet.folder / "blobs" / "sha256" / sha256_of(content)).write_bytes(content)
     proxy.always = Fault(bytes_per_s=1000)
@@ -231,7 +231,7 @@ def test_at_a_kilobyte_a_second_it_comes_through(proxy: FaultProxy, fleet: Fleet
 
 
 def test_no_event_is_lost_or_told_twice_on_a_bad_network(
-    world: World, fleet: Fleet, proxy: FaultProxy, tmp_path: Path
+    world: World, fleet: Fleet, proxy: BadNetwork, tmp_path: Path
 ) -> None:
     device = Device(tmp_path / "home", proxy.url)
     device.enrol(world.repository.first_root)
@@ -244,10 +244,10 @@ def test_no_event_is_lost_or_told_twice_on_a_bad_network(
         device.start()
         fleet.assign("times", 1)
         fleet.wait_for_state("times", "COMMITTED", 1, 60)
-        proxy.drop_all()
+        proxy.cut()
         fleet.assign("times", 3)
         fleet.wait_for_state("times", "FAILED", 3, 60)
-        proxy.drop_all()
+        proxy.cut()
         fleet.assign("times", 2)
         fleet.wait_for_state("times", "COMMITTED", 2, 60)
     finally:
@@ -256,7 +256,7 @@ def test_no_event_is_lost_or_told_twice_on_a_bad_network(
 
 
 def test_what_happened_without_a_server_is_told_later(
-    world: World, fleet: Fleet, proxy: FaultProxy, tmp_path: Path
+    world: World, fleet: Fleet, proxy: BadNetwork, tmp_path: Path
 ) -> None:
     device = Device(tmp_path / "home", proxy.url)
     device.enrol(world.repository.first_root)
@@ -264,8 +264,8 @@ def test_what_happened_without_a_server_is_told_later(
         device.start()
         fleet.assign("times", 1)
         fleet.wait_for_state("times", "FETCHING", 1, 60)
-        proxy.always = Fault(answer=http("503 Busy"))
-        proxy.drop_all()
+        proxy.always = Fault(answer=http_answer("503 Busy"))
+        proxy.cut()
         for restarts in (True, False):
             before = proxy.connections
             device.wait(lambda asked=before + 3: proxy.connections >= asked)

@@ -12,8 +12,9 @@ import pytest
 from edgeml_devices.transports.serial import LARGEST_PUT_BYTES, SerialTransport
 
 from edgeml.errors import TransportError
+from edgeml.testing.serial_lines import Noise
 from tests.conftest import require
-from tests.integration.transports.serial_line import Noise, SerialLine
+from tests.integration.transports.serial_line import SerialLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -135,9 +136,9 @@ def test_what_is_sent_after_a_cut_is_the_rest_and_little_more(plug, content, tmp
         transport.put(tmp_path / "here", str(tmp_path / "there"))
     transport.on_progress(None)
     transport.connect()
-    prepared = line.sent_to_machine_bytes()
+    prepared = line.sent_bytes
     transport.put(tmp_path / "here", str(tmp_path / "there"))
-    sent = line.sent_to_machine_bytes() - prepared
+    sent = line.sent_bytes - prepared
     transport.close()
     rest = SIZE_BYTES * 0.1 * 4 / 3
     # the rest in base64, its framing, a hash asked for twice, one block, and 1 % of the file

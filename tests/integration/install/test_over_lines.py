@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from edgeml.testing.serial_lines import Noise
 from tests.conftest import require
 from tests.integration.install.releases import NAME, bytes_bundle, is_whole
-from tests.integration.transports.serial_line import Noise, SerialLine
+from tests.integration.transports.serial_line import SerialLine
 from tests.integration.transports.ssh_server import ssh_server
 
 OPTIONS = ["--self-test", "test -s {folder}/manifest.json", "--check", "true", "--probation", "0", "--json"]

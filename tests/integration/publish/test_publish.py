@@ -10,7 +10,7 @@ from edgeml_devices.api_client import ApiClient
 from tuf.ngclient import Updater
 
 from edgeml.bundle import open_bundle
-from tests.integration.publish.counting_line import CountingLine
+from edgeml.testing.networks import BadNetwork
 from tests.integration.publish.workshop import MODEL, ExportFetcher, other_machine
 
 BIG = bytes(range(256)) * 4000
@@ -45,7 +45,7 @@ def test_a_machine_that_has_the_familys_key_alone_publishes(shop, tmp_path):
 
 def test_a_machine_without_the_familys_key_uploads_nothing(shop, tmp_path):
     other = other_machine(shop, tmp_path / "other", keys=("targets-1",))
-    with CountingLine(other.url) as line:
+    with BadNetwork(other.url) as line:
         other.url = line.url
         said = other.refused("publish", other.bundle(1, weights=BIG))
     assert "main has 0 of 1 signatures; may sign, too: main" in said
@@ -70,7 +70,7 @@ def test_the_same_again_changes_nothing(shop):
     bundle = shop.bundle(1, weights=BIG)
     shop.do("publish", bundle)
     before = shop.ask("repo", "status")["roles"]
-    with CountingLine(shop.url) as line:
+    with BadNetwork(shop.url) as line:
         shop.url, direct = line.url, shop.url
         again = shop.ask("publish", bundle)
         shop.url = direct
@@ -114,7 +114,7 @@ def test_a_damaged_bundle_is_not_published(shop):
 
 def test_only_files_that_are_new_are_sent(shop):
     shop.do("publish", shop.bundle(1, weights=BIG))
-    with CountingLine(shop.url) as line:
+    with BadNetwork(shop.url) as line:
         shop.url = line.url
         # the weights stay, the labels stay: only the manifest differs
         same = shop.ask("publish", shop.bundle(2, weights=BIG))

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tests.integration.publish.counting_line import CountingLine
+from edgeml.testing.networks import BadNetwork
 
 WEIGHTS = bytes(range(256)) * 8000
 AROUND_BYTES = 60_000
@@ -16,7 +16,7 @@ AROUND_BYTES = 60_000
 @pytest.fixture
 def whole(shop):
     """How many bytes a run sends that nothing disturbs, where the server has the labels already."""
-    with CountingLine(shop.url) as line:
+    with BadNetwork(shop.url) as line:
         direct, shop.url = shop.url, line.url
         shop.do("publish", shop.bundle(100))
         before = line.sent_bytes
@@ -48,7 +48,7 @@ def test_killed_anywhere_it_goes_on(shop, whole):
         whole - 1,
     ]
     killed = 0
-    with CountingLine(shop.url) as line:
+    with BadNetwork(shop.url) as line:
         direct, shop.url = shop.url, line.url
         for number, at_bytes in enumerate(stages, 1):
             bundle = shop.bundle(number, weights=WEIGHTS + bytes([number]))
@@ -68,7 +68,7 @@ def test_killed_anywhere_it_goes_on(shop, whole):
 
 
 def test_a_run_that_lost_its_line_goes_on_by_itself(shop, whole):
-    with CountingLine(shop.url) as line:
+    with BadNetwork(shop.url) as line:
         shop.url = line.url
         cuts = []
         line.break_after(
@@ -83,7 +83,7 @@ def test_a_run_that_lost_its_line_goes_on_by_itself(shop, whole):
 def test_a_server_that_is_killed_in_the_middle_finds_nothing_half_published(own, process):
     port = int(process.url.rpartition(":")[2])
     bundle = own.bundle(1, weights=WEIGHTS)
-    with CountingLine(own.url) as line:
+    with BadNetwork(own.url) as line:
         direct, own.url = own.url, line.url
         running = own.start("publish", bundle)
         line.break_after(len(WEIGHTS) // 2, lambda: (process.kill(), running.kill()))

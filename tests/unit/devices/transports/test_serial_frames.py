@@ -19,7 +19,7 @@ from edgeml_devices.transports.serial_receiver import launch, sums, word_sum, wo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.integration.transports.serial_line import KERNEL_MESSAGE, Noise
+from edgeml.testing.serial_lines import KERNEL_MESSAGE, Noise
 
 ID = "0123abcd.7"
 seeds = st.integers(0, 2**32 - 1)
