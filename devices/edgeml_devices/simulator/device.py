@@ -25,6 +25,7 @@ from edgeml_devices.messages import (
 )
 from edgeml_devices.simulator.connection import Connection, LostError, Reply
 from edgeml_devices.simulator.plan import PlannedDevice, between, draw
+from edgeml_devices.simulator.scenario import RUN_LABEL
 from edgeml_devices.simulator.stream import PATH as TELEMETRY
 from edgeml_devices.simulator.stream import Stream, Tally
 from edgeml_devices.simulator.world import FACTS, File, World
@@ -70,7 +71,9 @@ class Device:
         "name",
         "planned",
         "said",
+        "said_results",
         "sent",
+        "sent_results",
         "stored",
         "streams",
         "token",
@@ -94,6 +97,10 @@ class Device:
         """As they were in the last report on its way, which may have arrived."""
         self.said: Mapping[str, ModelStatus] = {}
         """As they were in the last report that was answered."""
+        self.sent_results: dict[str, Result] = {}
+        """How rollouts ended here, by id, as it was in the last report on its way."""
+        self.said_results: Mapping[str, Result] = {}
+        """The same, as the last report said that was answered."""
         self.told_at: dict[str, float] = {}
         """When it was last told to run another release, by model, seconds of the event loop's clock."""
         self.stored = Tally()
@@ -112,7 +119,11 @@ class Device:
         """
         planned, world = self.planned, self._world
         request = EnrolRequest(
-            join_token, self.token, f"{planned.name}-{world.run}", FACTS, dict(planned.group.labels)
+            join_token,
+            self.token,
+            f"{planned.name}-{world.run}",
+            FACTS,
+            {**planned.group.labels, RUN_LABEL: world.run},
         )
         body = _json(request)
         while True:
@@ -214,7 +225,8 @@ class Device:
         await self._enter(model, replace(now, state=State.PROBATION))
         await self._work("probation", model, release)
         if result is Result.SUCCESSFUL:
-            now = replace(now, state=State.COMMITTED, running=release, variant="litert-float32")
+            now = replace(now, state=State.COMMITTED, running=release)
+            now = replace(now, variant=self._world.release(model, release).variant)
         else:
             now = replace(now, state=State.FAILED, reason=reason)
         await self._enter(model, replace(now, result=result))
@@ -227,6 +239,8 @@ class Device:
     async def _enter(self, model: str, status: ModelStatus) -> None:
         """Be in another state, and say so."""
         self.models[model] = status
+        if status.result is not None and status.rollout is not None:
+            self.sent_results[status.rollout] = status.result
         event = Event(
             self._event_seq,
             self._wall(),
@@ -267,14 +281,14 @@ class Device:
                 failures += 1
                 await self._pause(failures, error)
                 continue
-            self.said = self.sent
+            self.said, self.said_results = self.sent, dict(self.sent_results)
             self._events = [event for event in self._events if event.seq > accepted.events]
             return
 
     # --- a release's files
 
     async def _fetch(self, model: str, release: int) -> None:
-        for file in self._world.files.get((model, release), ()):
+        for file in self._world.release(model, release).files:
             await self._download(file)
 
     async def _download(self, file: File) -> None:
@@ -319,14 +333,21 @@ class Device:
             return
         every_s = telemetry.send_every_s or telemetry.window_s
         turn = 1
-        while not world.stopping.is_set():
-            due_s = planned.phase_s + turn * every_s
-            if due_s >= world.scenario.duration_s:
+        while (due_s := planned.phase_s + turn * every_s) < world.scenario.duration_s:
+            if await self._stops_within(due_s - world.now_s):
                 return
-            await asyncio.sleep(max(0.0, due_s - world.now_s))
-            self._make(world.now_s)
+            self._make(min(world.now_s, world.scenario.duration_s))
             await self.send_telemetry()
             turn = max(turn + 1, int((world.now_s - planned.phase_s) / every_s) + 1)
+
+    async def _stops_within(self, seconds: float) -> bool:
+        stopping = self._world.stopping
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                await stopping.wait()
+        except TimeoutError:
+            return stopping.is_set()
+        return True
 
     async def finish_telemetry(self, until_s: float) -> None:
         """Make what is due by the end of the run, and send all."""

@@ -14,6 +14,7 @@ from edgeml_devices.simulator.plan import PlannedDevice
 from edgeml_devices.simulator.world import World
 
 _SPARE_FILES: Final = 500
+_FINISHING_AT_ONCE: Final = 200
 _LAST_WORDS_S: Final = 120.0
 """How long devices have at the end to bring to an end what they are at, and to send what waits."""
 
@@ -77,29 +78,40 @@ class Fleet:
         except TimeoutError:
             device.close()
 
-    async def stop(self) -> list[str]:
-        """Have all bring to an end what they are at, and send what waits; give what did not succeed."""
-        world = self._world
-        until_s = min(world.now_s, world.scenario.duration_s)
-        world.stopping.set()
-        for device in self.devices:
+    async def stop(self, until_s: float) -> list[str]:
+        """Have all bring to an end what they are at, and send what waits.
+
+        Args:
+            until_s: when the run is over, seconds since it began.
+
+        Returns:
+            What did not succeed, and on how many devices.
+        """
+        self._world.stopping.set()
+        gone = {device for device in self.devices if device.planned.gone_at(until_s) is not None}
+        for device, task in self._lives.items():
+            if device in gone:  # also one that would come back later than the run lasts now
+                task.cancel()
             device.stop_waiting()
-        await asyncio.wait(self._lives.values(), timeout=_LAST_WORDS_S)
-        problems = Counter(self._problem(task) for task in self._lives.values())
+        lives = [task for device, task in self._lives.items() if device not in gone]
+        if lives:
+            await asyncio.wait(lives, timeout=_LAST_WORDS_S)
+        problems = Counter(self._problem(task) for task in lives)
         del problems[""]
-        gate = asyncio.Semaphore(200)
+        gate = asyncio.Semaphore(_FINISHING_AT_ONCE)
 
         async def finish(device: Device) -> None:
             async with gate:
                 await device.finish_telemetry(until_s)
 
-        staying = [device for device in self.devices if device.planned.gone_at(until_s) is None]
-        last = [asyncio.create_task(finish(device)) for device in staying]
+        last = [asyncio.create_task(finish(device)) for device in self._lives if device not in gone]
         if last:
-            _, late = await asyncio.wait(last, timeout=_LAST_WORDS_S)
-            problems["telemetry was not all sent"] = len(late) + sum(
-                task.exception() is not None for task in last if task.done()
-            )
+            done, late = await asyncio.wait(last, timeout=_LAST_WORDS_S)
+            for task in late:
+                task.cancel()
+            problems["telemetry was not all sent"] = len(late)
+            problems.update(self._problem(task) for task in done)
+            del problems[""]
         await self.close()
         return [f"{number} devices: {problem}" for problem, number in problems.items() if number]
 

@@ -66,6 +66,8 @@ class Window:
 
     calls: int
     errors: int
+    is_lost: bool = False
+    """On the device, before it was sent: nobody but its neighbour's number says that it was there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +78,13 @@ class Foreseen:
     present: int
     """At the end."""
     results: tuple[Mapping[str, int], ...]
-    """For each rollout: how many of the devices that stay would end how, if it reached all of them."""
+    """For each rollout: on how many devices it would end how, if it reached all of them."""
     windows: int
-    """Of the devices that stay, copies included."""
+    """Of the devices that stay, copies included, without those that are lost."""
     calls: int
     errors: int
+    lost: int
+    """Windows. Those that no other follows, and some of copies, leave no trace."""
 
 
 def plan(scenario: Scenario) -> list[PlannedDevice]:
@@ -121,9 +125,15 @@ def _device(scenario: Scenario, number: int, group: Group) -> PlannedDevice:
     )
 
 
-def outcome(device: PlannedDevice, release: Rollout) -> tuple[Result, Reason | None]:
-    """Give how a release ends on a device."""
-    group, names = device.group, (device.number, release.model, release.release or 0)
+def outcome(device: PlannedDevice, release: Rollout, place: int) -> tuple[Result, Reason | None]:
+    """Give how a release ends on a device.
+
+    Args:
+        device: which.
+        release: what the scenario says of it.
+        place: in the scenario: which number it has on a server says nothing beforehand.
+    """
+    group, names = device.group, (device.number, release.model, place)
 
     def fails(own: float, of_release: float, where: str) -> bool:
         return draw(device.seed, *names, where) < 1 - (1 - own) * (1 - of_release)
@@ -141,7 +151,9 @@ def window(device: PlannedDevice, telemetry: Telemetry, number: int, copy: int =
     low, high = telemetry.calls
     calls = low + int((high - low + 1) * draw(device.seed, *names, "calls"))
     share = telemetry.errors * 2 * draw(device.seed, *names, "errors")
-    return Window(calls, min(calls, round(calls * share)))
+    # a copy loses the same ones: where only one of both had a window, it would fill the other's gap
+    is_lost = draw(device.seed, device.number, "lost", number) < device.group.windows_lost
+    return Window(calls, min(calls, round(calls * share)), is_lost)
 
 
 def windows_until(device: PlannedDevice, telemetry: Telemetry, until_s: float) -> int:
@@ -155,17 +167,19 @@ def foresee(scenario: Scenario, devices: Sequence[PlannedDevice]) -> Foreseen:
     """Add up what devices that are there at the end will have done."""
     telemetry, until_s = scenario.telemetry, scenario.duration_s
     staying = [one for one in devices if one.gone_at(until_s) is None]
-    windows = [one for device in staying for one in windows_of(device, telemetry, until_s)]
+    made = [one for device in staying for one in windows_of(device, telemetry, until_s)]
+    windows = [one for one in made if not one.is_lost]
     return Foreseen(
         len(devices),
         len(staying),
         tuple(
-            dict(Counter(outcome(device, rollout)[0].value for device in staying))
-            for rollout in scenario.rollouts
+            dict(Counter(outcome(device, rollout, place)[0].value for device in devices))
+            for place, rollout in enumerate(scenario.rollouts)
         ),
         len(windows),
         sum(one.calls for one in windows),
         sum(one.errors for one in windows),
+        len(made) - len(windows),
     )
 
 

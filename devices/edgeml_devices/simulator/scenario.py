@@ -17,6 +17,8 @@ from edgeml.errors import MessageError, UsageError
 from edgeml.toml_file import read_toml, reject_unknown
 from edgeml_devices.messages import Reason
 
+RUN_LABEL: Final = "simulation"
+"""That all devices of a run have, so that it can be asked about alone."""
 Span = tuple[float, float]
 """From and to; a device draws its own value between them."""
 MOST_DEVICES: Final = 200_000
@@ -27,6 +29,7 @@ _PROBABILITIES: Final = (
     "probation_fails",
     "answers_lost",
     "downloads_cut",
+    "windows_lost",
     "offline",
     "clock_wrong",
     "cloned",
@@ -59,6 +62,8 @@ class Group:
     """Probability that the answer to an enrolment, a report or telemetry does not arrive."""
     downloads_cut: float = 0.0
     """Probability that a download breaks off, and goes on by ``Range``."""
+    windows_lost: float = 0.0
+    """Probability that a window of telemetry is lost on the device, and leaves a gap in the numbers."""
     offline: float = 0.0
     """Probability that a device is without network from one moment to another."""
     offline_from_s: Span = (0.0, 0.0)
@@ -185,16 +190,12 @@ def _faults(scenario: Scenario) -> Iterator[str]:
 
 
 def _group_faults(group: Group) -> Iterator[str]:
+    if RUN_LABEL in group.labels:
+        yield f"labels: {RUN_LABEL} is the simulator's to set"
+    yield from _span_faults(group)
     for name in (*_PROBABILITIES, "share"):
         if not 0 <= (value := getattr(group, name)) <= 1:
             yield f"{name}: must be 0 to 1, got {value:g}"
-    for name in ("install_s", "offline_from_s", "offline_for_s", "cloned_at_s", "dies_at_s"):
-        low, high = getattr(group, name)
-        if not 0 <= low <= high < math.inf:
-            yield f"{name}: must be [FROM, TO] with 0 <= FROM <= TO, got [{low:g}, {high:g}]"
-    low, high = group.clock_off_s
-    if not -math.inf < low <= high < math.inf:
-        yield f"clock_off_s: must be [FROM, TO] with FROM <= TO, got [{low:g}, {high:g}]"
     if not 0 <= group.latency_s < math.inf:
         yield f"latency_s: must be 0 or more, got {group.latency_s:g}"
     if group.bytes_per_s is not None and not 0 < group.bytes_per_s < math.inf:
@@ -202,6 +203,16 @@ def _group_faults(group: Group) -> Iterator[str]:
     for name in ("answers_lost", "downloads_cut"):
         if getattr(group, name) == 1:
             yield f"{name}: with 1 nothing ever comes to an end; take 0.9"
+
+
+def _span_faults(group: Group) -> Iterator[str]:
+    for name in ("install_s", "offline_from_s", "offline_for_s", "cloned_at_s", "dies_at_s"):
+        low, high = getattr(group, name)
+        if not 0 <= low <= high < math.inf:
+            yield f"{name}: must be [FROM, TO] with 0 <= FROM <= TO, got [{low:g}, {high:g}]"
+    low, high = group.clock_off_s
+    if not -math.inf < low <= high < math.inf:
+        yield f"clock_off_s: must be [FROM, TO] with FROM <= TO, got [{low:g}, {high:g}]"
 
 
 def _telemetry_faults(telemetry: Telemetry) -> Iterator[str]:

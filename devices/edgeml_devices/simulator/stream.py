@@ -40,6 +40,8 @@ class Made:
     holds: Window
     release: int
     report: Report
+    missing: int = 0
+    """Windows that were lost just before it."""
     sent: bool = False
     stored: bool = False
 
@@ -52,10 +54,16 @@ class Tally:
     calls: dict[int, int] = field(default_factory=dict)
     """By release."""
     errors: dict[int, int] = field(default_factory=dict)
+    missing: int = 0
+    """Windows whose numbers were passed over."""
     epochs: int = 1
+    again: int = 0
+    """Windows that were sent more than once."""
 
     def add(self, made: Made) -> None:
+        """Count a window."""
         self.windows += 1
+        self.missing += made.missing
         self.calls[made.release] = self.calls.get(made.release, 0) + made.holds.calls
         self.errors[made.release] = self.errors.get(made.release, 0) + made.holds.errors
 
@@ -69,6 +77,7 @@ class Stream:
         "_device",
         "_epochs",
         "_link",
+        "_missing",
         "_most",
         "_next",
         "_number",
@@ -94,7 +103,7 @@ class Stream:
         self._device, self._telemetry, self._run, self._copy = device, telemetry, run, copy
         self.stored = stored
         self._boot = self._hex("boot", 32)
-        self._epochs = self._number = self._next = 0
+        self._epochs = self._number = self._next = self._missing = 0
         self._link, self._most = "", MOST_REPORTS
         self.epoch = self._hex("epoch", 32)
         self.waiting: deque[Made] = deque()
@@ -104,6 +113,7 @@ class Stream:
         copy = Stream(self._device, self._telemetry, self._run, self.stored, self._copy + 1)
         copy.epoch = self.epoch  # its boot is its own: another machine started from the copied disk
         copy._number, copy._next, copy._link = self._number, self._next, self._link
+        copy._missing = self._missing
         copy.waiting = deque(self.waiting)
         return copy
 
@@ -132,13 +142,18 @@ class Stream:
                 clock="unsynced" if device.clock_off_s else "synced",
                 models=(self._model(model, release, holds, number),),
             )
-            self.waiting.append(Made(holds, release, report))
+            if holds.is_lost:
+                self._missing += 1
+            else:
+                self.waiting.append(Made(holds, release, report, self._missing))
+                self._missing = 0
             self._number, self._next, self._link = number + 1, self._next + 1, link
 
     def batch(self, now_s: float, wall_s: float) -> tuple[list[Made], Encoded]:
         """Give what is to be sent next, and how it goes over the wire."""
         sent = [self.waiting[place] for place in range(min(self._most, len(self.waiting)))]
         for made in sent:
+            self.stored.again += made.sent
             made.sent = True
         head = Batch(self.epoch, self._boot, _BOOTED_S + now_s, wall_s)
         return sent, batch_to_bytes(head, [report_to_json(made.report) for made in sent])
@@ -176,12 +191,12 @@ class Stream:
         self._epochs += 1
         self.stored.epochs += 1
         self.epoch = self._hex(f"epoch {self._epochs}", 32)
-        self._next, self._link = 0, ""
+        self._next, self._link, self._missing = 0, "", 0
         renumbered = []
         for made in self.waiting:
             report = replace(made.report, seq=self._next, prev=self._link)
-            # the copy has the window under its old number still
-            renumbered.append(replace(made, report=report))
+            # the copy has the window under its old number still; no gap stays
+            renumbered.append(replace(made, report=report, missing=0))
             self._next, self._link = self._next + 1, report.link
         self.waiting = deque(renumbered)
 

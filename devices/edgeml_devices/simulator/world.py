@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -43,18 +44,27 @@ class File:
     size_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What a device fetches and runs of a release."""
+
+    variant: str = "litert-float32"
+    files: tuple[File, ...] = ()
+    """The manifest first."""
+
+
 @dataclass(slots=True)
 class World:
-    """One run. Only the clock, the counters and ``files`` change."""
+    """One run. Only the clock and the counters change."""
 
     scenario: Scenario
     endpoint: Endpoint
     run: str
-    """A random name: of the label that all its devices have."""
+    """A random name: the value of the label that all its devices have."""
     secret: str = field(default_factory=lambda: secrets.token_hex(16))
     """Devices' tokens are made of it: not of the seed, which anybody may know."""
-    files: dict[tuple[str, int], tuple[File, ...]] = field(default_factory=dict)
-    """Of releases, by model and number: the manifest first."""
+    releases: Mapping[tuple[str, int], Release] = field(default_factory=dict)
+    """By model and number."""
     refused: Counter[str] = field(default_factory=Counter)
     """What the server answered that is no good, and how often; each was tried again."""
     lost: int = 0
@@ -83,5 +93,11 @@ class World:
 
     def ends_as(self, device: PlannedDevice, model: str, release: int) -> tuple[Result, Reason | None]:
         """Give how a release ends on a device."""
-        known = (one for one in self.scenario.rollouts if (one.model, one.release) == (model, release))
-        return outcome(device, next(known, Rollout(model, release)))
+        for place, one in enumerate(self.scenario.rollouts):
+            if (one.model, one.release) == (model, release):
+                return outcome(device, one, place)
+        return outcome(device, Rollout(model, release), -release)
+
+    def release(self, model: str, release: int) -> Release:
+        """Give what is known of a release."""
+        return self.releases.get((model, release), Release())
