@@ -34,11 +34,9 @@ PROOT: Final = Tool("proot", "proot")
 SSH: Final = Tool("ssh", "openssh-client")
 SSH_KEYGEN: Final = Tool("ssh-keygen", "openssh-client")
 TAR: Final = Tool("tar", "tar")
-ZSTD: Final = Tool("zstd", "zstd")
 
 TO_BUILD: Final = (APT_GET, DPKG_DEB, TAR, FAKEROOT, MKE2FS, QEMU_IMG, SSH_KEYGEN)
 TO_BOOT: Final = (QEMU_SYSTEM, QEMU_IMG, SSH)
-TO_SNAPSHOT: Final = (ZSTD,)
 TO_RUN_IN_USER_MODE: Final = (QEMU_USER, PROOT)
 
 

@@ -29,11 +29,15 @@ SERIAL: Final = "serial"
 """Label of the second serial line, which no kernel message disturbs."""
 DISK: Final = "disk"
 """Drive, for ``block_set_io_throttle``."""
+MEMORY: Final = "memory"
+"""What stands behind the board's memory."""
 NETWORK: Final = "network"
 """Network device, for ``set_link``."""
 TRANSLATIONS_MIB: Final = 64
 """Of translated code, in memory of this machine. By default QEMU takes up to 1 GiB."""
 _LOOPBACK: Final = "127.0.0.1"
+_RECIPE: Final = "1"
+"""Rises when snapshots are taken in another way, beyond what the rest of their key sees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,15 @@ class Place:
         return self.folder / "console.log"
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryFile:
+    """A file that is the board's memory: how a snapshot is taken, and gone on from without reading it."""
+
+    path: Path
+    kept: bool
+    """Whether the file takes what the guest writes; otherwise each machine has a copy of what it changes."""
+
+
 def hardware_arguments(qemu: Qemu, board: Board, memory_bytes: int | None = None) -> tuple[str, ...]:
     """Give the half that a snapshot depends on.
 
@@ -64,7 +77,7 @@ def hardware_arguments(qemu: Qemu, board: Board, memory_bytes: int | None = None
     """
     memory_mib = (memory_bytes or board.memory_bytes) >> 20
     return (
-        *("-machine", f"{qemu.machine},gic-version=3", "-cpu", board.cpu),
+        *("-machine", f"{qemu.machine},gic-version=3,memory-backend={MEMORY}", "-cpu", board.cpu),
         *("-smp", str(board.cores), "-m", str(memory_mib)),
         *("-display", "none", "-nodefaults", "-no-reboot", "-append", kernel_arguments(board)),
         *("-serial", f"chardev:{CONSOLE}", "-device", f"pci-serial,chardev={SERIAL}"),
@@ -77,6 +90,15 @@ def kernel_arguments(board: Board) -> str:
     """Give the kernel's command line: the guest learns from it which board it is."""
     model = board.model.replace(" ", "_")
     return f"console=ttyAMA0 quiet panic=-1 {TARGET_ARGUMENT}={board.name} {MODEL_ARGUMENT}={model}"
+
+
+def memory_arguments(memory_bytes: int, file: MemoryFile | None = None) -> tuple[str, ...]:
+    """Give what stands behind the memory: this machine's own, or a file."""
+    size = f"id={MEMORY},size={memory_bytes >> 20}M"
+    if file is None:
+        return ("-object", f"memory-backend-ram,{size}")
+    share = "on" if file.kept else "off"
+    return ("-object", f"memory-backend-file,{size},mem-path={_escaped(file.path)},share={share}")
 
 
 def host_arguments(image: Image, place: Place) -> tuple[str, ...]:
@@ -99,12 +121,21 @@ def host_arguments(image: Image, place: Place) -> tuple[str, ...]:
 
 
 def command(
-    qemu: Qemu, board: Board, image: Image, place: Place, memory_bytes: int | None = None
+    qemu: Qemu,
+    board: Board,
+    image: Image,
+    place: Place,
+    memory_bytes: int | None = None,
+    file: MemoryFile | None = None,
 ) -> tuple[str, ...]:
     """Give the whole command line."""
-    hardware = hardware_arguments(qemu, board, memory_bytes)
     # a backend stands before the device that names it
-    return (str(qemu.program), *host_arguments(image, place), *hardware)
+    return (
+        str(qemu.program),
+        *memory_arguments(memory_bytes or board.memory_bytes, file),
+        *host_arguments(image, place),
+        *hardware_arguments(qemu, board, memory_bytes),
+    )
 
 
 def overlay_command(base: Path, place: Place) -> tuple[str, ...]:
@@ -117,7 +148,7 @@ def overlay_command(base: Path, place: Place) -> tuple[str, ...]:
 
 def snapshot_key(qemu: Qemu, board: Board, image: Image, memory_bytes: int | None = None) -> str:
     """Give the key of a snapshot: what must be the same for a state to be restored."""
-    parts = (qemu.version, image.key, *hardware_arguments(qemu, board, memory_bytes))
+    parts = (_RECIPE, qemu.version, image.key, *hardware_arguments(qemu, board, memory_bytes))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import socket
 import subprocess
 import time
@@ -19,7 +18,7 @@ from edgeml_devices.emulator.images.cache import hold
 from edgeml_devices.emulator.images.image import Image
 from edgeml_devices.emulator.machine import state
 from edgeml_devices.emulator.machine.addresses import Addresses, read_addresses
-from edgeml_devices.emulator.machine.command import Place, command, overlay_command
+from edgeml_devices.emulator.machine.command import MemoryFile, Place, command, overlay_command
 from edgeml_devices.emulator.machine.qmp import Qmp, open_qmp
 from edgeml_devices.emulator.qemu import Qemu
 
@@ -47,6 +46,26 @@ class Setup:
     def of(cls, qemu: Qemu, board: Board, image: Image, memory_bytes: int | None = None) -> Setup:
         """Fill in the board's own memory."""
         return cls(qemu, board, image, memory_bytes or board.memory_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a machine goes on from."""
+
+    folder: Path
+
+    @property
+    def memory(self) -> Path:
+        """QEMU opens it for writing, and writes none of it."""
+        return self.folder / "memory"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    @property
+    def disk(self) -> Path:
+        return self.folder / "disk.qcow2"
 
 
 def make_disk(base: Path, folder: Path) -> None:
@@ -79,20 +98,20 @@ def write_ssh_config(folder: Path, key: Path) -> None:
     (folder / SSH_CONFIG).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def launch(setup: Setup, folder: Path, state_file: Path | None = None) -> subprocess.Popen[bytes]:
+def launch(setup: Setup, folder: Path, file: MemoryFile | None = None) -> subprocess.Popen[bytes]:
     """Start QEMU; it holds the image and the machine's lock until it ends.
 
     Args:
         setup: what it is to be.
         folder: the machine's.
-        state_file: of a snapshot, to go on from in place of a boot.
+        file: its memory. One that is not kept is a snapshot's: QEMU waits for the rest of the state then.
 
     Raises:
         EdgemlError: the image is gone, or the machine runs already.
     """
-    argv = [*command(setup.qemu, setup.board, setup.image, Place(folder), setup.memory_bytes)]
-    if state_file is not None:
-        argv += ["-incoming", f"exec:zstd -dc {shlex.quote(str(state_file))}"]
+    argv = [*command(setup.qemu, setup.board, setup.image, Place(folder), setup.memory_bytes, file)]
+    if file is not None and not file.kept:
+        argv += ["-incoming", "defer"]
     with hold(setup.image) as image_lock, state.run_lock(folder) as lock, _log(folder).open("wb") as log:
         process = subprocess.Popen(
             argv,

@@ -15,10 +15,11 @@ from edgeml.errors import EngineError, TransportError
 from edgeml.transport import CommandResult
 from edgeml_devices.emulator.machine import launch, state
 from edgeml_devices.emulator.machine.addresses import Addresses
-from edgeml_devices.emulator.machine.command import DISK, NETWORK
-from edgeml_devices.emulator.machine.launch import Setup
+from edgeml_devices.emulator.machine.command import DISK, NETWORK, MemoryFile
+from edgeml_devices.emulator.machine.launch import Setup, Snapshot
 from edgeml_devices.emulator.machine.qmp import open_qmp
 from edgeml_devices.emulator.machine.state import Record
+from edgeml_devices.emulator.machine.waking import load_state, wake
 from edgeml_devices.transports.ssh import SshTransport
 
 COMMAND_WITHIN_S: Final = 600.0
@@ -57,17 +58,17 @@ class Machine:
         setup: Setup,
         *,
         name: str = "",
-        base: Path | None = None,
-        state_file: Path | None = None,
+        snapshot: Snapshot | None = None,
+        file: MemoryFile | None = None,
         wait: bool = True,
     ) -> Self:
-        """Start a new machine on an empty layer over the image's disk; it ends when this process does.
+        """Start a new machine on an empty layer over a disk; it ends when this process does.
 
         Args:
             setup: board, image and memory.
             name: the board's by default, with a number behind it where that one is taken.
-            base: the disk under its layer: a snapshot's; the image's by default.
-            state_file: of a snapshot, to go on from: it is left paused.
+            snapshot: goes on from it; by default it boots.
+            file: what is to be its memory, to take a snapshot of.
             wait: until SSH answers.
 
         Raises:
@@ -77,15 +78,18 @@ class Machine:
         folder, owner = state.new_folder(setup.board.name, name)
         try:
             launch.write_ssh_config(folder, setup.image.ssh_key)
-            launch.make_disk(base or setup.image.disk, folder)
-            process, record = _launched(setup, folder, state_file, detached=False)
+            if snapshot is None:
+                launch.make_disk(setup.image.disk, folder)
+                process, record = _launched(setup, folder, file)
+            else:
+                process, record = _restored(setup, folder, snapshot)
         except BaseException:
             state.kill(folder)
             owner.close()
             state.remove(folder)
             raise
         machine = cls(setup, folder, record, process, owner)
-        if wait and state_file is None:
+        if wait:
             try:
                 machine.wait_ready()
             except BaseException:
@@ -159,6 +163,12 @@ class Machine:
         """Copy a file out of it."""
         self._connected().get(remote, local)
 
+    def hang_up(self) -> None:
+        """End the SSH connection that commands and files went by; the next one opens another. Idempotent."""
+        if self._ssh is not None:
+            self._ssh.close()
+            self._ssh = None
+
     # --- power
 
     def wait_ready(self, within_s: float = launch.BOOT_WITHIN_S) -> None:
@@ -201,8 +211,7 @@ class Machine:
             EngineError: as :meth:`start`.
         """
         self.power_cut()
-        detached = self.record.detached
-        self._process, self.record = _launched(self.setup, self.folder, None, detached=detached)
+        self._process, self.record = _launched(self.setup, self.folder, detached=self.record.detached)
         if wait:
             self.wait_ready()
 
@@ -285,9 +294,7 @@ class Machine:
         return self._ssh
 
     def _reap(self) -> None:
-        if self._ssh is not None:
-            self._ssh.close()
-            self._ssh = None
+        self.hang_up()
         if self._process is not None:
             self._process.wait()
 
@@ -298,9 +305,9 @@ def attach(found: state.Found, setup: Setup) -> Machine:
 
 
 def _launched(
-    setup: Setup, folder: Path, state_file: Path | None, *, detached: bool
+    setup: Setup, folder: Path, file: MemoryFile | None = None, *, detached: bool = False
 ) -> tuple[subprocess.Popen[bytes], Record]:
-    process = launch.launch(setup, folder, state_file)
+    process = launch.launch(setup, folder, file)
     try:
         ports = launch.addresses(process, folder)
     except BaseException:
@@ -314,7 +321,25 @@ def _launched(
         ports=ports,
         detached=detached,
         started_s=time.time(),
-        restored=state_file is not None,
+        restored=file is not None and not file.kept,
     )
     state.write_record(folder, record)
+    return process, record
+
+
+def _restored(setup: Setup, folder: Path, snapshot: Snapshot) -> tuple[subprocess.Popen[bytes], Record]:
+    launch.make_disk(snapshot.disk, folder)
+    process, record = _launched(setup, folder, MemoryFile(snapshot.memory, kept=False))
+    try:
+        load_state(folder, snapshot.state)
+        wake(record.ports.serial, setup.image, folder.name)
+    except BaseException as error:
+        process.kill()
+        process.wait()
+        if not isinstance(error, EngineError):
+            raise
+        raise EngineError(
+            f"{error}{launch.tail(folder)}\n"
+            f"it was to go on from the snapshot {snapshot.folder}; remove that folder, or boot: --fresh"
+        ) from error
     return process, record

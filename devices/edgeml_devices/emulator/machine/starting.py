@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from edgeml.errors import EngineMissingError, UsageError
 from edgeml_devices.emulator import tools
 from edgeml_devices.emulator.boards import Board, board_named
-from edgeml_devices.emulator.images.build import Report, build_image
+from edgeml_devices.emulator.images.build import Progress, Report, build_image
 from edgeml_devices.emulator.images.cache import open_cache
 from edgeml_devices.emulator.images.choice import fullest_image
 from edgeml_devices.emulator.images.image import Image, ImageRequest
@@ -27,6 +27,7 @@ from edgeml_devices.emulator.images.kept import read_image
 from edgeml_devices.emulator.machine import state
 from edgeml_devices.emulator.machine.launch import Setup
 from edgeml_devices.emulator.machine.machine import Machine, attach
+from edgeml_devices.emulator.machine.snapshots import take_snapshot
 from edgeml_devices.emulator.qemu import find_qemu
 
 
@@ -58,8 +59,12 @@ def start_machine(
         EngineError: QEMU or the guest does not come up; holds what they said last.
         UsageError: the name is taken, or no name of a machine.
     """
-    del fresh  # every start boots, so far
-    return Machine.start(setup_of(wanted, report), name=name)
+    setup = setup_of(wanted, report)
+    snapshot = None
+    if not fresh:
+        snapshot = take_snapshot(setup, lambda text: report(Progress("snapshot", None, text)))
+        report(Progress("snapshot", 1.0))
+    return Machine.start(setup, name=name, snapshot=snapshot)
 
 
 def setup_of(wanted: Wanted, report: Report = lambda _: None) -> Setup:

@@ -8,10 +8,12 @@ from edgeml_devices.emulator.boards import BOARDS, Board, board_named
 from edgeml_devices.emulator.images.image import Image
 from edgeml_devices.emulator.machine.addresses import Addresses, read_addresses
 from edgeml_devices.emulator.machine.command import (
+    MemoryFile,
     Place,
     command,
     hardware_arguments,
     host_arguments,
+    memory_arguments,
     overlay_command,
     snapshot_key,
 )
@@ -45,7 +47,7 @@ def test_cpu_cores_and_memory_are_the_board_s(board: Board) -> None:
     assert _value(arguments, "-cpu") == board.cpu
     assert _value(arguments, "-smp") == "4"
     assert _value(arguments, "-m") == str(board.memory_mib)
-    assert _value(arguments, "-machine") == "virt-7.2,gic-version=3"
+    assert _value(arguments, "-machine") == "virt-7.2,gic-version=3,memory-backend=memory"
     assert "max" not in " ".join(arguments)
 
 
@@ -83,12 +85,22 @@ def test_the_image_is_written_by_no_machine() -> None:
 def test_each_device_stands_behind_its_backend() -> None:
     arguments = command(QEMU, PI_4, IMAGE, PLACE)
     for backend, device in (
+        ("-object", "virt-7.2"),
         ("-drive", "virtio-blk-pci"),
         ("-netdev", "virtio-net-pci"),
         ("-chardev", "pci-serial"),
     ):
         places = [place for place, one in enumerate(arguments) if one.startswith(device)]
         assert arguments.index(backend) < places[0]
+
+
+def test_a_snapshot_s_memory_takes_what_is_written_only_while_it_is_taken() -> None:
+    assert memory_arguments(256 << 20)[1] == "memory-backend-ram,id=memory,size=256M"
+    taken, used = (
+        memory_arguments(256 << 20, MemoryFile(Path("/s,1/memory"), kept))[1] for kept in (True, False)
+    )
+    assert taken == "memory-backend-file,id=memory,size=256M,mem-path=/s,,1/memory,share=on"
+    assert used == taken.replace("share=on", "share=off")
 
 
 def test_a_snapshot_is_of_one_qemu_board_image_and_memory() -> None:

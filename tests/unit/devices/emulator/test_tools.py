@@ -40,7 +40,7 @@ def test_a_program_in_sbin_is_found_whatever_the_path_says(
 def test_nothing_is_missing_where_everything_is_there(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "zstd").write_text("")
-    (tmp_path / "zstd").chmod(0o755)
+    (tmp_path / "proot").write_text("")
+    (tmp_path / "proot").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert tools.missing([tools.ZSTD]) == ()
+    assert tools.missing([tools.PROOT]) == ()
