@@ -1,4 +1,4 @@
-"""What is here and what is missing: engines, tools, workers, the CPU, folders.
+"""What is here and what is missing: engines, the Edge TPU, tools, workers, the CPU, folders.
 
 Rooms add checks through the entry-point group ``edgeml.doctor``:
 ``workers = "edgeml_converters.workers:doctor_checks"``, a function without arguments that gives a
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from edgeml import plugins
+from edgeml.edgetpu import ACCELERATOR, EdgeTpu, device_lack, edge_tpus, library_name
 from edgeml.engines import engine, version_fits, wanted_range
 from edgeml.errors import EngineMissingError
 from edgeml.settings import settings
@@ -25,6 +26,13 @@ from edgeml.targets import Target, host
 
 GROUP: Final = "edgeml.doctor"
 IMPORT_TIMEOUT_S: Final = 60.0
+_LOAD_LIBRARY: Final = """
+import sys
+from edgeml.edgetpu import library_lack, library_name
+lack = library_lack(library_name())
+sys.exit(lack and f"{lack.what}|{lack.text}|{lack.remedy}")
+"""
+_NEW_LIBRARY: Final = "install Coral's package libedgetpu1-std again"
 Status = Literal["ok", "missing", "broken"]
 
 
@@ -33,7 +41,7 @@ class Check:
     """One thing that was looked at."""
 
     group: str
-    """``machine``, ``runtime``, ``tool``, ``worker``, ``folder``; ``room`` for a check that failed."""
+    """``machine``, ``runtime``, ``accelerator``, ``tool``, ``worker``, ``folder``; ``room``: it failed."""
     name: str
     status: Status
     """``missing`` is no fault, only something that cannot be used; ``broken`` is one."""
@@ -63,6 +71,7 @@ def checks() -> tuple[Check, ...]:
     """Look at everything; a check of a room that fails is itself a check."""
     found = [*machine_checks(host())]
     found += runtime_checks()
+    found.append(edge_tpu_check(edge_tpus()))
     found.append(package_check("tool", PILLOW))
     for name in plugins.names(GROUP):
         found += _room_checks(name)
@@ -107,6 +116,33 @@ def _runtime_check(name: str) -> Check:
     if found is not None:
         remedy = f"pip install --force-reinstall '{found.distribution}=={found.version}'"
     return Check("runtime", name, status, f"{version}, cannot be loaded: {reason}", remedy)
+
+
+def edge_tpu_check(found: Sequence[EdgeTpu]) -> Check:
+    """Look at the Edge TPU's library, which is loaded in a process of its own, and at what is attached."""
+    library = library_name()
+    attached = ", ".join(f"{one.kind} ({one.node or 'no driver'})" for one in found)
+    fault = failure_of(_LOAD_LIBRARY)
+    if fault is not None:
+        what, _, text = fault.partition("|")
+        text, _, remedy = text.partition("|")
+        if what != "library":
+            return _edge_tpu("broken", text or f"{library} cannot be loaded: {fault}", remedy or _NEW_LIBRARY)
+        if not found:
+            return _edge_tpu("missing", f"none is attached, and {library} is not on this machine", "")
+        return _edge_tpu("missing", f"{text}; attached: {attached}", remedy)
+    if sys.platform != "linux":
+        return _edge_tpu("ok", f"{library}; what is attached cannot be seen on this system", "")
+    lack = device_lack("", tuple(found))
+    if lack is None:
+        return _edge_tpu("ok", f"{library}, {attached}", "")
+    return _edge_tpu(
+        "missing" if lack.what == "device" else "broken", f"{library}, but {lack.text}", lack.remedy
+    )
+
+
+def _edge_tpu(status: Status, detail: str, remedy: str) -> Check:
+    return Check("accelerator", ACCELERATOR, status, detail, remedy)
 
 
 def package_check(group: str, package: Package) -> Check:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def doctor(ctx: click.Context, as_json: bool) -> None:
     """Show what is here, what is missing, and how to get it.
 
-    It looks at engines, tools, workers, the CPU and folders.
+    It looks at engines, the Edge TPU, tools, workers, the CPU and folders.
     Ends with 1 if something that is installed is broken; what is only missing is no fault.
 
     \b
