@@ -21,7 +21,7 @@ from edgeml.archive import READ_ERRORS, unsafe_name
 from edgeml.atomic import new_file, replacing_folder
 from edgeml.bundle_place import MANIFEST, FolderPlace, Place, ZipPlace
 from edgeml.errors import BundleError, ModelFileError, UnsafeFileError
-from edgeml.manifest import FileEntry, Manifest
+from edgeml.manifest import FileEntry, Manifest, Variant
 from edgeml.manifest_json import SIZE_LIMIT_BYTES, dumps, loads
 
 SUFFIX: Final = ".edgeml"
@@ -29,7 +29,7 @@ _FIRST: Final = (MANIFEST, "record.json", "README.md")
 _TIME: Final = (1980, 1, 1, 0, 0, 0)
 """The earliest a zip can say: the same files give the same bytes."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_PLACE_OPTIONS: Final = ("_dir", "_path", "_file")
+_PLACE_OPTIONS: Final = ("_dir", "_path", "_file", "delegate")
 """How options end that an engine writes to or loads code from: they are the caller's to set."""
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _ZIP_MAGIC: Final = b"PK\x03\x04"
@@ -191,17 +191,7 @@ def check_manifest(manifest: Manifest, where: str) -> None:
     _check_name(manifest.name, manifest.release)
     names = [variant.name for variant in manifest.variants]
     for variant in manifest.variants:
-        if names.count(variant.name) > 1 or not variant.files or not _NAME.fullmatch(variant.name):
-            what = "has no files" if not variant.files else "stands there twice"
-            if not _NAME.fullmatch(variant.name):
-                what = "has a name that no folder should have"
-            raise BundleError(f"{where}: variant {variant.name!r} {what}")
-        for option in variant.options:
-            if option.replace("-", "_").endswith(_PLACE_OPTIONS):
-                raise UnsafeFileError(
-                    f"{where}: variant {variant.name} sets {option}, an engine option that names a "
-                    "place on the machine that runs it; refused, do not trust its source"
-                )
+        _check_variant(variant, names.count(variant.name), where)
     paths = [entry.path for entry in manifest_entries(manifest)]
     _check_paths(paths, where)
     for entry in manifest_entries(manifest):
@@ -210,6 +200,25 @@ def check_manifest(manifest: Manifest, where: str) -> None:
     for reference in (manifest.labels, manifest.golden_inputs):
         if reference is not None and reference not in paths:
             raise BundleError(f"{where}: {reference} is referred to, but not among the files")
+
+
+def _check_variant(variant: Variant, count: int, where: str) -> None:
+    if count > 1 or not variant.files or not _NAME.fullmatch(variant.name):
+        what = "has no files" if not variant.files else "stands there twice"
+        if not _NAME.fullmatch(variant.name):
+            what = "has a name that no folder should have"
+        raise BundleError(f"{where}: variant {variant.name!r} {what}")
+    if variant.fallback not in {None, *(entry.path for entry in variant.files[1:])}:
+        raise BundleError(
+            f"{where}: variant {variant.name} falls back to {variant.fallback}, "
+            "which is none of its further files"
+        )
+    for option in variant.options:
+        if option.replace("-", "_").endswith(_PLACE_OPTIONS):
+            raise UnsafeFileError(
+                f"{where}: variant {variant.name} sets {option}, an engine option that names a "
+                "place on the machine that runs it; refused, do not trust its source"
+            )
 
 
 def is_bundle_name(name: str) -> bool:

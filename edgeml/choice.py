@@ -17,6 +17,7 @@ CANDIDATES = 3
 """Variants that a device tries out at most."""
 _FOR_OTHERS, _FOR_NONE = 2, 3
 """Ranks of what was made for other machines, and of what suits no target."""
+_ACCELERATED, _PLAIN, _FALLS_BACK = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,10 @@ def choose(
 ) -> Sequence[Choice]:
     """Order the variants that this machine can run, best first.
 
-    Variants made for this very class of machine come first, then those made for a class whose features
-    this machine has (the more features, the earlier), then the rest with a warning, those that suit no
-    target at all last; among equals what the conversion chose for this class (or for the most capable one
+    Variants for an accelerator that is here come first, those that would have to fall back to the CPU last.
+    Of the others those made for this very class of machine come first, then those made for a class whose
+    features this machine has (the more features, the earlier), then the rest with a warning, those that suit
+    no target at all last; among equals what the conversion chose for this class (or for the most capable one
     whose features this machine has) wins, then the lowest measured latency, then the order of the manifest.
 
     Args:
@@ -67,7 +69,15 @@ def choose(
     if not fit:
         reasons = "; ".join(f"{name} {reason}" for name, reason in unfit.items())
         raise BundleError(f"no variant of {manifest.name} suits this machine: {reasons}")
-    ranked = sorted(fit, key=lambda one: (_rank(one, machine), _chosen(one, machine), _latency(one)))
+    ranked = sorted(
+        fit,
+        key=lambda one: (
+            _acceleration(one, machine),
+            _rank(one, machine),
+            _chosen(one, machine),
+            _latency(one),
+        ),
+    )
     return [Choice(one, _warning(manifest, one, machine)) for one in ranked]
 
 
@@ -160,11 +170,18 @@ def _asked(manifest: Manifest, runtime: str | None, variant: str | None) -> list
 
 def _unfit(variant: Variant, machine: Target) -> str | None:
     needs = variant.needs
-    if needs.accelerator is not None and needs.accelerator not in machine.accelerators:
+    if _acceleration(variant, machine) == _FALLS_BACK and variant.fallback is None:
         return f"needs the accelerator {needs.accelerator}"
     if needs.memory_bytes is not None and 0 < machine.memory_bytes < needs.memory_bytes:
         return f"needs {needs.memory_bytes >> 20} MiB of memory, here are {machine.memory_bytes >> 20}"
     return None
+
+
+def _acceleration(variant: Variant, machine: Target) -> int:
+    accelerator = variant.needs.accelerator
+    if accelerator is None:
+        return _PLAIN
+    return _ACCELERATED if accelerator in machine.accelerators else _FALLS_BACK
 
 
 def _rank(variant: Variant, machine: Target) -> tuple[int, int]:

@@ -6,7 +6,6 @@ out another machine.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import sys
@@ -22,8 +21,11 @@ OPERATOR: Final = "edgetpu-custom-op"
 """What the Edge TPU compiler puts in place of the operators that it maps."""
 VARIABLE: Final = "EDGEML_EDGETPU_LIBRARY"
 """Names another library than Coral's under its usual name."""
+OPTIONS: Final = ("delegate", "device", "performance")
+"""Of the runtime; they mean nothing to a model on the CPU."""
 KERNEL: Final = "EdgeTpu"
 """How the delegate's operator is called where it fails."""
+_COMPILED: Final = "_edgetpu.tflite"
 _LIBRARIES: Final = {"darwin": "libedgetpu.1.dylib", "win32": "edgetpu.dll"}
 _LIBRARY: Final = "libedgetpu.so.1"
 _ENTRY: Final = "tflite_plugin_create_delegate"
@@ -72,6 +74,8 @@ def library_name() -> str:
 
 def library_lack(library: str) -> Lack | None:
     """Load the library; say what is wrong with it, if something is."""
+    import ctypes  # `edgeml.load` asks for devices on every machine, and for the library on few
+
     try:
         loaded = ctypes.CDLL(library)
     except OSError as error:
@@ -139,6 +143,14 @@ def delegate_options(device: str, performance: str) -> Mapping[str, str]:
         chosen = f"{device}:0"
     options = {"device": chosen} if chosen else {}
     return options | ({"Performance": performance.capitalize()} if performance else {})
+
+
+def source_beside(model: Path) -> Path | None:
+    """Give the source of a file with the compiler's own name, ``NAME_edgetpu.tflite``, if it is there."""
+    if not model.name.endswith(_COMPILED):
+        return None
+    source = model.with_name(f"{model.name.removesuffix(_COMPILED)}.tflite")
+    return source if source.is_file() else None
 
 
 def _on_usb(root: Path) -> list[EdgeTpu]:

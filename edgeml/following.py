@@ -166,6 +166,7 @@ class _Follower:
         """Go over to what ``current`` leads to, if it was switched."""
         mark = _mark(self._installed)
         if mark == self._mark:
+            self._look_at_the_accelerator(model)
             return
         self._mark, self._failure = mark, None
         target = _target(self._installed)
@@ -186,6 +187,13 @@ class _Follower:
             self._target, self._plain = str(target), plain
             model._loaded = self._counted()  # noqa: SLF001 - a model's other half
         self._beat_at = 0.0
+
+    def _look_at_the_accelerator(self, model: Model) -> None:
+        """Record under another name what fell back to the CPU since."""
+        with self._lock:
+            if not self._is_stopped and not self._tallies[self._plain.release or 0].is_of(self._plain):
+                self._retired.append(self._use)
+                model._loaded = self._counted()  # noqa: SLF001 - a model's other half
 
     def _counted(self) -> Loaded:
         """Give what is loaded with calls that are counted."""

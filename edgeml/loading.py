@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from edgeml import plugins
 from edgeml.choice import Choice, choose, lacking_here, options_here
+from edgeml.edgetpu import OPTIONS, source_beside
 from edgeml.engines import engine
-from edgeml.errors import BundleError, EngineMissingError, ModelFileError, UsageError
+from edgeml.errors import AcceleratorError, BundleError, EngineMissingError, ModelFileError, UsageError
+from edgeml.fallback import FallbackWarning, FallingBack, reason_of
 from edgeml.formats import TITLE, identify
 from edgeml.manifest import Manifest, Variant
 from edgeml.model import Loaded, Model, ModelSpec, loaded
@@ -54,6 +56,7 @@ def load(
 
     Warns:
         OtherMachineWarning: nothing in the bundle was made for this kind of machine.
+        FallbackWarning: it was compiled for an accelerator that cannot be used, and runs on the CPU.
 
     Raises:
         UsageError: no such name, variant or runtime.
@@ -61,6 +64,7 @@ def load(
         ModelFileError: the file is missing, damaged, or of a format that no runtime reads.
         EngineMissingError: no engine that could run it is installed; says how to install one.
         InferenceError: the engine refuses the model.
+        AcceleratorError: it was compiled for an accelerator that cannot be used, and its source is not there.
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads={threads}: use 1 or more")
@@ -116,8 +120,7 @@ def _load_file(path: Path, runtime: str | None, texts: Mapping[str, str]) -> Loa
         runtime = _installed_reader(path, found, reader)
     elif runtime in FORMAT_OF_RUNTIME and runtime != reader:
         raise ModelFileError(f"{path} is {TITLE[found]}, which {runtime} does not read; convert it first")
-    driver = _driver(runtime)
-    session = driver.load(path, driver.options(texts))
+    session = _session(path.name, _driver(runtime), path, source_beside(path), texts)
     return loaded(session, ModelSpec(session.inputs, session.outputs), name=path.stem, runtime=runtime)
 
 
@@ -138,11 +141,24 @@ def _driver(runtime: str) -> Runtime:
     return plugins.runtime(runtime)
 
 
+def _session(
+    name: str, driver: Runtime, file: Path, source: Path | None, texts: Mapping[str, str]
+) -> Session:
+    """Load an artifact; one that has a source falls back to it."""
+
+    def load_it() -> Session:
+        return driver.load(file, driver.options(texts))
+
+    if source is None:
+        return load_it()
+    plain = {key: text for key, text in texts.items() if key not in OPTIONS}
+    return FallingBack(name, load_it, lambda: driver.load(source, driver.options(plain)))
+
+
 # --- bundles
 
 
 def _load_bundle(path: Path, runtime: str | None, variant: str | None, texts: Mapping[str, str]) -> Loaded:
-    from edgeml import artifact_cache
     from edgeml.installed import is_installed, open_release
 
     bundle = open_release(path)
@@ -150,13 +166,12 @@ def _load_bundle(path: Path, runtime: str | None, variant: str | None, texts: Ma
     was_tested_here = is_installed(path)
     if was_tested_here and runtime is None and variant is None:
         variant = manifest.variants[0].name
-    chosen, driver = _first_loadable(choose(manifest, host(), lacking_here, runtime=runtime, variant=variant))
-    if chosen.warning is not None and not was_tested_here:
+    choices = choose(manifest, host(), lacking_here, runtime=runtime, variant=variant)
+    labels = () if manifest.labels is None else _labels(bundle, manifest.labels)
+    chosen, session = _first_usable(bundle, choices, texts)
+    if chosen.warning is not None and not was_tested_here and reason_of(session) is None:
         warnings.warn(chosen.warning, OtherMachineWarning, stacklevel=4)
     one = chosen.variant
-    labels = () if manifest.labels is None else _labels(bundle, manifest.labels)
-    file = artifact_cache.artifact(bundle, one)
-    session = driver.load(file, driver.options(options_here(one) | dict(texts)))
     try:
         spec = _spec(manifest, one, session, labels)
         return loaded(
@@ -180,6 +195,28 @@ def _features(manifest: Manifest) -> tuple[InputFeatures, ...]:
     from edgeml.telemetry.features import input_features
 
     return input_features(manifest.inputs)
+
+
+def _first_usable(
+    bundle: Bundle, choices: Sequence[Choice], texts: Mapping[str, str]
+) -> tuple[Choice, Session]:
+    """Load the best choice; if its accelerator cannot be used, and it has no source, the best for the CPU."""
+    from edgeml import artifact_cache
+
+    chosen, driver = _first_loadable(choices)
+    one = chosen.variant
+    file = artifact_cache.artifact(bundle, one)
+    source = None if one.fallback is None else file.parents[one.files[0].path.count("/")] / one.fallback
+    name = f"{bundle.manifest.name}, {one.name}"
+    try:
+        return chosen, _session(name, driver, file, source, options_here(one) | dict(texts))
+    except AcceleratorError as error:
+        others = [other for other in choices if other.variant.needs.accelerator is None]
+        if not others:
+            raise
+        text = f"{name} gives way to {others[0].variant.name}, on the CPU: {error}"
+    warnings.warn(text, FallbackWarning, stacklevel=5)
+    return _first_usable(bundle, others, texts)
 
 
 def _first_loadable(choices: Sequence[Choice]) -> tuple[Choice, Runtime]:

@@ -92,6 +92,8 @@ class Variant:
     options: Mapping[str, str] = field(default_factory=dict)
     """Engine options the figures were taken with, as ``Runtime.options`` reads them."""
     needs: Needs = Needs()
+    fallback: str | None = None
+    """Path of a further file: its source, which runs on the CPU where the accelerator cannot be used."""
     measured: Measured = Measured()
     golden: FileEntry | None = None
     """The variant's expected outputs (npz) for the samples in ``golden/inputs.npz``."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from edgeml.arrays import Array, dequantize
 from edgeml.errors import InputError, InputNameError
+from edgeml.fallback import reason_of
 from edgeml.pipeline import Prediction, finish, prepare
 from edgeml.preprocess import Postprocess, Preprocess
 from edgeml.runtime import Session
@@ -145,6 +146,11 @@ class Model:
     def runtime(self) -> str:
         """The runtime in use."""
         return self._loaded.runtime
+
+    @property
+    def fallback(self) -> str | None:
+        """Why the model runs on the CPU in place of its accelerator; ``None``: it does not."""
+        return reason_of(self._loaded.session)
 
     def __call__(self, x: Array | None = None, /, **inputs: Array) -> Any:
         """Run once.

@@ -72,6 +72,7 @@ def _test(folder: Path, name: str, say: Say) -> dict[str, Any]:
             say({"stage": "was timed"})
             _, times_ns = run_times(model.run, inputs[0], SECONDS)
             found["latency_ms"] = asdict(latency_ms(times_ns))
+        fallback = model.fallback
     found["peak_memory_bytes"] = peak_bytes() - memory_before
     if faults:
         return found | _failed("parity", "; ".join(faults))
@@ -79,6 +80,8 @@ def _test(folder: Path, name: str, say: Say) -> dict[str, Any]:
     if golden is None:
         ran = "loaded and ran" if inputs else "loaded"
         detail = f"the bundle has no golden samples: only {ran}"
+    if fallback is not None:
+        detail += f"; on the CPU, from its source: {fallback}"
     return found | {"passed": True, "detail": detail}
 
 

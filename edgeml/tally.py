@@ -18,6 +18,7 @@ import numpy as np
 
 from edgeml.arrays import Array
 from edgeml.errors import InputError
+from edgeml.fallback import ON_CPU, reason_of
 from edgeml.histogram import BUCKETS_PER_DOUBLING, HIGHEST, LOWEST, Histogram
 from edgeml.model import Loaded, Watched
 from edgeml.pipeline import Prediction
@@ -67,21 +68,26 @@ class Tally:
         self._failures: deque[str] = deque()
         self._recorder: Recorder | None = None
         self._position = self._hole = 0
+        self._is_on_cpu = False
+        """Whether what is recorded is of a model that fell back to the CPU."""
         self._features: tuple[InputFeatures, ...] = ()
         self._due = 0.0
         """When features are to be recorded again."""
 
+    def is_of(self, plain: Loaded) -> bool:
+        """Say whether calls are recorded under what runs; not any more once it fell back to the CPU."""
+        return self.variant == (plain.variant or "") and self._is_on_cpu == _is_on_cpu(plain)
+
     def counted(self, plain: Loaded) -> Loaded:
         """Give the same artifact with calls that are counted."""
-        variant = plain.variant or ""
         self._features = plain.features
-        if self._recorder is None or self._recorder.is_closed or variant != self.variant:
+        if self._recorder is None or self._recorder.is_closed or not self.is_of(plain):
             self.close()
-            self.variant = variant
+            self.variant, self._is_on_cpu = plain.variant or "", _is_on_cpu(plain)
             self._recorder = recorder(
                 self._model,
                 release=self.release,
-                variant=variant,
+                variant=self.variant + (ON_CPU if self._is_on_cpu else ""),
                 runtime=plain.runtime,
                 features=[name for one in plain.features for name in one.names],
                 settings=self._settings,
@@ -223,6 +229,10 @@ class Tally:
         if self._recorder is not None:
             self.drain()
             self._recorder.close()
+
+
+def _is_on_cpu(plain: Loaded) -> bool:
+    return reason_of(plain.session) is not None
 
 
 def _raw(inputs: Mapping[str, Array]) -> bytes:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeml import cpu as cpus
+from edgeml.edgetpu import ACCELERATOR, edge_tpus
 from edgeml.errors import MessageError, UsageError
 from edgeml.settings import settings
 from edgeml.toml_file import read_toml
@@ -114,9 +115,13 @@ def host() -> Target:
     """Give the profile of this machine: its class by name, and what it really has.
 
     The name is the class that it belongs to (``raspberry-pi-4``, ``x86-64-vnni``), so that figures
-    and variants that are made here say something elsewhere; ``EDGEML_TARGET`` declares another.
+    and variants that are made here say something elsewhere; ``EDGEML_TARGET`` declares another. It has the
+    accelerators of its class, and an Edge TPU that is attached.
     """
-    return describe(cpus.cpu(), cpus.board(), cpus.memory_bytes() or 0, os.environ.get(VARIABLE, ""))
+    found = describe(cpus.cpu(), cpus.board(), cpus.memory_bytes() or 0, os.environ.get(VARIABLE, ""))
+    if ACCELERATOR in found.accelerators or not edge_tpus():
+        return found
+    return replace(found, accelerators=(*found.accelerators, ACCELERATOR))
 
 
 def describe(found: cpus.Cpu, board: str, memory_bytes: int, declared: str = "") -> Target:

@@ -162,6 +162,18 @@ def test_an_accelerator_or_memory_that_is_not_here_rules_out() -> None:
     assert choose(manifest(coral), PI, usable, variant="litert-a")[0].variant == coral
 
 
+def test_an_accelerator_that_is_here_comes_first_and_a_fall_back_last() -> None:
+    accelerated = replace(
+        variant("litert-a", "coral-usb", p50=9.0, needs=Needs(accelerator="edgetpu")), fallback="model"
+    )
+    plain, foreign = variant("litert-b", "raspberry-pi-4", p50=1.0), variant("litert-c", "x86-64-v3")
+    coral = replace(PI, accelerators=("edgetpu",))
+    bundle = manifest(foreign, plain, accelerated)
+    assert [one.variant.name for one in choose(bundle, coral, usable)] == ["litert-a", "litert-b", "litert-c"]
+    assert [one.variant.name for one in choose(bundle, PI, usable)] == ["litert-b", "litert-c", "litert-a"]
+    assert choose(manifest(accelerated), PI, usable)[0].variant == accelerated
+
+
 def test_a_missing_engine_is_passed_over_and_named_if_there_is_no_other() -> None:
     def no_litert(one: Variant) -> str | None:
         return "ai-edge-litert is not installed: pip install x" if one.runtime == "litert" else None

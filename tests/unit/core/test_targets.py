@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from edgeml import targets as module
 from edgeml.cli import main
 from edgeml.cpu import parse_cpuinfo
+from edgeml.edgetpu import EdgeTpu
 from edgeml.errors import MessageError, UsageError
 from edgeml.targets import Target, describe, host, target, targets
 from edgeml.targets.quantizer import quantizer_settings
@@ -270,3 +271,18 @@ def test_a_machine_tells_another_what_it_is() -> None:
     for wrong in ({"cpu_features": "avx"}, {"cpu_features": [1]}, {"cores": "2"}, {"name": None}):
         with pytest.raises(MessageError, match=f"facts: {next(iter(wrong))}"):
             module.target_from_json(said | wrong, "facts")
+
+
+def test_an_edge_tpu_that_is_attached_is_an_accelerator_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    attached = (EdgeTpu("usb", Path("/dev/bus/usb/001/004"), is_writable=True),)
+    monkeypatch.setattr(module, "edge_tpus", lambda: attached)
+    monkeypatch.delenv("EDGEML_TARGET", raising=False)
+    assert host().accelerators == ("edgetpu",)
+    monkeypatch.setenv("EDGEML_TARGET", "coral-usb")
+    assert host().accelerators == ("edgetpu",)
+    monkeypatch.setattr(module, "edge_tpus", lambda: ())
+    assert host().accelerators == ("edgetpu",), "declared"
+    monkeypatch.delenv("EDGEML_TARGET")
+    assert host().accelerators == ()
