@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -22,7 +23,7 @@ _RELEASE = click.argument("release", type=click.IntRange(0))
 
 @click.group(cls=LazyGroup, lazy={"export": "edgeml_devices.repository.publish_cli:export"})
 def releases() -> None:
-    """See what was published; withdraw or export a release.
+    """See what was published; withdraw, fetch or export a release.
 
     \b
     Examples:
@@ -77,6 +78,57 @@ def show(model: str, release: int, connection: Connection, as_json: bool) -> Non
         print_json(found)
     else:
         _print_release(found)
+
+
+@releases.command()
+@_MODEL
+@_RELEASE
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="The bundle, or a folder for it; by default this one.",
+)
+@server_options
+@json_option
+def fetch(model: str, release: int, output: Path, connection: Connection, as_json: bool) -> None:
+    """Get a release back as a bundle.
+
+    For edgeml run, compare, deploy and what else takes a bundle. Each file is checked against the manifest.
+
+    \b
+    Example:
+      edgeml releases fetch kws 3 --output bundles/
+    """  # noqa: D301 - as above
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress
+
+    from edgeml_devices.operator.fetching import fetch_bundle
+
+    console = Console(stderr=True)
+    bar = Progress(
+        "fetch",
+        BarColumn(),
+        DownloadColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with connection.open() as client, bar:
+        task = bar.add_task("fetch", total=None)
+        file = fetch_bundle(
+            client,
+            model,
+            release,
+            output,
+            progress=lambda done, whole: bar.update(task, completed=done, total=whole),
+        )
+    if as_json:
+        print_json({"model": model, "release": release, "bundle": str(file)})
+    else:
+        click.echo(file)
 
 
 @releases.command()

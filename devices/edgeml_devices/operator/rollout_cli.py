@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +10,9 @@ from edgeml.commands.json_output import json_option, print_json
 from edgeml.errors import ServerError
 from edgeml_devices.connection import Connection, server_options
 from edgeml_devices.operator.rollout_options import policy_options, read_rules
+
+if TYPE_CHECKING:
+    from edgeml_devices.operator.rehearsal import Mode
 
 _ID = click.argument("rollout_id", metavar="ID")
 _WHAT = click.argument("what", metavar="[MODEL/RELEASE]", required=False)
@@ -75,23 +78,41 @@ def create(
 @click.argument("what", metavar="[MODEL/RELEASE|ID]", required=False)
 @policy_options
 @click.option("--devices", is_flag=True, help="Each device, not the sums alone.")
+@click.option("--emulate", is_flag=True, help="Install and test it on an emulated board of each kind.")
+@click.option(
+    "--mode",
+    type=click.Choice(["machine", "user"]),
+    default="machine",
+    help="Of --emulate: a whole machine, or its programs alone, which is quicker.",
+)
 @server_options
 @json_option
 def plan(
-    what: str | None, devices: bool, options: dict[str, Any], connection: Connection, as_json: bool
+    what: str | None,
+    devices: bool,
+    emulate: bool,
+    mode: Mode,
+    options: dict[str, Any],
+    connection: Connection,
+    as_json: bool,
 ) -> None:
     """Show who would get which variant, and how many bytes.
 
     Nothing moves. With the rules of a rollout to create, or the id of one that is there.
 
+    With --emulate exit code 3 if the release does not work on one of the boards; kinds of machine that cannot
+    be emulated are named.
+
     \b
     Examples:
       edgeml rollout plan kws/3 --group kitchen --wave 5 --wave 100%
+      edgeml rollout plan kws/3 --group kitchen --wave 100% --emulate
       edgeml rollout plan kws-3-1f9c2a --devices
       edgeml rollout plan --file rollout.toml --json
     """  # noqa: D301 - as above
     from edgeml_devices.api_client import endpoint
-    from edgeml_devices.operator.rollout_tables import print_plan
+    from edgeml_devices.operator.rehearsal import rehearse_release, require_passed
+    from edgeml_devices.operator.rollout_tables import print_plan, print_rehearsal
 
     with connection.open() as client:
         if what is not None and "/" not in what:
@@ -100,10 +121,15 @@ def plan(
             rules = read_rules(what, options)
         limit = 100_000 if devices or as_json else 0
         planned = client.post(f"/v1/rollouts/plan?limit={limit}", rules, idempotent=True)
+        if not as_json:
+            print_plan(planned)
+        rehearsal = rehearse_release(client, planned, mode) if emulate else None
     if as_json:
-        print_json(planned)
-    else:
-        print_plan(planned)
+        print_json(planned if rehearsal is None else planned | rehearsal)
+    if rehearsal is not None:
+        if not as_json:
+            print_rehearsal(rehearsal)
+        require_passed(rehearsal["emulated"])
 
 
 @rollout.command(name="list")

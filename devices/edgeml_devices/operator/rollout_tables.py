@@ -184,6 +184,31 @@ def print_plan(plan: Document) -> None:
         print_table(console, _planned_columns(plan["devices"]), title="")
 
 
+def print_rehearsal(rehearsal: Document) -> None:
+    """Print what the release did on emulated boards. Their time is no device's: it is not shown."""
+    from rich.text import Text
+
+    console = open_console()
+    if found := rehearsal["emulated"]:
+        columns = [
+            Column("emulated board", [one["board"] for one in found], is_name=True),
+            Column("result", [one["result"] for one in found], is_word=True),
+            Column(
+                "variant", [printable(one["variant"] or NOTHING) for one in found], is_word=True, leaves=1
+            ),
+            Column("what", [printable(_said(one)) for one in found], is_name=True),
+        ]
+        print_table(console, columns, title="")
+    for target in rehearsal["not_emulated"]:
+        console.print(Text(f"not emulated: {printable(target)}, which there is no board of"), soft_wrap=True)
+
+
+def _said(outcome: Document) -> str:
+    if outcome["result"] == "SUCCESSFUL":
+        return f"installed, verified by {outcome['verified']}"
+    return ": ".join(filter(None, (outcome["reason"], outcome["detail"])))
+
+
 def _variants(variants: Document) -> str:
     return ", ".join(f"{number} × {printable(name)}" for name, number in variants.items())
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -82,11 +83,11 @@ class Sender(threading.Thread):
             self.failure = f"{answer.status}: {content.decode()}"
 
 
-def enrolled(server: ServerProcess, name: str) -> str:
-    """Let a device in; give its token."""
+def enrolled(server: ServerProcess, name: str, **facts: Any) -> str:
+    """Let a device in, with what it says of itself; give its token."""
     join = server.call("POST", "/v1/join-tokens", {"uses": 1})[1]["token"]
     token = secrets.token_urlsafe(32)
-    body = {"join_token": join, "device_token": token, "name": name}
+    body = {"join_token": join, "device_token": token, "name": name, "facts": facts or None}
     assert server.call("POST", "/v1/enrol", body, token="")[0] == 201
     return token
 

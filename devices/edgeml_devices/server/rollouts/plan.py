@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import RowMapping, select
@@ -36,6 +38,8 @@ class Planned:
     """Of what it would have to load; ``None``: not known."""
     skipped: str | None = None
     detail: str = ""
+    target: str | None = None
+    """Kind of machine, as its facts say it."""
 
 
 @dataclass(slots=True)
@@ -86,16 +90,15 @@ async def plan(
         for member in piece:
             row, runs = rows[member.device_id], running.get(member.device_id, ())
             skipped = _skip(policy, fit.of(row["facts"]), row, member, now)
+            begun = partial(Planned, member.device_id, row["name"], member.wave, target=row["target"])
             if skipped is not None:
-                found.append(
-                    Planned(member.device_id, row["name"], member.wave, skipped=skipped[0], detail=skipped[1])
-                )
+                found.append(begun(skipped=skipped[0], detail=skipped[1]))
                 continue
             variants = fit.of(row["facts"]).variants
             key = (variants, runs)
             if key not in sizes and variants:
                 sizes[key] = _missing_bytes(fit.manifest, variants, await contents.of(runs))
-            found.append(Planned(member.device_id, row["name"], member.wave, variants, sizes.get(key)))
+            found.append(begun(variants=variants, size_bytes=sizes.get(key)))
     return tuple(found)
 
 
@@ -125,6 +128,7 @@ async def _devices(
             devices.c.id,
             devices.c.name,
             devices.c.facts,
+            devices.c.facts[("target", "name")].as_string().label("target"),
             devices.c.penalty_until,
             statuses.c.running,
             assignments.c.device_id.label("has_assignment"),
@@ -189,6 +193,7 @@ def plan_document(policy: Policy, selector: str, planned: Sequence[Planned], lim
     for one in planned:
         if one.skipped is not None:
             skipped[one.skipped] = skipped.get(one.skipped, 0) + 1
+    going = [one for one in planned if one.skipped is None]
     return {
         "model": policy.model,
         "release": policy.release,
@@ -196,6 +201,7 @@ def plan_document(policy: Policy, selector: str, planned: Sequence[Planned], lim
         "waves": waves,
         "size_bytes": sum(one.size_bytes or 0 for one in planned),
         "skipped": dict(sorted(skipped.items())),
+        "targets": dict(sorted(Counter(one.target or _UNKNOWN for one in going).items())),
         "devices": [
             {
                 "device": one.device_id,
@@ -203,6 +209,7 @@ def plan_document(policy: Policy, selector: str, planned: Sequence[Planned], lim
                 "wave": one.wave,
                 "variants": list(one.variants),
                 "size_bytes": one.size_bytes,
+                "target": one.target,
                 "skipped": one.skipped,
                 "detail": one.detail,
             }
