@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -47,6 +48,16 @@ def open_console() -> Console:
 
     console = Console(highlight=False)
     return console if console.is_terminal else Console(width=PIPED_COLUMNS, highlight=False)
+
+
+@contextmanager
+def showing() -> Iterator[Callable[[str], None]]:
+    """Give a function that shows a line on stderr in place of the one before, if someone looks."""
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True).status("") as status:
+        yield lambda text: status.update(Text(text))
 
 
 def printable(text: str) -> str:

@@ -79,7 +79,7 @@ def bench(
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
     from edgeml_runtimes.benchmark import Job, measure, result_to_json
     from edgeml_runtimes.jobs import check_options, jobs_of
-    from edgeml_runtimes.tables import measuring, print_results, showing
+    from edgeml_runtimes.tables import measuring, print_results
 
     common = Job(
         artifact="",
@@ -93,7 +93,9 @@ def bench(
         timeout_s=timeout_s,
     )
     if url is not None:
-        from edgeml_runtimes.remote import bench_on, remote_edgeml
+        from edgeml.remote import remote_edgeml
+        from edgeml.terminal import showing
+        from edgeml_runtimes.remote import bench_on
 
         with showing() as show, remote_edgeml(url, show) as remote:
             results = bench_on(remote, models, common, variants, show)
@@ -216,8 +218,9 @@ def _run_on(
 ) -> None:
     import json
 
-    from edgeml_runtimes.remote import remote_edgeml, run_on
-    from edgeml_runtimes.tables import showing
+    from edgeml.remote import remote_edgeml
+    from edgeml.terminal import showing
+    from edgeml_runtimes.remote import run_on
 
     if output is not None and output.suffix not in {".jsonl", ".npz"}:
         raise UsageError(f"--output {output}: name it *.jsonl or *.npz")

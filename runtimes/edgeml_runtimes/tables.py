@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from edgeml.figures import milliseconds, readable_size
 from edgeml.terminal import Column, open_console, print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from edgeml.data import Dataset
     from edgeml.measure import Measurement
@@ -33,14 +32,6 @@ def measuring(jobs: Sequence[Job]) -> Iterator[Job]:
         title = job.variant or PurePath(job.artifact).name
         with console.status(f"measuring {title} ({place + 1} of {len(jobs)})"):
             yield job
-
-
-@contextmanager
-def showing() -> Iterator[Callable[[str], None]]:
-    """Give a function that shows a line on stderr in place of the one before, if someone looks."""
-    console = Console(stderr=True)
-    with console.status("") as status:
-        yield lambda text: status.update(Text(text))
 
 
 def following(
