@@ -128,6 +128,7 @@ def bench(
 @click.option(
     "--postprocess", multiple=True, metavar="KEY=VALUE", help="Post-processing, the same way (repeat)."
 )
+@click.option("--raw", is_flag=True, help="Arrays as the model takes and gives them: no processing.")
 @click.option("--limit", type=click.IntRange(min=1), help="Take so many samples, spread over the input.")
 @click.option(
     "--output",
@@ -145,6 +146,7 @@ def run(
     config: Path | None,
     preprocess: Sequence[str],
     postprocess: Sequence[str],
+    raw: bool,
     limit: int | None,
     output: Path | None,
     url: str | None,
@@ -166,8 +168,11 @@ def run(
     from edgeml_runtimes.running import opened, predictions
     from edgeml_runtimes.tables import following
 
+    if raw and (config or preprocess or postprocess):
+        raise UsageError("--raw leaves out what --config, --preprocess and --postprocess declare: give either")
     if url is not None:
-        words = _run_words(variant, runtime, options, preprocess, postprocess, limit, as_json=as_json)
+        words = _run_words(variant, runtime, options, preprocess, postprocess, limit)
+        words += [word for word, given in (("--raw", raw), ("--json", as_json)) if given]
         _run_on(url, model, data, words, config, output, as_json=as_json)
         return
     with opened(
@@ -178,6 +183,7 @@ def run(
         config=config,
         preprocess=preprocess,
         postprocess=postprocess,
+        raw=raw,
     ) as chosen:
         dataset = chosen.data(data, limit)
         with Sink(output, chosen, dataset, as_json=as_json) as sink:
@@ -194,16 +200,13 @@ def _run_words(
     preprocess: Sequence[str],
     postprocess: Sequence[str],
     limit: int | None,
-    *,
-    as_json: bool,
 ) -> list[str]:
-    """Give the options of ``edgeml run`` that are words, to be said on another machine."""
+    """Give the options of ``edgeml run`` that have a value, to be said on another machine."""
     given = [("--variant", variant), ("--runtime", runtime), ("--limit", limit)]
     given += [("--option", text) for text in options]
     given += [("--preprocess", text) for text in preprocess]
     given += [("--postprocess", text) for text in postprocess]
-    words = [str(word) for option, value in given if value is not None for word in (option, value)]
-    return [*words, "--json"] if as_json else words
+    return [str(word) for option, value in given if value is not None for word in (option, value)]
 
 
 def _run_on(

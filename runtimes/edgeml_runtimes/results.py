@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import click
 import numpy as np
 
+from edgeml import plugins
 from edgeml.atomic import replacing_file
 from edgeml.commands.json_output import print_json
 from edgeml.errors import UsageError
@@ -91,14 +92,12 @@ class Sink:
 
     def _arrays(self) -> dict[str, Any]:
         """Stack the outputs [N,…] under their names, and the samples' names under ``sample``."""
-        dtypes = {
-            spec.name: "float32" if spec.quantization is not None else spec.dtype
-            for spec in self._chosen.model.spec.outputs
-        }
-        arrays: dict[str, Any] = {
-            name: np.concatenate([np.asarray(record["outputs"][name], dtype) for record in self._records])
-            for name, dtype in dtypes.items()
-        }
+        arrays: dict[str, Any] = {}
+        for spec in self._chosen.model.spec.outputs:
+            values = [np.atleast_1d(record["outputs"][spec.name]) for record in self._records]
+            # a quantized output holds what it stores only if the inputs did
+            real = spec.quantization is not None and not (self._chosen.raw and values[0].dtype.kind == "i")
+            arrays[spec.name] = np.concatenate(values, dtype="float32" if real else spec.dtype, casting="unsafe")
         arrays.setdefault("sample", np.asarray([record["sample"] for record in self._records]))
         if self._records[0]["classes"]:
             arrays.setdefault(
@@ -110,6 +109,7 @@ class Sink:
         return {
             "model": self._chosen.title,
             "runtime": self._chosen.model.runtime,
+            "runtime_version": plugins.runtime(self._chosen.model.runtime).version,
             "variant": self._chosen.model.variant,
             "samples": len(self._records),
             "resumed_after": self.done,

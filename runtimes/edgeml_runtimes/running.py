@@ -34,6 +34,8 @@ class Chosen:
     preprocess: Preprocess
     postprocess: Postprocess
     labels: tuple[str, ...]
+    raw: bool = False
+    """Neither is done: arrays are as the model takes and gives them."""
 
     def data(self, source: str, limit: int | None) -> Dataset:
         """Open samples for the model; raises as ``edgeml.data.open_data``."""
@@ -41,7 +43,9 @@ class Chosen:
 
     def fingerprint(self, dataset: Dataset) -> str:
         """Hash everything that decides the results."""
-        return combined_sha256([self.sha256, dataset.sha256, asdict(self.postprocess), self.labels])
+        return combined_sha256(
+            [self.sha256, dataset.sha256, asdict(self.postprocess), self.labels, self.raw]
+        )
 
 
 @contextmanager
@@ -54,6 +58,7 @@ def opened(
     config: Path | None,
     preprocess: Sequence[str],
     postprocess: Sequence[str],
+    raw: bool = False,
 ) -> Iterator[Chosen]:
     """Load what ``edgeml.load`` loads, with its declared processing and the caller's over it."""
     # one release from the first sample to the last
@@ -64,6 +69,8 @@ def opened(
             declared = read_data_config(config)
             before, after = declared.preprocess, declared.postprocess
             labels = declared.label_names or labels
+        if raw:
+            before, after = Preprocess(), Postprocess()
         engine = [model.runtime, plugins.runtime(model.runtime).version, dict(options)]
         yield Chosen(
             title=model.name,
@@ -72,6 +79,7 @@ def opened(
             preprocess=parse_preprocess(preprocess, before),
             postprocess=parse_postprocess(postprocess, after),
             labels=labels,
+            raw=raw,
         )
 
 
@@ -89,5 +97,9 @@ def predictions(chosen: Chosen, dataset: Dataset, skip: int) -> Iterator[tuple[s
     """Give name and prediction of each sample after the first ``skip``."""
     for position, sample in enumerate(dataset):
         if position >= skip:
-            outputs = chosen.model.dequantized(chosen.model.run(sample))
-            yield dataset.name_of(position), finish(outputs, chosen.postprocess, chosen.labels)
+            name, outputs = dataset.name_of(position), chosen.model.run(sample)
+            if chosen.raw:
+                yield name, Prediction(outputs)
+            else:
+                real = chosen.model.dequantized(outputs)
+                yield name, finish(real, chosen.postprocess, chosen.labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from click.testing import CliRunner, Result
 from edgeml_runtimes import running
 
 from edgeml.cli import main
+from edgeml.preprocess import Postprocess, Preprocess
 from edgeml.testing.models import make_double, make_quantized
+from tests.unit.core.release_folders import digits
 
 X = np.arange(48, dtype=np.float32).reshape(3, 16)
 
@@ -47,6 +50,7 @@ def test_results_are_printed_one_a_line(model: Path, samples: Path) -> None:
 def test_json_holds_outputs_and_where_they_are_from(model: Path, samples: Path) -> None:
     report = json.loads(_run(model, samples, "--json").stdout)
     assert (report["schema"], report["runtime"], report["samples"]) == (1, "onnxruntime", 3)
+    assert report["runtime_version"] == version("onnxruntime")
     assert report["results"][2]["outputs"]["y"] == (2 * X[2:]).tolist()
 
 
@@ -72,6 +76,35 @@ def test_processing_is_applied_before_and_after(model: Path, samples: Path) -> N
     first = json.loads(done.stdout)["results"][0]
     assert first["classes"] == [{"index": 15, "label": None, "score": 15.0}]
     assert first["outputs"]["y"] == X[:1].tolist()
+
+
+def test_raw_gives_what_the_model_gives_of_what_it_takes(tmp_path: Path) -> None:
+    stored = np.arange(-24, 24, dtype=np.int8).reshape(3, 16)
+    np.save(tmp_path / "stored.npy", stored)
+    model = make_quantized(tmp_path, "litert")
+    done = _run(model, tmp_path / "stored.npy", "--raw", "--output", tmp_path / "r.npz")
+    assert done.exit_code == 0, done.output
+    with np.load(tmp_path / "r.npz") as found:
+        assert found["y"].dtype == np.int8
+        assert (found["y"] == np.maximum(stored, 10)).all()
+
+
+def test_raw_leaves_out_what_a_bundle_declares(tmp_path: Path) -> None:
+    bundle = digits(tmp_path, preprocess=Preprocess(scale=0.5), postprocess=Postprocess(argmax=True))
+    with np.load(tmp_path / "inputs.npz") as held, np.load(tmp_path / "litert-float32.npz") as made:
+        np.save(tmp_path / "x.npy", held["picture"])
+        wanted = made["scores"]
+    words = ("--variant", "litert-float32", "--output", tmp_path / "r.npz", "--raw")
+    assert _run(bundle, tmp_path / "x.npy", *words).exit_code == 0
+    with np.load(tmp_path / "r.npz") as found:
+        assert set(found) == {"scores", "sample"}
+        assert found["scores"].tobytes() == wanted.tobytes()
+
+
+def test_raw_and_processing_together_are_refused(model: Path, samples: Path) -> None:
+    done = _run(model, samples, "--raw", "--preprocess", "scale=0.5")
+    assert done.exit_code == 2
+    assert "give either" in done.stderr
 
 
 def test_a_float_sample_of_an_int8_model_gives_floats(samples: Path, tmp_path: Path) -> None:
