@@ -169,7 +169,9 @@ def run(
     from edgeml_runtimes.tables import following
 
     if raw and (config or preprocess or postprocess):
-        raise UsageError("--raw leaves out what --config, --preprocess and --postprocess declare: give either")
+        raise UsageError(
+            "--raw leaves out what --config, --preprocess and --postprocess declare: give either"
+        )
     if url is not None:
         words = _run_words(variant, runtime, options, preprocess, postprocess, limit)
         words += [word for word, given in (("--raw", raw), ("--json", as_json)) if given]

@@ -97,7 +97,9 @@ class Sink:
             values = [np.atleast_1d(record["outputs"][spec.name]) for record in self._records]
             # a quantized output holds what it stores only if the inputs did
             real = spec.quantization is not None and not (self._chosen.raw and values[0].dtype.kind == "i")
-            arrays[spec.name] = np.concatenate(values, dtype="float32" if real else spec.dtype, casting="unsafe")
+            arrays[spec.name] = np.concatenate(
+                values, dtype="float32" if real else spec.dtype, casting="unsafe"
+            )
         arrays.setdefault("sample", np.asarray([record["sample"] for record in self._records]))
         if self._records[0]["classes"]:
             arrays.setdefault(

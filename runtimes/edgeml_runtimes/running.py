@@ -43,9 +43,7 @@ class Chosen:
 
     def fingerprint(self, dataset: Dataset) -> str:
         """Hash everything that decides the results."""
-        return combined_sha256(
-            [self.sha256, dataset.sha256, asdict(self.postprocess), self.labels, self.raw]
-        )
+        return combined_sha256([self.sha256, dataset.sha256, asdict(self.postprocess), self.labels, self.raw])
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeml.commands.json_output import json_option, print_json
+from edgeml.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,9 +21,9 @@ EXISTING = click.Path(exists=True, path_type=Path)
 
 
 @click.command()
-@click.argument("reference", type=EXISTING)
-@click.argument("other", type=EXISTING)
-@click.option("--data", metavar="DATA", help="Samples to run both on. Default: 16 random ones.")
+@click.argument("reference", metavar="REFERENCE", type=EXISTING)
+@click.argument("other", metavar="[OTHER]", required=False, type=EXISTING)
+@click.option("--data", metavar="DATA", help="Samples to run on. Default: 16 random ones, or golden ones.")
 @click.option(
     "--config", type=EXISTING, help="TOML file that declares the evaluation data and pre-processing."
 )
@@ -31,26 +32,64 @@ EXISTING = click.Path(exists=True, path_type=Path)
     "--input-shape", "shapes", multiple=True, metavar="[INPUT=]N,N,…", help="Size of free dimensions."
 )
 @click.option("--tensors", "all_tensors", is_flag=True, help="Show every tensor that could be paired.")
+@click.option(
+    "--on",
+    "url",
+    metavar="URL",
+    help="Compare a bundle here with itself there: ssh://user@host, emulator:BOARD.",
+)
+@click.option("--mode", metavar="MODE", help="Of an emulated board: user or machine.")
+@click.option("--variant", "variants", multiple=True, help="With --on, compare this variant only (repeat).")
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="With --on, so many samples of --data.  [default: 32]"
+)
 @json_option
 def compare(
     reference: Path,
-    other: Path,
+    other: Path | None,
     data: str | None,
     config: Path | None,
     preprocess: Sequence[str],
     shapes: Sequence[str],
     all_tensors: bool,
+    url: str | None,
+    mode: str | None,
+    variants: Sequence[str],
+    limit: int | None,
     as_json: bool,
 ) -> None:
-    """Compare two models of any format, tensor by tensor.
+    """Compare two models, or one bundle on two machines.
 
-    Shows how far their outputs are apart, and the first tensor that diverges.
+    Shows how far the outputs of two models of any format are apart, and the first tensor that diverges.
+
+    With --on: runs each variant of a bundle on its golden samples here and there, and holds the outputs
+    against the tolerance, which is none for int8 on LiteRT. Exit code 3 if one is beyond.
 
     \b
     Examples:
       edgeml compare model.onnx model.tflite --data test.npz:x
       edgeml compare model.onnx model.int8.xml --config data.toml --tensors
+      edgeml compare kws-1.edgeml --on emulator:raspberry-pi-4 --mode user
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
+    if url is not None:
+        if other is not None or config is not None or shapes or all_tensors:
+            raise UsageError("--on takes one bundle, and neither --config, --input-shape nor --tensors")
+        from edgeml_converters.cli.compare_on import compare_bundle
+
+        compare_bundle(
+            reference,
+            addressed(url, mode),
+            variants=variants,
+            data=data,
+            preprocess=preprocess,
+            limit=limit,
+            as_json=as_json,
+        )
+        return
+    if other is None:
+        raise UsageError("give a second model, or another machine: --on URL")
+    if mode is not None or variants or limit is not None:
+        raise UsageError("--mode, --variant and --limit go with --on")
     from dataclasses import replace
 
     from edgeml.data import DataConfig, DataDeclaration, parse_preprocess, read_data_config
@@ -72,6 +111,19 @@ def compare(
         print_json(found.to_json())
     else:
         _print(found, all_tensors)
+
+
+def addressed(url: str, mode: str | None) -> str:
+    """Give the URL of an emulated board in this mode.
+
+    Raises:
+        UsageError: it is no emulated board's, or says its mode itself.
+    """
+    if mode is None:
+        return url
+    if not url.startswith("emulator:") or "mode=" in url:
+        raise UsageError(f"--mode {mode}: goes with --on emulator:BOARD, got {url}")
+    return f"{url}{'&' if '?' in url else '?'}mode={mode}"
 
 
 def _print(found: Comparison, all_tensors: bool) -> None:
