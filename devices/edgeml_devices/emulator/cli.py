@@ -2,42 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from edgeml.commands.json_output import json_option, print_json
 from edgeml.words import RUNTIMES
+from edgeml_devices.emulator.machine.cli import COMMANDS, start_command
 
 if TYPE_CHECKING:
     from edgeml_devices.emulator.boards import Board
-    from edgeml_devices.emulator.images.build import Report
     from edgeml_devices.emulator.images.image import Image
 
 _KEY_LENGTH: Final = 12
-_STEPS: Final = {
-    "wheels": "aarch64 wheels",
-    "packages": "Debian packages",
-    "root": "root file system",
-    "kernel": "kernel",
-    "site": "engines and edgeml",
-    "disk": "disk",
-}
 
 
-@click.group()
+class Emulate(click.Group):
+    """Besides its commands, each board is one: it starts that board."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_boards()})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        board = _boards().get(cmd_name)
+        if board is None:
+            return super().get_command(ctx, cmd_name)
+        return start_command(cmd_name, board.model.partition(" Rev ")[0])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            raise click.UsageError(
+                f"no command and no board {args[0]!r}; boards are: {', '.join(_boards())}", ctx
+            ) from error
+
+
+def _boards() -> Mapping[str, Board]:
+    from edgeml_devices.emulator.boards import BOARDS
+
+    return BOARDS
+
+
+@click.group(cls=Emulate)
 def emulate() -> None:
     """Emulate boards with the real ARM engines.
 
-    A real aarch64 kernel, Debian and the engines' own aarch64 wheels, in QEMU. Images are built on this
-    machine, as an ordinary user, and kept in the cache folder.
+    A real aarch64 kernel, Debian and the engines' own aarch64 wheels, in QEMU. A board's name starts it.
+    Images are built on this machine, as an ordinary user, and kept in the cache folder.
 
     \b
     Examples:
       edgeml emulate boards
-      edgeml emulate build raspberry-pi-4
+      edgeml emulate raspberry-pi-4
+      edgeml emulate ssh raspberry-pi-4
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
 
 
@@ -90,11 +111,12 @@ def build(
     from edgeml_devices.emulator.boards import board_named
     from edgeml_devices.emulator.images.build import build_image
     from edgeml_devices.emulator.images.image import DEFAULT_ENGINES, ImageRequest
+    from edgeml_devices.emulator.progress_bars import shown_progress
 
     if board is not None:
         board_named(board)
     request = ImageRequest(engines or DEFAULT_ENGINES, flavour, mirror)  # type: ignore[arg-type]  # click's choices
-    with _shown_progress() as report:
+    with shown_progress() as report:
         image = build_image(request, report, update=update)
     if as_json:
         print_json({"image": _image_json(image)})
@@ -130,7 +152,7 @@ def list_images(as_json: bool) -> None:
 @emulate.command()
 @json_option
 def boards(as_json: bool) -> None:
-    """List the boards that can be emulated, and what holds of them.
+    """List the boards and what holds of them.
 
     \b
     Examples:
@@ -152,6 +174,8 @@ def boards(as_json: bool) -> None:
 def clean(downloads: bool, as_json: bool) -> None:
     """Remove images, but for those that a machine uses.
 
+    An image's snapshots go with it. What machines left whose command was killed goes, too.
+
     \b
     Examples:
       edgeml emulate clean
@@ -160,46 +184,25 @@ def clean(downloads: bool, as_json: bool) -> None:
     from dataclasses import asdict
 
     from edgeml_devices.emulator.images.clean import clean as clean_cache
+    from edgeml_devices.emulator.machine.starting import machines_images_held
+    from edgeml_devices.emulator.machine.state import sweep
 
-    done = clean_cache(downloads=downloads)
+    left = sweep()
+    with machines_images_held():
+        done = clean_cache(downloads=downloads)
     if as_json:
-        print_json(asdict(done))
+        print_json(asdict(done) | {"machines": left})
         return
+    if left:
+        click.echo(f"ended what was left of: {', '.join(left)}")
     images = "image" if len(done.removed) == 1 else "images"
     click.echo(f"removed {len(done.removed)} {images}, {_megabytes(done.freed_bytes)} freed")
     if done.in_use:
         click.echo(f"in use, and kept: {', '.join(key[:_KEY_LENGTH] for key in done.in_use)}")
 
 
-@contextmanager
-def _shown_progress() -> Iterator[Report]:
-    """Show the steps of a build as bars, on stderr; nothing where that is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from edgeml_devices.emulator.images.build import Progress as Step
-
-    console = Console(stderr=True)
-    bars = Progress(
-        TextColumn("{task.description:<20}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[text]}", style="dim"),
-        console=console,
-        disable=not console.is_terminal,
-    )
-    tasks = {name: bars.add_task(title, total=None, start=False, text="") for name, title in _STEPS.items()}
-
-    def report(step: Step) -> None:
-        task = tasks[step.step]
-        if not bars.tasks[task].started:
-            bars.start_task(task)
-        bars.update(task, text=step.text[:60])
-        if step.fraction is not None:
-            bars.update(task, total=1.0, completed=step.fraction)
-
-    with bars:
-        yield report
+for _command in COMMANDS:
+    emulate.add_command(_command)
 
 
 def _print_images(found: tuple[Image, ...]) -> None:

@@ -77,7 +77,7 @@ def make_disk(base: Path, folder: Path) -> None:
     programs.run(overlay_command(base, Place(folder)), f"making the disk of {folder.name}")
 
 
-def write_ssh_config(folder: Path, key: Path) -> None:
+def write_ssh_config(folder: Path, key: Path, port: int) -> None:
     """Write the configuration of SSH's client for a machine: ``ssh -F FOLDER/ssh_config NAME``.
 
     The host's key is the machine's own, and stays when its port changes.
@@ -86,6 +86,7 @@ def write_ssh_config(folder: Path, key: Path) -> None:
         f"Host {folder.name} 127.0.0.1",
         "User root",
         "HostName 127.0.0.1",
+        f"Port {port}",
         f"HostKeyAlias {folder.name}",
         f'IdentityFile "{key}"',
         "IdentitiesOnly yes",
@@ -94,6 +95,7 @@ def write_ssh_config(folder: Path, key: Path) -> None:
         "GlobalKnownHostsFile /dev/null",
         "StrictHostKeyChecking accept-new",
         "LogLevel ERROR",
+        "ConnectTimeout 15",
     )
     (folder / SSH_CONFIG).write_text("\n".join(lines) + "\n", encoding="utf-8")
 

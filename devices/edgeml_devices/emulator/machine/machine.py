@@ -77,7 +77,6 @@ class Machine:
         """
         folder, owner = state.new_folder(setup.board.name, name)
         try:
-            launch.write_ssh_config(folder, setup.image.ssh_key)
             if snapshot is None:
                 launch.make_disk(setup.image.disk, folder)
                 process, record = _launched(setup, folder, file)
@@ -116,6 +115,11 @@ class Machine:
         return state.is_running(self.folder)
 
     @property
+    def found(self) -> state.Found:
+        """What others find of it."""
+        return state.Found(self.folder, self.record, self.running)
+
+    @property
     def ssh_config(self) -> Path:
         """For ``ssh -F``: the key, the host's key of this machine alone."""
         return self.folder / launch.SSH_CONFIG
@@ -131,6 +135,14 @@ class Machine:
         with suppress(OSError):
             return (self.folder / "console.log").read_text(errors="replace")
         return ""
+
+    def refresh(self) -> bool:
+        """Look what others did to it: its ports may be others. Says whether it is still there."""
+        record = state.read_record(self.folder)
+        if record is not None and record != self.record:
+            self.hang_up()
+            self.record = record
+        return record is not None
 
     # --- commands and files
 
@@ -314,6 +326,7 @@ def _launched(
         process.kill()
         process.wait()
         raise
+    launch.write_ssh_config(folder, setup.image.ssh_key, ports.ssh)
     record = Record(
         board=setup.board.name,
         image=setup.image.key,

@@ -14,20 +14,22 @@ was told to ``detach()``. :func:`find_machine` gives one that any process starte
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from edgeml.errors import EngineMissingError, UsageError
 from edgeml_devices.emulator import tools
 from edgeml_devices.emulator.boards import Board, board_named
 from edgeml_devices.emulator.images.build import Progress, Report, build_image
-from edgeml_devices.emulator.images.cache import open_cache
+from edgeml_devices.emulator.images.cache import hold, open_cache
 from edgeml_devices.emulator.images.choice import fullest_image
 from edgeml_devices.emulator.images.image import Image, ImageRequest
 from edgeml_devices.emulator.images.kept import read_image
 from edgeml_devices.emulator.machine import state
-from edgeml_devices.emulator.machine.launch import Setup
+from edgeml_devices.emulator.machine.launch import Setup, Snapshot
 from edgeml_devices.emulator.machine.machine import Machine, attach
-from edgeml_devices.emulator.machine.snapshots import take_snapshot
+from edgeml_devices.emulator.machine.snapshots import find_snapshot, take_snapshot
 from edgeml_devices.emulator.qemu import find_qemu
 
 
@@ -60,11 +62,12 @@ def start_machine(
         UsageError: the name is taken, or no name of a machine.
     """
     setup = setup_of(wanted, report)
-    snapshot = None
     if not fresh:
-        snapshot = take_snapshot(setup, lambda text: report(Progress("snapshot", None, text)))
-        report(Progress("snapshot", 1.0))
-    return Machine.start(setup, name=name, snapshot=snapshot)
+        return Machine.start(setup, name=name, snapshot=_snapshot(setup, report))
+    report(Progress("boot", None, setup.board.name))
+    machine = Machine.start(setup, name=name)
+    report(Progress("boot", 1.0))
+    return machine
 
 
 def setup_of(wanted: Wanted, report: Report = lambda _: None) -> Setup:
@@ -84,15 +87,46 @@ def find_machine(name: str) -> Machine:
         UsageError: there is none of that name; says which there are.
         EngineMissingError: its image, or QEMU, is gone.
     """
+    found = machine_folder(name)
+    image = read_image(open_cache(), found.record.image)
+    if image is None:
+        raise EngineMissingError(
+            f"the image of {name} is gone; remove the machine: edgeml emulate stop {name}"
+        )
+    board = board_named(found.record.board)
+    return attach(found, Setup.of(find_qemu(), board, image, found.record.memory_bytes))
+
+
+def machine_folder(name: str) -> state.Found:
+    """Give where a machine is, and what runs there.
+
+    Raises:
+        UsageError: there is none of that name; says which there are.
+    """
     found = state.machine_named(name)
     if found is None:
         there = ", ".join(one.name for one in state.machines()) or "none"
-        raise UsageError(f"no machine {name!r}; there are: {there}")
-    image = read_image(open_cache(), found.record.image)
-    if image is None:
-        raise EngineMissingError(f"the image of {name} is gone; start another: edgeml emulate clean")
-    board = board_named(found.record.board)
-    return attach(found, Setup.of(find_qemu(), board, image, found.record.memory_bytes))
+        raise UsageError(f"no machine {name!r}; there are: {there}. Start one: edgeml emulate raspberry-pi-4")
+    return found
+
+
+@contextmanager
+def machines_images_held() -> Iterator[None]:
+    """Keep the images of all machines from being cleaned, of those that are off, too."""
+    with ExitStack() as held:
+        for found in state.machines():
+            image = read_image(open_cache(), found.record.image)
+            if image is not None:
+                held.enter_context(hold(image))
+        yield
+
+
+def _snapshot(setup: Setup, report: Report) -> Snapshot:
+    found = find_snapshot(setup)
+    if found is None:
+        found = take_snapshot(setup, lambda text: report(Progress("snapshot", None, text)))
+        report(Progress("snapshot", 1.0))
+    return found
 
 
 def _image(request: ImageRequest | None, report: Report) -> Image:

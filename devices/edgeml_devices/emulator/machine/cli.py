@@ -1,0 +1,396 @@
+"""``edgeml emulate BOARD`` and what is done to machines: each command of it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from edgeml.commands.json_output import json_option, print_json
+from edgeml.errors import UsageError
+from edgeml.words import RUNTIMES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgeml_devices.emulator.images.image import ImageRequest
+    from edgeml_devices.emulator.machine.machine import Machine
+    from edgeml_devices.emulator.machine.state import Found
+
+_LOOKS_EVERY_S: Final = 0.2
+
+
+def _complete_machine(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's signature
+    from edgeml_devices.emulator.machine.state import machines
+
+    return [found.name for found in machines() if found.name.startswith(incomplete)]
+
+
+_machine: Final = click.argument("name", shell_complete=_complete_machine)
+
+
+def start_command(board: str, model: str) -> click.Command:
+    """Give the command that starts a board: ``edgeml emulate BOARD``."""
+    example = f"edgeml emulate {board}"
+    text = f"""Start a {model}.
+
+    It has a kernel and a disk of its own, and goes on from a snapshot of a booted one, in a second; image and
+    snapshot are made first where there are none. It ends with Ctrl-C, and its disk with it; with --detach it
+    runs until it is stopped.
+
+    \b
+    Examples:
+      {example}
+      {example} --name kitchen --detach
+      {example} --fresh --memory-mib 256 --engine litert --engine onnxruntime
+    """
+    return click.Command(board, callback=_start(board), params=_start_options(), help=text)
+
+
+def _start_options() -> list[click.Parameter]:
+    return [
+        click.Option(["--name"], default="", help="Its name; by default the board's, with a number behind."),
+        click.Option(["--fresh"], is_flag=True, help="Boot it, in place of going on from a snapshot."),
+        click.Option(["--detach"], is_flag=True, help="Leave it running; `emulate stop NAME` ends it."),
+        click.Option(
+            ["--memory-mib"], type=click.IntRange(128, 65536), help="Another memory than the board's, in MiB."
+        ),
+        click.Option(
+            ["--engine", "engines"],
+            type=click.Choice(RUNTIMES),
+            multiple=True,
+            help="An engine of its image; may be repeated. By default the image with most of them is taken.",
+        ),
+        click.Option(
+            ["--flavour"],
+            type=click.Choice(["minimal", "systemd"]),
+            help="Of its image: minimal, or systemd for units and services.",
+        ),
+        click.Option(["--json", "as_json"], is_flag=True, help="Print JSON for machines; with --detach."),
+    ]
+
+
+def _start(board: str) -> Callable[..., None]:
+    def callback(
+        *,
+        name: str,
+        fresh: bool,
+        detach: bool,
+        memory_mib: int | None,
+        engines: tuple[str, ...],
+        flavour: str | None,
+        as_json: bool,
+    ) -> None:
+        from edgeml_devices.emulator.boards import board_named
+        from edgeml_devices.emulator.machine.starting import Wanted, start_machine
+        from edgeml_devices.emulator.progress_bars import shown_progress
+
+        if as_json and not detach:
+            raise click.UsageError("--json goes with --detach: a machine in the foreground has no answer")
+        memory_bytes = None if memory_mib is None else memory_mib << 20
+        wanted = Wanted(board_named(board), _request(engines, flavour), memory_bytes)
+        with shown_progress() as report:
+            machine = start_machine(wanted, name=name, fresh=fresh, report=report)
+        if not detach:
+            with machine:
+                _stay(machine)
+            return
+        machine.detach()
+        if as_json:
+            print_json({"machine": _shape(machine.found)})
+        else:
+            _show(machine, f"it runs until: edgeml emulate stop {machine.name}")
+
+    return callback
+
+
+def _request(engines: tuple[str, ...], flavour: str | None) -> ImageRequest | None:
+    from edgeml_devices.emulator.images.image import DEFAULT_ENGINES, ImageRequest
+
+    if not engines and flavour is None:
+        return None
+    return ImageRequest(engines or DEFAULT_ENGINES, flavour or "minimal")  # type: ignore[arg-type]  # click's choices
+
+
+def _stay(machine: Machine) -> None:
+    """Wait for Ctrl-C, or for another process to stop it; say when it goes off, and on again."""
+    import signal
+    import time
+
+    signal.signal(signal.SIGHUP, signal.default_int_handler)  # a terminal that is closed
+    _show(machine, "Ctrl-C ends it, and removes its disk")
+    was_running = True
+    try:
+        while machine.refresh():
+            if machine.running != was_running:
+                was_running = not was_running
+                if was_running:
+                    _show(machine, "Ctrl-C ends it, and removes its disk")
+                else:
+                    click.echo(
+                        f"{machine.name} is off: shut down, rebooted or without power. "
+                        f"Boot it on its disk: edgeml emulate restart {machine.name}"
+                    )
+            time.sleep(_LOOKS_EVERY_S)
+    except KeyboardInterrupt:
+        click.echo()
+    click.echo(f"{machine.name} has ended")
+
+
+def _show(machine: Machine, end: str) -> None:
+    how = "from its snapshot" if machine.record.restored else "booted"
+    click.echo(f"{machine.name} is up, {how}")
+    for title, text in (
+        ("shell", f"edgeml emulate ssh {machine.name}"),
+        ("console", f"edgeml emulate console {machine.name}"),
+        ("transport", machine.ssh_url),
+        ("serial line", f"serial:socket://127.0.0.1:{machine.ports.serial}"),
+        ("page", f"http://127.0.0.1:{machine.ports.http}/ready.json"),
+    ):
+        click.echo(f"  {title:<13}{text}")
+    click.echo(f"{end}; its times say nothing of the board")
+
+
+@click.command()
+@json_option
+def ps(as_json: bool) -> None:
+    """List the machines that were started.
+
+    \b
+    Examples:
+      edgeml emulate ps
+      edgeml emulate ps --json | jq -r '.machines[].ports.ssh'
+    """  # noqa: D301 - \b is click's mark for text that keeps its lines
+    from edgeml_devices.emulator.machine.state import machines
+
+    found = machines()
+    if as_json:
+        print_json({"machines": [_shape(one) for one in found]})
+    elif not found:
+        click.echo("no machines: edgeml emulate raspberry-pi-4")
+    else:
+        _print_machines(found)
+
+
+@click.command()
+@click.argument("names", nargs=-1, shell_complete=_complete_machine)
+@click.option("--all", "every", is_flag=True, help="Every machine.")
+@json_option
+def stop(names: tuple[str, ...], every: bool, as_json: bool) -> None:
+    """End machines, and remove them with their disks.
+
+    \b
+    Examples:
+      edgeml emulate stop raspberry-pi-4
+      edgeml emulate stop --all
+    """  # noqa: D301 - as above
+    from edgeml_devices.emulator.machine import state
+
+    if bool(names) == every:
+        raise click.UsageError("name the machines to end, or give --all")
+    found = state.machines() if every else tuple(_found(name) for name in names)
+    for one in found:
+        state.kill(one.folder)
+        state.remove(one.folder)
+    if as_json:
+        print_json({"stopped": [one.name for one in found]})
+    else:
+        click.echo(f"ended: {', '.join(one.name for one in found) or 'none was there'}")
+
+
+@click.command("power-cut")
+@_machine
+def power_cut(name: str) -> None:
+    """Pull a machine's plug.
+
+    What is not on its disk is lost.
+
+    \b
+    Examples:
+      edgeml emulate power-cut raspberry-pi-4
+    """  # noqa: D301 - as above
+    from edgeml_devices.emulator.machine.state import kill
+
+    kill(_found(name).folder)
+    click.echo(f"{name} is off; boot it on its disk: edgeml emulate restart {name}")
+
+
+@click.command()
+@_machine
+def restart(name: str) -> None:
+    """Boot a machine on the disk that it has.
+
+    If it runs, its plug is pulled first.
+
+    \b
+    Examples:
+      edgeml emulate restart raspberry-pi-4
+    """  # noqa: D301 - as above
+    machine = _machine_named(name)
+    machine.restart()
+    _show(machine, "its ports are others now")
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@_machine
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def ssh(name: str, command: tuple[str, ...]) -> None:
+    """Open a shell in a machine, or run a command there.
+
+    \b
+    Examples:
+      edgeml emulate ssh raspberry-pi-4
+      edgeml emulate ssh raspberry-pi-4 cat /proc/cpuinfo
+    """  # noqa: D301 - as above
+    import subprocess
+
+    from edgeml_devices.emulator import tools
+
+    machine = _machine_named(name, running=True)
+    argv = [str(tools.find(tools.SSH)), "-F", str(machine.ssh_config), name, *command]
+    sys.exit(subprocess.run(argv, check=False).returncode)
+
+
+@click.command()
+@_machine
+@click.option("--serial", is_flag=True, help="The second line, on which the kernel writes nothing.")
+def console(name: str, serial: bool) -> None:
+    """Attach this terminal to a machine's console.
+
+    Ctrl-] leaves it. One at a time can be attached to a line.
+
+    \b
+    Examples:
+      edgeml emulate console raspberry-pi-4
+      edgeml emulate console raspberry-pi-4 --serial
+    """  # noqa: D301 - as above
+    from edgeml_devices.emulator.machine.terminal import attach_terminal
+
+    machine = _machine_named(name, running=True)
+    if not sys.stdin.isatty():
+        raise UsageError(f"a console needs a terminal; run commands by: edgeml emulate ssh {name} COMMAND")
+    click.echo(f"{name}: Ctrl-] leaves the console")
+    attach_terminal(machine.ports.serial if serial else machine.ports.console, name)
+
+
+@click.command()
+@_machine
+@click.argument("how", type=click.Choice(["on", "off", "slow"]))
+@click.option("--kbit-per-s", type=click.IntRange(1), help="With slow: how much goes out, in 1000 bit/s.")
+@click.option("--delay-ms", type=click.IntRange(1), help="With slow: how late it goes out.")
+@click.option(
+    "--loss-percent", type=click.FloatRange(0, 100), help="With slow: how many packets do not go out."
+)
+def network(
+    name: str, how: str, kbit_per_s: int | None, delay_ms: int | None, loss_percent: float | None
+) -> None:
+    """Pull a machine's network cable, or slow it.
+
+    Slow is what the machine sends: limited, late, or lost. It stays so until "on", or until the machine is
+    started again.
+
+    \b
+    Examples:
+      edgeml emulate network raspberry-pi-4 off
+      edgeml emulate network raspberry-pi-4 slow --kbit-per-s 500 --delay-ms 100 --loss-percent 2
+      edgeml emulate network raspberry-pi-4 on
+    """  # noqa: D301 - as above
+    limits = (kbit_per_s, delay_ms, loss_percent)
+    if (how == "slow") != any(limits):
+        raise click.UsageError("--kbit-per-s, --delay-ms and --loss-percent go with slow, one at least")
+    machine = _machine_named(name, running=True)
+    if how == "off":
+        machine.network(on=False)
+        return
+    machine.network(on=True)
+    machine.slow_network(
+        bits_per_s=1000 * (kbit_per_s or 0), delay_ms=delay_ms or 0, loss_percent=loss_percent or 0.0
+    )
+    machine.hang_up()
+
+
+@click.command()
+@_machine
+@click.option("--kb-per-s", type=click.IntRange(1), help="What it reads and writes, in 1000 byte/s.")
+@click.option("--operations-per-s", type=click.IntRange(1), help="How often it reads or writes.")
+def disk(name: str, kb_per_s: int | None, operations_per_s: int | None) -> None:
+    """Make a machine's disk slow.
+
+    Without a limit, it is as fast as the disk of this machine.
+
+    \b
+    Examples:
+      edgeml emulate disk raspberry-pi-4 --kb-per-s 2000
+      edgeml emulate disk raspberry-pi-4
+    """  # noqa: D301 - as above
+    _machine_named(name, running=True).slow_disk(
+        bytes_per_s=1000 * (kb_per_s or 0), operations_per_s=operations_per_s or 0
+    )
+
+
+@click.command()
+@_machine
+@click.option("--end", is_flag=True, help="Let it go on.")
+def hang(name: str, end: bool) -> None:
+    """Let a machine hang, or go on.
+
+    Its processor stands still: connections stay open, and nothing answers.
+
+    \b
+    Examples:
+      edgeml emulate hang raspberry-pi-4
+      edgeml emulate hang raspberry-pi-4 --end
+    """  # noqa: D301 - as above
+    machine = _machine_named(name, running=True)
+    if end:
+        machine.resume()
+    else:
+        machine.hang()
+
+
+COMMANDS: Final = (ps, stop, power_cut, restart, ssh, console, network, disk, hang)
+
+
+def _found(name: str) -> Found:
+    from edgeml_devices.emulator.machine.starting import machine_folder
+
+    return machine_folder(name)
+
+
+def _machine_named(name: str, *, running: bool = False) -> Machine:
+    from edgeml_devices.emulator.machine.starting import find_machine
+
+    machine = find_machine(name)
+    if running and not machine.running:
+        raise UsageError(f"{name} is off; boot it on its disk: edgeml emulate restart {name}")
+    return machine
+
+
+def _print_machines(found: tuple[Found, ...]) -> None:
+    from datetime import UTC, datetime
+
+    from edgeml.terminal import Column, open_console, print_table
+
+    records = [one.record for one in found]
+    since = [datetime.fromtimestamp(one.started_s, UTC).astimezone() for one in records]
+    print_table(
+        open_console(),
+        (
+            Column("machine", [one.name for one in found], is_name=True),
+            Column("board", [one.board for one in records], is_word=True, leaves=2),
+            Column("power", ["on" if one.running else "off" for one in found], is_word=True),
+            Column(
+                "ends", ["by stop" if one.detached else "with its command" for one in records], is_word=True
+            ),
+            Column("memory", [f"{one.memory_bytes >> 20} MiB" for one in records], leaves=3),
+            Column("since", [f"{one:%d %b %H:%M}" for one in since], leaves=1),
+            Column("ssh", [str(one.ports.ssh) for one in records]),
+        ),
+    )
+
+
+def _shape(found: Found) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return {"name": found.name, "folder": str(found.folder), "running": found.running} | asdict(found.record)

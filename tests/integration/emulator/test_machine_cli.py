@@ -1,0 +1,82 @@
+"""``edgeml emulate`` as a person calls it: a board in the foreground, and one that is left running."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.usefixtures("built_cache", "snapshot")
+EDGEML = (sys.executable, "-m", "edgeml", "emulate")
+BOARD = ("raspberry-pi-4", "--engine", "litert")
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """Give a name of its own: the cache is shared."""
+    name = f"test-{secrets.token_hex(4)}"
+    yield name
+    subprocess.run([*EDGEML, "stop", name], capture_output=True, check=False)
+
+
+def _emulate(*words: str) -> str:
+    done = subprocess.run([*EDGEML, *words], capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _names() -> set[str]:
+    return {found["name"] for found in json.loads(_emulate("ps", "--json"))["machines"]}
+
+
+def test_a_detached_board_is_there_until_it_is_stopped(name: str) -> None:
+    started = json.loads(_emulate(*BOARD, "--name", name, "--detach", "--json"))["machine"]
+    assert (started["name"], started["restored"], started["detached"]) == (name, True, True)
+    assert name in _names()
+    assert _emulate("ssh", name, "cat", "/proc/device-tree/model") == "Raspberry Pi 4 Model B Rev 1.1\0"
+
+    _emulate("network", name, "slow", "--delay-ms", "20")
+    assert "delay 20ms" in _emulate("ssh", name, "tc qdisc show")
+    _emulate("ssh", name, "echo kept >/root/file; sync")
+    _emulate("power-cut", name)
+    done = subprocess.run([*EDGEML, "ssh", name, "true"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"error: {name} is off; boot it on its disk: edgeml emulate restart {name}\n",
+    )
+    assert f"{name} is up, booted" in _emulate("restart", name)
+    assert _emulate("ssh", name, "cat", "/root/file") == "kept\n"
+    assert _emulate("stop", name) == f"ended: {name}\n"
+    assert name not in _names()
+
+
+def test_a_board_in_the_foreground_ends_with_its_command(name: str) -> None:
+    argv = [*EDGEML, *BOARD, "--name", name]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as command:
+        assert command.stdout is not None
+        assert command.stdout.readline() == f"{name} is up, from its snapshot\n"
+        shown = "".join(command.stdout.readline() for _ in range(6))
+        assert f"edgeml emulate ssh {name}\n" in shown
+        assert "Ctrl-C ends it" in shown
+        _emulate("power-cut", name)
+        assert f"edgeml emulate restart {name}" in command.stdout.readline()
+        command.send_signal(signal.SIGINT)
+        assert command.wait(60) == 0
+    assert name not in _names()
+
+
+def test_a_board_whose_command_is_killed_is_ended_by_the_next_command(name: str) -> None:
+    argv = [*EDGEML, *BOARD, "--name", name]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as command:
+        assert command.stdout is not None
+        command.stdout.readline()
+        command.kill()
+        command.wait(60)
+    eventually(lambda: name not in _names(), "the machine is gone")

@@ -1,0 +1,139 @@
+"""The commands about machines, with processes in QEMU's place."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from edgeml_devices.emulator.machine import state
+from edgeml_devices.emulator.machine.terminal import LEAVE
+
+from edgeml.cli import main
+from tests.unit.devices.emulator.test_machine_state import BOARD, RECORD, run
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("EDGEML_CACHE_DIR", str(tmp_path))
+    yield tmp_path
+    for folder in (tmp_path / "emulator/machines").glob("*"):
+        state.kill(folder)
+
+
+@pytest.fixture
+def machine(cache: Path) -> Iterator[Path]:
+    folder, owner = state.new_folder(BOARD)
+    process = run(folder)
+    with owner:
+        yield folder
+    state.kill(folder)
+    process.wait()
+
+
+def _emulate(*words: str) -> Result:
+    return CliRunner().invoke(main, ["emulate", *words])
+
+
+def test_ps_says_what_runs(machine: Path) -> None:
+    lines = _emulate("ps").stdout.splitlines()
+    assert lines[0].split() == ["machine", "board", "power", "ends", "memory", "since", "ssh"]
+    assert lines[1].split()[:6] == [BOARD, BOARD, "on", "with", "its", "command"]
+    state.kill(machine)
+    (found,) = json.loads(_emulate("ps", "--json").stdout)["machines"]
+    assert (found["name"], found["running"], found["ports"]["ssh"]) == (BOARD, False, RECORD.ports.ssh)
+
+
+def test_ps_of_none_says_how_to_start_one() -> None:
+    assert _emulate("ps").stdout == "no machines: edgeml emulate raspberry-pi-4\n"
+
+
+def test_stop_ends_a_machine_and_removes_it(machine: Path) -> None:
+    assert json.loads(_emulate("stop", BOARD, "--json").stdout)["stopped"] == [BOARD]
+    assert not machine.exists()
+    assert _emulate("stop", "--all").stdout == "ended: none was there\n"
+
+
+def test_stop_of_a_machine_that_is_not_there_names_those_that_are(machine: Path) -> None:
+    done = _emulate("stop", "other")
+    assert done.exit_code == 2
+    assert f"no machine 'other'; there are: {machine.name}" in done.stderr
+    assert "--all" in _emulate("stop").stderr
+
+
+def test_a_power_cut_says_how_to_go_on(machine: Path) -> None:
+    assert f"edgeml emulate restart {BOARD}" in _emulate("power-cut", BOARD).stdout
+    assert not state.is_running(machine)
+    assert machine.exists()
+
+
+def test_clean_ends_what_a_killed_command_left(cache: Path) -> None:
+    folder, owner = state.new_folder(BOARD)
+    process = run(folder)
+    owner.close()
+    assert json.loads(_emulate("clean", "--json").stdout)["machines"] == [BOARD]
+    assert process.wait(10) == -9
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("words", [("slow",), ("on", "--delay-ms", "5"), ("off", "--loss-percent", "2")])
+def test_limits_go_with_a_slow_network(words: tuple[str, ...]) -> None:
+    done = _emulate("network", BOARD, *words)
+    assert done.exit_code == 2
+    assert "go with slow" in done.stderr
+
+
+def test_a_word_that_is_neither_command_nor_board_lists_the_boards() -> None:
+    done = _emulate("raspberry-pi-9")
+    assert done.exit_code == 2
+    assert "boards are: raspberry-pi-zero-2w, raspberry-pi-3b-plus" in done.stderr
+
+
+def test_json_of_a_machine_in_the_foreground_is_refused() -> None:
+    done = _emulate(BOARD, "--json")
+    assert done.exit_code == 2
+    assert "--json goes with --detach" in done.stderr
+
+
+ATTACHED = """
+import sys
+from edgeml_devices.emulator.machine.terminal import attach_terminal
+attach_terminal(int(sys.argv[1]), "here")
+"""
+
+
+def test_a_console_shows_the_line_and_leaves_with_its_key() -> None:
+    import os
+    import pty
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        heard = b""
+
+        def serve() -> None:
+            nonlocal heard
+            line, _ = server.accept()
+            with line:
+                line.sendall(b"login: ")
+                while part := line.recv(100):
+                    heard += part
+
+        board = threading.Thread(target=serve)
+        board.start()
+        ours, theirs = pty.openpty()
+        argv = [sys.executable, "-c", ATTACHED, str(server.getsockname()[1])]
+        process = subprocess.Popen(argv, stdin=theirs, stdout=theirs)
+        os.close(theirs)
+        shown = b""
+        while b"login: " not in shown:
+            shown += os.read(ours, 100)
+        os.write(ours, b"root\x03" + LEAVE + b"not sent")
+        assert process.wait(30) == 0
+        board.join(30)
+        os.close(ours)
+    assert heard == b"\rroot\x03"  # Ctrl-C is the machine's
