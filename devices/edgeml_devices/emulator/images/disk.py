@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -23,7 +24,11 @@ FILE_SYSTEM_OPTIONS: Final = (
 )
 QCOW2_OPTIONS: Final = ("-o", "compression_type=zstd")
 """A fifth of the time of zlib, and smaller. QEMU 5.1 and newer read it."""
-_TO_MOUNT: Final = {"dev": 0o755, "proc": 0o555, "run": 0o755, "sys": 0o555, "tmp": 0o1777, "mnt": 0o755}
+_FOLDERS: Final = {
+    **{"dev": 0o755, "proc": 0o555, "run": 0o755, "sys": 0o555, "tmp": 0o1777},
+    **dict.fromkeys(("media", "mnt", "opt", "srv", SITE), 0o755),
+}
+"""That the disk has, whatever the root has in their places."""
 _AS_ROOT: Final = """
 set -e
 chown -R "$3:$3" "$1/$4"
@@ -49,8 +54,8 @@ def make_disk(root: Path, site: Path, own_files: Iterable[tuple[str, bytes, int]
     tree, raw = disk.parent / ".tree", disk.parent / ".raw"
     link_tree(root, tree)
     link_tree(site, tree / SITE)
-    for name, mode in _TO_MOUNT.items():
-        (tree / name).mkdir(exist_ok=True)
+    for name, mode in _FOLDERS.items():
+        (tree / name).mkdir(parents=True, exist_ok=True)
         (tree / name).chmod(mode)
     for name, content, mode in own_files:
         path = tree / name
@@ -77,10 +82,14 @@ def make_disk(root: Path, site: Path, own_files: Iterable[tuple[str, bytes, int]
 
 
 def link_tree(source: Path, target: Path) -> None:
-    """Copy a tree by hard links; folders are new, files must not be written through."""
+    """Copy a tree by hard links; folders are new, files must not be written through.
+
+    Folders without permissions are left out: proot leaves them where it bound something and was killed.
+    """
     target.mkdir(parents=True, exist_ok=True)
     for place, folders, files in os.walk(source):
         here = target / Path(place).relative_to(source)
+        folders[:] = [name for name in folders if stat.S_IMODE(os.lstat(Path(place, name)).st_mode)]
         for name in folders:
             inside = Path(place, name)
             if inside.is_symlink():

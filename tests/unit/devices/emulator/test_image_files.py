@@ -87,6 +87,13 @@ def test_a_linked_tree_has_the_same_files_and_folders_of_its_own(tmp_path: Path)
     assert not (source / "private/new").exists()
 
 
+def test_what_proot_left_in_a_root_is_not_copied(tmp_path: Path) -> None:
+    (tmp_path / "source/usr").mkdir(parents=True)
+    (tmp_path / "source/usr/bound").mkdir(mode=0)
+    link_tree(tmp_path / "source", tmp_path / "target")
+    assert list((tmp_path / "target/usr").iterdir()) == []
+
+
 def _debugfs(raw: Path, request: str) -> str:
     debugfs = shutil.which("debugfs", path="/usr/sbin:/sbin:/usr/bin")
     assert debugfs
