@@ -1,4 +1,4 @@
-"""10,000 devices on one server process, the load generator on the same machine (2 cores)."""
+"""10,000 devices on one server process, the fleet simulator on the same machine (2 cores)."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from tests.integration.server_process import ServerProcess
 from tests.unit.core.release_folders import digits
 
 DEVICES = 10_000
-GENERATOR = Path(__file__).with_name("load_generator.py")
+SIMULATOR = Path(__file__).with_name("simulated_fleet.py")
 SERVER_MEMORY_BYTES = 500e6
+SIMULATOR_MEMORY_BYTES = 1e9
 EVERYONE_KNOWS_S = 30.0
 POLLS_PER_S = 2_000
 ROUNDS = 5
 
 
-class Generator:
-    """The load generator in a process of its own."""
+class Simulated:
+    """The devices, in a process of their own."""
 
     def __init__(self, server: ServerProcess, join_token: str) -> None:
-        argv = [sys.executable, str(GENERATOR), "--server", server.url, "--join-token", join_token]
+        argv = [sys.executable, str(SIMULATOR), "--server", server.url, "--join-token", join_token]
         self._process = subprocess.Popen(
             [*argv, "--devices", str(DEVICES)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -39,7 +40,7 @@ class Generator:
     def answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        assert line, "the load generator ended"
+        assert line, "the simulator ended"
         found: dict[str, Any] = json.loads(line)
         return found
 
@@ -66,27 +67,27 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 @pytest.fixture(scope="module")
-def fleet(server: ServerProcess) -> Iterator[Generator]:
+def fleet(server: ServerProcess) -> Iterator[Simulated]:
     status, token = server.call(
         "POST", "/v1/join-tokens", {"uses": DEVICES, "ttl_s": 3600, "labels": {"site": "sim"}}
     )
     assert status in {200, 201}, token
-    generator = Generator(server, token["token"])
-    enrolled = generator.answer()
+    simulated = Simulated(server, token["token"])
+    enrolled = simulated.answer()
     print(f"\n{DEVICES} devices enrolled in {enrolled['seconds']:.0f} s")
-    wait_until(lambda: generator.ask("counts")["polling"] == DEVICES, 120)
-    yield generator
-    generator.stop()
+    wait_until(lambda: simulated.ask("counts")["polling"] == DEVICES, 120)
+    yield simulated
+    simulated.stop()
 
 
-def test_ten_thousand_waiting_devices_fit_into_500_mb(server: ServerProcess, fleet: Generator) -> None:
+def test_ten_thousand_waiting_devices_fit_into_500_mb(server: ServerProcess, fleet: Simulated) -> None:
     time.sleep(5)
     used = resident_bytes(server.pid)
     print(f"\n{DEVICES} waiting: {used / 1e6:.0f} MB")
     assert used <= SERVER_MEMORY_BYTES
 
 
-def test_polls_with_ten_thousand_others_waiting(server: ServerProcess, fleet: Generator) -> None:
+def test_polls_with_ten_thousand_others_waiting(server: ServerProcess, fleet: Simulated) -> None:
     rates = []
     for _ in range(ROUNDS):
         found = fleet.ask("polls 4")
@@ -97,7 +98,7 @@ def test_polls_with_ten_thousand_others_waiting(server: ServerProcess, fleet: Ge
 
 @pytest.mark.parametrize("release", [1, 2])
 def test_a_change_reaches_all_and_the_rollout_counts_them(
-    server: ServerProcess, fleet: Generator, release: int
+    server: ServerProcess, fleet: Simulated, release: int
 ) -> None:
     policy = {"model": "digits", "release": release, "selector": "site=sim"}
     status, rollout = server.call("POST", "/v1/rollouts", policy)

@@ -166,10 +166,10 @@ class Connection:
     ) -> Reply:
         whole = False
         try:
-            async with asyncio.timeout(wait_s + _READ_S):
+            async with asyncio.timeout(wait_s + _READ_S) as patience:
                 await self._send(method, path, body, headers)
                 reply = await self._head()
-            await self._body(reply, take, bytes_per_s, stop_after)
+                await self._body(reply, take, bytes_per_s, stop_after, patience)
             whole = reply.headers.get("connection", "") != "close"
         except LostError:
             raise
@@ -212,14 +212,14 @@ class Connection:
         take: Callable[[bytes], object],
         bytes_per_s: float | None,
         stop_after: int | None,
+        patience: asyncio.Timeout,
     ) -> None:
         assert self._reader is not None  # noqa: S101 - it was connected
         left, taken = int(reply.headers.get("content-length", "0")), 0
         if "transfer-encoding" in reply.headers:
             raise LostError("an answer in chunks; is this an edgeml server?")
         while left:
-            async with asyncio.timeout(_READ_S):
-                piece = await self._reader.read(min(left, _BUFFER_BYTES))
+            piece = await self._reader.read(min(left, _BUFFER_BYTES))
             if not piece:
                 raise LostError(f"cut off, {left} bytes before the end")
             left -= len(piece)
@@ -228,5 +228,7 @@ class Connection:
             take(piece)
             if stop_after is not None and left and taken >= stop_after:
                 raise LostError("cut off, as the scenario has it")
-            if bytes_per_s is not None:
-                await asyncio.sleep(len(piece) / bytes_per_s)
+            if left:
+                pause_s = 0.0 if bytes_per_s is None else len(piece) / bytes_per_s
+                patience.reschedule(asyncio.get_running_loop().time() + pause_s + _READ_S)
+                await asyncio.sleep(pause_s)

@@ -162,10 +162,6 @@ class Device:
                 failures += 1
                 await self._pause(failures, error)
 
-    async def poll_once(self) -> None:
-        """Ask without waiting, as quickly as answers come; for benchmarks."""
-        await self._poll(0)
-
     async def _poll(self, wait_s: float) -> DesiredState | None:
         offline, now_s = self.planned.offline, self._world.now_s
         goes_s = offline[0] - now_s if offline is not None and offline[0] > now_s else None

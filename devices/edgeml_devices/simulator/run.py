@@ -17,7 +17,7 @@ from edgeml_devices.api_client import ApiClient
 from edgeml_devices.simulator import rollouts
 from edgeml_devices.simulator.check import Line, ask, compare
 from edgeml_devices.simulator.connection import endpoint_of
-from edgeml_devices.simulator.fleet import Fleet, allow_connections
+from edgeml_devices.simulator.fleet import Fleet, allow_connections, loop_factory
 from edgeml_devices.simulator.plan import PlannedDevice, foresee, plan
 from edgeml_devices.simulator.said import said_by
 from edgeml_devices.simulator.scenario import RUN_LABEL, Scenario
@@ -95,7 +95,8 @@ def simulate(
         run,
         releases=rollouts.offered(client, resolved),
     )
-    return asyncio.run(_run(world, plan(resolved), client, join_token, tell))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_run(world, plan(resolved), client, join_token, tell))
 
 
 async def _run(
