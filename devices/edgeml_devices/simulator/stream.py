@@ -231,7 +231,7 @@ def _latency(calls: int, state: int) -> ExponentialHistogram:
 def _acked_through(reply: Reply) -> int | None:
     try:
         found: Any = json.loads(reply.body)
-        through = found.get("acked_through", found["error"].get("acked_through"))
-    except (ValueError, LookupError, AttributeError, TypeError):
+        through = found["error"]["acked_through"]
+    except (ValueError, LookupError, TypeError):
         return None
     return through if isinstance(through, int) and not isinstance(through, bool) else None
