@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -30,21 +31,24 @@ class FallingBack:
     """
 
     __slots__ = (
-        "_first", "_is_closed", "_load_source", "_lock", "_name", "_second", "inputs", "outputs", "reason",
+        "_file", "_first", "_is_closed", "_load_source", "_lock", "_name", "_second", "inputs", "outputs", "reason",
     )  # fmt: skip
 
-    def __init__(self, name: str, load: Callable[[], Session], load_source: Callable[[], Session]) -> None:
+    def __init__(
+        self, name: str, file: Path, load: Callable[[], Session], load_source: Callable[[], Session]
+    ) -> None:
         """Load for the accelerator, else from the source.
 
         Args:
             name: what is said to run on the CPU.
+            file: that ``load`` loads.
             load: for the accelerator.
             load_source: for the CPU; called when it is needed.
 
         Raises:
             EdgemlError: what ``load`` raises other than AcceleratorError, and what ``load_source`` raises.
         """
-        self._name, self._load_source = name, load_source
+        self._name, self._file, self._load_source = name, file, load_source
         self._lock = Lock()
         self._is_closed = False
         self._first: Session | None = None
@@ -82,10 +86,10 @@ class FallingBack:
                     f"{self._name}: its source model has other inputs or outputs than the compiled one; "
                     f"it cannot take its place ({error})"
                 )
-            self._second, self.reason = second, str(error)
-        warnings.warn(
-            f"{self._name} runs on the CPU, from its source: {error}", FallbackWarning, stacklevel=2
-        )
+            reason = str(error).removeprefix(f"{self._file}: ")
+            self._second, self.reason = second, reason
+        text = f"{self._name} runs on the CPU, from its source: {reason}"
+        warnings.warn(text, FallbackWarning, stacklevel=2)
         return second
 
     def close(self) -> None:

@@ -120,7 +120,10 @@ def _load_file(path: Path, runtime: str | None, texts: Mapping[str, str]) -> Loa
         runtime = _installed_reader(path, found, reader)
     elif runtime in FORMAT_OF_RUNTIME and runtime != reader:
         raise ModelFileError(f"{path} is {TITLE[found]}, which {runtime} does not read; convert it first")
-    session = _session(path.name, _driver(runtime), path, source_beside(path), texts)
+    try:
+        session = _session(path.name, _driver(runtime), path, source_beside(path), texts)
+    except AcceleratorError as error:
+        raise AcceleratorError(f"{error}; the CPU runs only the source .tflite") from error
     return loaded(session, ModelSpec(session.inputs, session.outputs), name=path.stem, runtime=runtime)
 
 
@@ -152,7 +155,7 @@ def _session(
     if source is None:
         return load_it()
     plain = {key: text for key, text in texts.items() if key not in OPTIONS}
-    return FallingBack(name, load_it, lambda: driver.load(source, driver.options(plain)))
+    return FallingBack(name, file, load_it, lambda: driver.load(source, driver.options(plain)))
 
 
 # --- bundles

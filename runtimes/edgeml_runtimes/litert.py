@@ -156,7 +156,7 @@ def _open_delegated(artifact: Path, options: LiteRTOptions, *, preserve: bool) -
         if KERNEL not in str(error):
             raise InferenceError(_refusal(artifact, text)) from error
         raise AcceleratorError(
-            f"{artifact}: the Edge TPU refuses it: {text}; take a newer library, or run the source .tflite"
+            f"{artifact}: the Edge TPU refuses it: {text}; it may want a newer library"
         ) from error
     return interpreter
 

@@ -43,6 +43,4 @@ def open_delegate(artifact: Path, library: str, device: str, performance: str) -
             if said:
                 raise AcceleratorError(f"{artifact}: {name} refuses: {said}") from error
             lack = use_lack(device, edge_tpus())
-    raise AcceleratorError(
-        f"{artifact}: compiled for the Edge TPU, and {lack}. The source .tflite runs on the CPU"
-    )
+    raise AcceleratorError(f"{artifact}: compiled for the Edge TPU, and {lack}")

@@ -128,7 +128,9 @@ def test_a_file_with_its_source_beside_it_runs_on_the_cpu_with_one_notice(
     for _ in range(3):
         assert (model(cat) == expected).all()
     said = the_only(notices)
-    assert said.startswith(f"{compiled.name} runs on the CPU, from its source: ")
+    assert said.startswith(
+        f"{compiled.name} runs on the CPU, from its source: compiled for the Edge TPU, and "
+    )
     assert "no Edge TPU is attached: plug it in" in str(model.fallback)
     model.close()
     with pytest.raises(InferenceError, match="closed"):
@@ -142,7 +144,7 @@ def test_a_file_without_its_source_says_what_is_missing(
     alone = tmp_path / compiled.name
     alone.write_bytes(compiled.read_bytes())
     with pytest.raises(
-        AcceleratorError, match=r"no Edge TPU is attached.*The source \.tflite runs on the CPU"
+        AcceleratorError, match=r"no Edge TPU is attached.*the CPU runs only the source \.tflite"
     ):
         edgeml.load(alone)
 

@@ -145,7 +145,7 @@ static void stop(Kernel *kernel) {
 }
 
 static bool start(Kernel *kernel) {
-  char *const command[] = {kernel->standin->python, "-m", "edgeml.testing.coral.answers",
+  char *const command[] = {kernel->standin->python, "-P", "-m", "edgeml.testing.coral.answers",
                            kernel->standin->source, NULL};
   posix_spawn_file_actions_t actions;
   int ends[2];
