@@ -31,8 +31,17 @@ class FallingBack:
     """
 
     __slots__ = (
-        "_file", "_first", "_is_closed", "_load_source", "_lock", "_name", "_second", "inputs", "outputs", "reason",
-    )  # fmt: skip
+        "_file",
+        "_first",
+        "_is_closed",
+        "_load_source",
+        "_lock",
+        "_name",
+        "_second",
+        "inputs",
+        "outputs",
+        "reason",
+    )
 
     def __init__(
         self, name: str, file: Path, load: Callable[[], Session], load_source: Callable[[], Session]
