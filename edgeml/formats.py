@@ -8,8 +8,8 @@ from typing import Final, NoReturn
 
 from edgeml.archive import READ_ERRORS, open_zip
 from edgeml.errors import ModelFileError, UnsafeFileError
+from edgeml.flatbuffer import Bytes
 from edgeml.wire import (
-    Bytes,
     hdf5_end,
     mapped,
     message,

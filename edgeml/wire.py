@@ -7,7 +7,6 @@ damaged, in words of bytes: an engine would only say that it cannot parse it.
 from __future__ import annotations
 
 import mmap
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from typing import Any, Final
 from xml.parsers import expat
 
 from edgeml.errors import ModelFileError, UnsafeFileError
+from edgeml.flatbuffer import DAMAGE, Bytes, Flatbuffer
 
-Bytes = bytes | mmap.mmap
 PROTOBUF_LIMIT_BYTES: Final = 2 * 1024**3
 """No protobuf message may be larger; every reader refuses it."""
 FLATBUFFER_LIMIT_BYTES: Final = 2 * 1024**3
@@ -171,8 +170,9 @@ def tflite_end(path: Path, data: Bytes) -> int:
 
     Raises:
         ModelFileError: cut off or damaged.
+        UnsafeFileError: its parts lie over one another.
     """
-    reader, behind = _Flatbuffer(data), 0
+    reader, behind = Flatbuffer(path, data), 0
     try:
         model = reader.follow(0)
         subgraphs, buffers = reader.tables(model, 2), reader.tables(model, 4)
@@ -185,10 +185,10 @@ def tflite_end(path: Path, data: Bytes) -> int:
             _walk_subgraph(reader, subgraph)
         for buffer in buffers:
             reader.vector(buffer, 0, 1)
-            outside, size = reader.scalar(buffer, 1), reader.scalar(buffer, 2)
+            outside, size = reader.scalar(buffer, 1, "<Q"), reader.scalar(buffer, 2, "<Q")
             if outside > 1:  # behind the flatbuffer
                 behind = max(behind, outside + size)
-    except (struct.error, IndexError, OverflowError) as error:
+    except DAMAGE as error:
         needs = max(reader.end, len(data) + 1)
         what = f"truncated: {len(data)} of at least {needs} bytes"
         if needs > FLATBUFFER_LIMIT_BYTES:
@@ -199,7 +199,7 @@ def tflite_end(path: Path, data: Bytes) -> int:
     return max(reader.end, behind)
 
 
-def _walk_subgraph(reader: _Flatbuffer, subgraph: int) -> None:
+def _walk_subgraph(reader: Flatbuffer, subgraph: int) -> None:
     """Touch what a subgraph consists of; numbers of fields are those of TFLite's schema."""
     for field in (1, 2):
         reader.vector(subgraph, field, 4)
@@ -215,64 +215,6 @@ def _walk_subgraph(reader: _Flatbuffer, subgraph: int) -> None:
             reader.vector(operator, field, 4)
         reader.table(operator, 4)
         reader.vector(operator, 5, 1)
-
-
-class _Flatbuffer:
-    """Reads tables and remembers how far they reach; struct.error where they leave the file."""
-
-    def __init__(self, data: Bytes) -> None:
-        self.data = data
-        self.end = 0
-
-    def number(self, form: str, place: int) -> int:
-        size = struct.calcsize(form)
-        self.end = max(self.end, place + size)
-        if place < 0:
-            raise IndexError
-        return int(struct.unpack_from(form, self.data, place)[0])
-
-    def follow(self, place: int) -> int:
-        return place + self.number("<I", place)
-
-    def field(self, table: int, index: int) -> int:
-        """Give where a table's field lies, 0 if it holds its default."""
-        vtable = table - self.number("<i", table)
-        if 4 + 2 * index >= self.number("<H", vtable):
-            return 0
-        offset = self.number("<H", vtable + 4 + 2 * index)
-        return table + offset if offset else 0
-
-    def scalar(self, table: int, index: int) -> int:
-        place = self.field(table, index)
-        return self.number("<Q", place) if place else 0
-
-    def vector(self, table: int, index: int, item_bytes: int) -> tuple[int, int]:
-        """Give start and length of a vector of items of that size."""
-        place = self.field(table, index)
-        if not place:
-            return 0, 0
-        start = self.follow(place)
-        length = self.number("<I", start)
-        self.end = max(self.end, start + 4 + length * item_bytes)
-        if self.end > len(self.data):
-            raise IndexError
-        return start + 4, length
-
-    def table(self, table: int, index: int) -> int:
-        """Give where the table in a field starts, its own bytes checked; 0 if there is none."""
-        place = self.field(table, index)
-        return self.checked(self.follow(place)) if place else 0
-
-    def tables(self, table: int, index: int) -> list[int]:
-        start, length = self.vector(table, index, 4)
-        return [self.checked(self.follow(start + 4 * place)) for place in range(length)]
-
-    def checked(self, table: int) -> int:
-        vtable = table - self.number("<i", table)
-        self.end = max(self.end, vtable + self.number("<H", vtable), table + self.number("<H", vtable + 2))
-        if self.end > len(self.data):
-            raise IndexError
-        return table
 
 
 # --- HDF5
