@@ -30,9 +30,9 @@ _LIBRARIES: Final = {"darwin": "libedgetpu.1.dylib", "win32": "edgetpu.dll"}
 _LIBRARY: Final = "libedgetpu.so.1"
 _ENTRY: Final = "tflite_plugin_create_delegate"
 _ABSENT: Final = re.compile(r"No such file|no such file|not found")
-_USB_IDS: Final = {("1a6e", "089a"), ("18d1", "9302")}
-"""Vendor and product before the library first used it, and since (it loads its firmware)."""
-_PCI_IDS: Final = {("0x1ac1", "0x089a")}
+_USB_IDS: Final = {"1a6e": "089a", "18d1": "9302"}
+"""Vendor to product: before the library first used it, and since (it loads its firmware)."""
+_PCI_ID: Final = "1ac1089a"
 _INSTALL: Final = "install Coral's package libedgetpu1-std (https://coral.ai/software)"
 _USB_RULE: Final = (
     "install libedgetpu1-std, which brings a udev rule for the group plugdev, add the user to that group, "
@@ -156,7 +156,8 @@ def source_beside(model: Path) -> Path | None:
 def _on_usb(root: Path) -> list[EdgeTpu]:
     found = []
     for place in _folders(root / "sys/bus/usb/devices"):
-        if (_text(place / "idVendor"), _text(place / "idProduct")) not in _USB_IDS:
+        product = _USB_IDS.get(_text(place / "idVendor"))
+        if product is None or product != _text(place / "idProduct"):
             continue
         with suppress(ValueError):
             bus, number = int(_text(place / "busnum")), int(_text(place / "devnum"))
@@ -167,12 +168,8 @@ def _on_usb(root: Path) -> list[EdgeTpu]:
 
 def _on_pci(root: Path) -> list[EdgeTpu]:
     nodes = sorted((root / "dev").glob("apex_*"))
-    listed = [
-        place
-        for place in _folders(root / "sys/bus/pci/devices")
-        if (_text(place / "vendor"), _text(place / "device")) in _PCI_IDS
-    ]
-    bare: list[Path | None] = [None] * (len(listed) - len(nodes))
+    listed = sum(_PCI_ID in line.split()[1:2] for line in _text(root / "proc/bus/pci/devices").splitlines())
+    bare: list[Path | None] = [None] * (listed - len(nodes))
     return [EdgeTpu("pci", one, one is not None and os.access(one, os.W_OK)) for one in (*nodes, *bare)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -130,6 +131,18 @@ def test_the_device_is_gone_after_so_many_calls(source: Path, coral_standin: Pat
     assert answers(model) == answers(model)
     for _ in range(2):
         with pytest.raises(RuntimeError, match=r"the device is gone.*EdgeTpuDelegateForCustomOp"):
+            answers(model)
+
+
+@pytest.mark.data
+def test_a_source_that_dies_fails_the_call_and_no_more(source: Path, coral_standin: Path) -> None:
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    before = set(children.read_text().split())
+    model = compiled(source, coral_standin)
+    (child,) = set(children.read_text().split()) - before
+    os.kill(int(child), signal.SIGKILL)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"source model ended.*EdgeTpuDelegateForCustomOp"):
             answers(model)
 
 

@@ -121,14 +121,16 @@ static bool receive_all(int socket, void *data, size_t bytes) {
   return true;
 }
 
+static TfLiteStatus ended(TfLiteContext *context) {
+  context->ReportError(context, "stand-in: the process that runs the source model ended");
+  return kTfLiteError;
+}
+
 /* An answer begins with the length of an error's text; 0: none, the outputs follow. */
 static TfLiteStatus answered(TfLiteContext *context, int socket) {
   char text[TEXT_BYTES];
   uint32_t length;
-  if (!receive_all(socket, &length, sizeof length)) {
-    context->ReportError(context, "stand-in: the process that runs the source model ended");
-    return kTfLiteError;
-  }
+  if (!receive_all(socket, &length, sizeof length)) return ended(context);
   if (length == 0) return kTfLiteOk;
   if (length >= sizeof text || !receive_all(socket, text, length)) length = 0;
   text[length] = '\0';
@@ -206,10 +208,8 @@ static TfLiteStatus kernel_prepare(TfLiteContext *context, TfLiteNode *node) {
     context->ReportError(context, "stand-in: cannot start %s", kernel->standin->python);
     return kTfLiteError;
   }
-  if (!tell(context, kernel->socket, node->inputs, false) || !tell(context, kernel->socket, node->outputs, true)) {
-    context->ReportError(context, "stand-in: the process that runs the source model ended");
-    return kTfLiteError;
-  }
+  if (!tell(context, kernel->socket, node->inputs, false) || !tell(context, kernel->socket, node->outputs, true))
+    return ended(context);
   return answered(context, kernel->socket);
 }
 
@@ -226,12 +226,12 @@ static TfLiteStatus kernel_invoke(TfLiteContext *context, TfLiteNode *node) {
   for (int i = 0; i < node->inputs->size; i++) {
     if (!is_input(context, node->inputs->data[i])) continue;
     const TfLiteTensor *tensor = &context->tensors[node->inputs->data[i]];
-    if (!send_all(kernel->socket, tensor->data, tensor->bytes)) return kTfLiteError;
+    if (!send_all(kernel->socket, tensor->data, tensor->bytes)) return ended(context);
   }
   if (answered(context, kernel->socket) != kTfLiteOk) return kTfLiteError;
   for (int i = 0; i < node->outputs->size; i++) {
     TfLiteTensor *tensor = &context->tensors[node->outputs->data[i]];
-    if (!receive_all(kernel->socket, tensor->data, tensor->bytes)) return kTfLiteError;
+    if (!receive_all(kernel->socket, tensor->data, tensor->bytes)) return ended(context);
   }
   return kTfLiteOk;
 }
