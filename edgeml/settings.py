@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -89,8 +90,9 @@ def telemetry_table(folder: Path | None = None) -> tuple[dict[str, Any], str]:
 
 def _find(folder: Path) -> Path | None:
     for place in (folder, *folder.parents):
-        if (place / FILE_NAME).is_file():
-            return place / FILE_NAME
+        with suppress(PermissionError):  # as by sudo -u from a folder that is another's
+            if (place / FILE_NAME).is_file():
+                return place / FILE_NAME
     return None
 
 

@@ -81,6 +81,11 @@ def test_the_agent_s_home_is_the_agent_s(machine: HandBooted) -> None:
     ]
 
 
+def test_the_agent_s_user_can_run_edgeml(machine: HandBooted) -> None:
+    as_agent = "env EDGEML_HOME=/var/lib/edgeml setpriv --reuid edgeml --regid edgeml --clear-groups"
+    assert "not enrolled" in machine.run(f"{as_agent} edgeml agent status 2>&1 || true")
+
+
 def test_files_travel_by_sftp(machine: HandBooted, tmp_path: Path) -> None:
     sent = tmp_path / "sent"
     sent.write_bytes(bytes(range(256)) * 1000)

@@ -25,8 +25,9 @@ FILE_SYSTEM_OPTIONS: Final = (
 QCOW2_OPTIONS: Final = ("-o", "compression_type=zstd")
 """A fifth of the time of zlib, and smaller. QEMU 5.1 and newer read it."""
 _FOLDERS: Final = {
-    **{"dev": 0o755, "proc": 0o555, "run": 0o755, "sys": 0o555, "tmp": 0o1777},
-    **dict.fromkeys(("media", "mnt", "opt", "srv", SITE), 0o755),
+    **dict.fromkeys(("dev", "media", "mnt", "opt", "run", "srv", SITE), 0o755),
+    **dict.fromkeys(("proc", "sys"), 0o555),
+    "tmp": 0o1777,
 }
 """That the disk has, whatever the root has in their places."""
 _AS_ROOT: Final = """
