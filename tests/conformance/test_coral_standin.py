@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ai_edge_litert.interpreter import Interpreter, load_delegate
+from ai_edge_litert.interpreter import Interpreter, OpResolverType, load_delegate
 from PIL import Image
 
 from edgeml.arrays import Array
@@ -36,8 +36,9 @@ def source(data_dir: Path) -> Path:
     return data_dir / f"{PAIRS[0]}.tflite"
 
 
-def opened(model: Path, delegate: Any = None) -> Any:
-    found = Interpreter(str(model), experimental_delegates=[delegate] if delegate is not None else None)
+def opened(model: Path, delegate: Any = None, kernels: OpResolverType = OpResolverType.AUTO) -> Any:
+    delegates = [delegate] if delegate is not None else None
+    found = Interpreter(str(model), experimental_delegates=delegates, experimental_op_resolver_type=kernels)
     found.allocate_tensors()
     return found
 
@@ -73,6 +74,17 @@ def test_a_compiled_model_answers_as_its_source_byte_for_byte(
         found = answers(ours, seed)
         assert found == answers(theirs, seed)
         assert len(set(found[0])) > 1, "an answer that says something"
+
+
+@pytest.mark.data
+def test_the_built_in_kernels_answer_where_they_are_asked_for(data_dir: Path, coral_standin: Path) -> None:
+    source = data_dir / "edgetpu_pairs" / "google-coral__deeplabv3_mnv2_dm05_pascal_quant__9ebaa5a.tflite"
+    model = source.with_name(source.stem + COMPILED)
+    kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    with pytest.raises(RuntimeError, match="failed to delegate RESIZE_BILINEAR"):
+        opened(source)
+    delegate = load_delegate(str(coral_standin), {"source": str(source), "xnnpack": "off"})
+    assert answers(opened(model, delegate, kernels)) == answers(opened(source, kernels=kernels))
 
 
 @pytest.mark.data
@@ -183,7 +195,7 @@ def test_a_delegate_that_goes_before_its_interpreter_ends_the_process(
 ) -> None:
     program = """
 import sys
-from ai_edge_litert.interpreter import Interpreter, load_delegate
+from ai_edge_litert.interpreter import Interpreter, OpResolverType, load_delegate
 from PIL import Image
 library, source, model = sys.argv[1:]
 delegate = load_delegate(library, {"source": source})

@@ -64,7 +64,12 @@ def build_standin(folder: Path, compiler: Sequence[str], python: str = sys.execu
 
 
 def standin_options(
-    source: Path, *, attached: str = "usb", latency_us: int = 0, fail_after: int | None = None
+    source: Path,
+    *,
+    attached: str = "usb",
+    latency_us: int = 0,
+    fail_after: int | None = None,
+    xnnpack: bool = True,
 ) -> str:
     """Give the value of ``EDGEML_CORAL_STANDIN``.
 
@@ -72,9 +77,12 @@ def standin_options(
         source: the ``.tflite`` that was compiled.
         attached: which Edge TPU is there: ``usb``, ``pci`` or ``none``.
         latency_us: how long a call takes at least.
+        xnnpack: whose kernels answer, as LiteRT's option of that name.
         fail_after: calls after which the device is gone, as if it was unplugged; ``None``: never.
     """
     texts = {"source": source, "attached": attached, "latency_us": latency_us}
     if fail_after is not None:
         texts["fail_after"] = fail_after
+    if not xnnpack:
+        texts["xnnpack"] = "off"
     return ";".join(f"{key}={value}" for key, value in texts.items())

@@ -79,23 +79,19 @@ def _index(names: dict[str, int], port: Port, source: Path) -> int:
     return names[port.name]
 
 
-def interpreter_of(content: bytes) -> Any:
-    """Open a model; with the built-in kernels where XNNPACK refuses it."""
-    try:
-        found = Interpreter(model_content=content)
-        found.allocate_tensors()
-    except RuntimeError:
-        plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        found = Interpreter(model_content=content, experimental_op_resolver_type=plain)
-        found.allocate_tensors()
+def interpreter_of(content: bytes, *, xnnpack: bool) -> Any:
+    """Open a model, on the kernels of XNNPACK or on the built-in ones."""
+    kernels = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    found = Interpreter(model_content=content, experimental_op_resolver_type=kernels)
+    found.allocate_tensors()
     return found
 
 
-def serve(source: Path, line: socket.socket) -> None:
+def serve(source: Path, line: socket.socket, *, xnnpack: bool) -> None:
     """Answer until the other side closes."""
     taken, given = _ports(line), _ports(line)
     try:
-        interpreter = interpreter_of(bytes(cut(source, taken, given)))
+        interpreter = interpreter_of(bytes(cut(source, taken, given)), xnnpack=xnnpack)
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
         for port, detail in zip((*taken, *given), (*inputs, *outputs), strict=True):
             size = int(np.prod(detail["shape"])) * np.dtype(detail["dtype"]).itemsize
@@ -149,7 +145,7 @@ def main() -> None:
         os.dup2(nothing.fileno(), 2)
     with socket.socket(fileno=0) as line:
         try:
-            serve(Path(sys.argv[1]), line)
+            serve(Path(sys.argv[1]), line, xnnpack=sys.argv[2] != "off")
         except (_GoneError, ConnectionError):
             return
 

@@ -10,6 +10,7 @@
  *   attached    usb (default), pci or none: which Edge TPU is there
  *   latency_us  how long a call takes at least
  *   fail_after  calls after which the device is gone
+ *   xnnpack     on (default) or off: whose kernels answer, as LiteRT's option of that name
  *   python      the interpreter that runs answers.py
  * Those of libedgetpu are taken as it takes them: device; Performance, Usb.* without effect. */
 
@@ -36,7 +37,7 @@ extern char **environ;
 
 typedef struct {
   TfLiteDelegate interface;
-  char source[TEXT_BYTES], attached[TEXT_BYTES], python[TEXT_BYTES], device[TEXT_BYTES];
+  char source[TEXT_BYTES], attached[TEXT_BYTES], python[TEXT_BYTES], device[TEXT_BYTES], xnnpack[TEXT_BYTES];
   long latency_us, fail_after, calls;
   int kernels; /* that interpreters still hold */
 } Standin;
@@ -59,7 +60,8 @@ static bool take(Standin *standin, const char *key, const char *value) {
   struct { const char *key; char *text; } texts[] = {{"source", standin->source},
                                                      {"attached", standin->attached},
                                                      {"python", standin->python},
-                                                     {"device", standin->device}};
+                                                     {"device", standin->device},
+                                                     {"xnnpack", standin->xnnpack}};
   for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
     if (strcmp(key, texts[i].key) == 0) return snprintf(texts[i].text, TEXT_BYTES, "%s", value) < TEXT_BYTES;
   if (strcmp(key, "latency_us") == 0) return number(value, &standin->latency_us);
@@ -148,7 +150,7 @@ static void stop(Kernel *kernel) {
 
 static bool start(Kernel *kernel) {
   char *const command[] = {kernel->standin->python, "-P", "-m", "edgeml.testing.coral.answers",
-                           kernel->standin->source, NULL};
+                           kernel->standin->source, kernel->standin->xnnpack, NULL};
   posix_spawn_file_actions_t actions;
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return false;
@@ -269,6 +271,7 @@ EXPORT TfLiteDelegate *tflite_plugin_create_delegate(char **keys, char **values,
   char problem[TEXT_BYTES] = "";
   Standin *standin = calloc(1, sizeof *standin);
   strcpy(standin->attached, "usb");
+  strcpy(standin->xnnpack, "on");
   strcpy(standin->python, STANDIN_PYTHON);
   standin->fail_after = -1;
   /* LiteRT's Python passes the count as an int, whose upper half in a register is nobody's */
