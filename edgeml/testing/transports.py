@@ -58,6 +58,8 @@ class TransportContract:
 
     large_bytes = 16_000_000
     """Size of a large file; less for a slow way."""
+    slowness = 1.0
+    """How many times as long as usual the machine takes, emulated for example."""
 
     @pytest.fixture
     def transport_url(self) -> str:
@@ -154,11 +156,11 @@ class TransportContract:
         script = f"(sleep 300 & echo $! >> {folder}/pids; wait) & echo $! >> {folder}/pids; sleep 300"
         begun = time.monotonic()
         with pytest.raises(TransportError, match="killed"):
-            transport.run(["sh", "-c", script], 1.0)
-        assert time.monotonic() - begun < 1.0 + PATIENCE_S
+            transport.run(["sh", "-c", script], self.slowness)
+        assert time.monotonic() - begun < self.slowness * (1.0 + PATIENCE_S)
         pids = transport.run(["cat", f"{folder}/pids"], 20).stdout.decode().split()
         assert len(pids) == 2
-        _wait_until(lambda: not self.alive(transport, pids))
+        self.wait_until(lambda: not self.alive(transport, pids))
 
     def test_ctrl_c_kills_the_command_with_its_children(
         self, observer: Transport, transport_url: str
@@ -167,17 +169,17 @@ class TransportContract:
         script = f"sleep 300 & echo $! > {folder}/new; mv {folder}/new {folder}/pids; sleep 300"
         argv = [sys.executable, "-c", _INTERRUPTED, transport_url, script]
         program = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
-        _wait_until(lambda: observer.run(["test", "-e", f"{folder}/pids"], 20).exit_code == 0)
+        self.wait_until(lambda: observer.run(["test", "-e", f"{folder}/pids"], 20).exit_code == 0)
         program.send_signal(signal.SIGINT)
-        assert program.wait(PATIENCE_S) == _KEYBOARD_INTERRUPT
+        assert program.wait(PATIENCE_S * self.slowness) == _KEYBOARD_INTERRUPT
         pids = observer.run(["cat", f"{folder}/pids"], 20).stdout.decode().split()
-        _wait_until(lambda: not self.alive(observer, pids))
+        self.wait_until(lambda: not self.alive(observer, pids))
 
     def test_a_child_left_in_the_background_does_not_hold_the_result_back(self, transport: Transport) -> None:
         begun = time.monotonic()
-        result = transport.run(["sh", "-c", "sleep 3 & echo done"], 60)
+        result = transport.run(["sh", "-c", f"sleep {3 * self.slowness:g} & echo done"], 60 * self.slowness)
         assert result.stdout == b"done\n"
-        assert time.monotonic() - begun < 2.5
+        assert time.monotonic() - begun < 2.5 * self.slowness
 
     def test_a_file_goes_there_and_back(self, transport: Transport, tmp_path: Path) -> None:
         content = bytes(range(256)) * 400
@@ -276,6 +278,13 @@ class TransportContract:
         script = 'for pid; do case "$(ps -o stat= -p $pid)" in ""|Z*) ;; *) echo $pid;; esac; done'
         return bool(transport.run(["sh", "-c", script, "name", *pids], 20).stdout)
 
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait for the machine to get somewhere, or to have nothing left."""
+        deadline = time.monotonic() + PATIENCE_S * self.slowness
+        while not condition():
+            assert time.monotonic() < deadline, "the processes are still there"
+            time.sleep(0.05)
+
 
 class RemoteTransportContract(TransportContract):
     """What a transport keeps whose machine can be lost in the middle of its work."""
@@ -288,7 +297,7 @@ class RemoteTransportContract(TransportContract):
     def test_a_machine_that_is_gone_while_a_command_runs_is_an_error(
         self, transport: Transport, cut: Callable[[], None]
     ) -> None:
-        timer = threading.Timer(0.5, cut)
+        timer = threading.Timer(0.5 * self.slowness, cut)
         timer.start()
         begun = time.monotonic()
         with pytest.raises(TransportError):
@@ -303,7 +312,7 @@ class RemoteTransportContract(TransportContract):
         self, transport: Transport, observer: Transport, cut: Callable[[], None]
     ) -> None:
         folder = self.remote(observer)
-        timer = threading.Timer(0.7, cut)
+        timer = threading.Timer(0.7 * self.slowness, cut)
         timer.start()
         with pytest.raises(TransportError):
             transport.run(["sh", "-c", f"sleep 300 & echo $! $$ > {folder}/pids; sleep 300"], 290)
@@ -311,7 +320,7 @@ class RemoteTransportContract(TransportContract):
         observer.connect()
         pids = observer.run(["cat", f"{folder}/pids"], 20).stdout.decode().split()
         assert len(pids) == 2
-        _wait_until(lambda: not self.alive(observer, pids))
+        self.wait_until(lambda: not self.alive(observer, pids))
 
     def test_put_that_is_cut_leaves_no_file_and_the_next_goes_on_where_it_was(
         self, transport: Transport, tmp_path: Path, cut: Callable[[], None]
@@ -367,10 +376,3 @@ class RemoteTransportContract(TransportContract):
 
 def _content(size_bytes: int, seed: int) -> bytes:
     return random.Random(seed).randbytes(size_bytes)  # noqa: S311 - nothing secret
-
-
-def _wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "the processes are still there"
-        time.sleep(0.05)

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from edgeml_devices.emulator import tools
+from edgeml_devices.emulator.boards import board_named
 from edgeml_devices.emulator.images.image import ImageRequest
+from edgeml_devices.emulator.machine.line import Line
+from edgeml_devices.emulator.machine.starting import Wanted, start_machine
 
 from edgeml import plugins
 from edgeml.errors import UsageError
@@ -19,8 +22,13 @@ from tests.integration.transports.ssh_server import SshServer, ssh_server
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from edgeml_devices.emulator.machine.machine import Machine
+
     from edgeml.transport import Transport
 
+KILL_CONNECTIONS = (
+    "for served in $(pgrep -P $(pgrep -o dropbear)); do pkill -9 -P $served; kill -9 $served; done"
+)
 PASSWORD = "secret word"  # noqa: S105 - of a board made for the test
 
 
@@ -112,6 +120,43 @@ class TestEmulatorInUserMode(TransportContract):
     ) -> str:
         monkeypatch.setenv("EDGEML_CACHE_DIR", str(shared_cache()))
         return f"emulator:raspberry-pi-4?mode=user&folder={tmp_path_factory.mktemp('board')}"
+
+
+class TestEmulatedMachine(RemoteTransportContract):
+    """A whole machine, one for all these tests."""
+
+    large_bytes = 6_000_000
+    """More than SSH sends ahead: a cut half way has to cut something off."""
+    slowness = 8.0
+
+    @pytest.fixture(scope="class")
+    def machine(self) -> Iterator[Machine]:
+        with built(ImageRequest(), tools.TO_BOOT) as image, pytest.MonkeyPatch.context() as patch:
+            patch.setenv("EDGEML_CACHE_DIR", str(shared_cache()))
+            wanted = Wanted(board_named("raspberry-pi-4"), ImageRequest(image.engines))
+            with start_machine(wanted) as machine:
+                yield machine
+
+    @pytest.fixture
+    def transport_url(
+        self,
+        machine: Machine,
+        own_cache: None,  # noqa: ARG002 - the next line is to hold
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> str:
+        monkeypatch.setenv("EDGEML_CACHE_DIR", str(shared_cache()))
+        return f"emulator:raspberry-pi-4?machine={machine.name}"
+
+    @pytest.fixture
+    def cut(self, machine: Machine) -> Callable[[], None]:
+        """Kill what serves the connections, over the serial line; what these started is left to find out."""
+
+        def kill() -> None:
+            with Line(machine.ports.serial, machine.name) as line:
+                line.wait_for_shell(60)
+                line.run(KILL_CONNECTIONS, 60)
+
+        return kill
 
 
 def test_local_takes_nothing_behind_the_colon():

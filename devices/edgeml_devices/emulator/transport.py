@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeml.errors import UsageError
 from edgeml_devices.emulator.address import emulator_address
+from edgeml_devices.emulator.machine_transport import MachineTransport
 from edgeml_devices.emulator.user.transport import UserTransport
 
 if TYPE_CHECKING:
@@ -21,4 +21,4 @@ def emulator_transport(url: str) -> Transport:
     address = emulator_address(url)
     if address.mode == "user":
         return UserTransport(address)
-    raise UsageError(f"{url!r}: only ?mode=user works yet")
+    return MachineTransport(address)
