@@ -15,6 +15,8 @@ from typing import Final
 
 CPUINFO: Final = Path("/proc/cpuinfo")
 BOARD: Final = Path("/proc/device-tree/model")
+EMULATOR_IMAGE: Final = Path("/etc/edgeml-image")
+"""Names the image that ``edgeml emulate build`` made this system as."""
 VNNI: Final = frozenset({"avx512_vnni", "avx_vnni"})
 ARCHITECTURES: Final = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
 """Other systems' words for Linux's."""
@@ -111,6 +113,11 @@ def memory_bytes() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return None
+
+
+def emulated() -> bool:
+    """Say whether this machine is one that ``edgeml emulate`` made: its times mean nothing."""
+    return EMULATOR_IMAGE.exists()
 
 
 def board() -> str:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Final
 
 from edgeml.errors import MeasureError
 from edgeml.manifest import Latency
+
+EMULATED: Final = "emulated: correctness, memory and protocol only"
+"""What every report says of figures that an emulated machine gave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class Measurement:
     machine: str
     """``targets.host().name`` of the machine that ran it."""
     throughput: tuple[Throughput, ...] = ()
+    emulated: bool = False
+    """The machine is emulated: its times say nothing of the board, not even which file is the quicker one."""
 
 
 def measurement_to_json(measurement: Measurement) -> dict[str, Any]:
@@ -59,6 +64,7 @@ def measurement_from_json(values: Mapping[str, Any]) -> Measurement:
             f"{values.get('artifact', 'a model')} could not be measured: {values.get('reason')}"
         )
     try:
+        values = {"emulated": False} | dict(values)  # an edgeml of before knew of no emulator
         known = {field.name: values[field.name] for field in fields(Measurement)}
         known["latency_ms"] = Latency(
             **{key: float(known["latency_ms"][key]) for key in ("p50", "p95", "p99")}

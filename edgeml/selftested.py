@@ -24,6 +24,7 @@ import numpy as np
 from edgeml import plugins
 from edgeml.arrays import Array
 from edgeml.bundle import Bundle
+from edgeml.cpu import emulated
 from edgeml.errors import BundleError, EdgemlError, EngineError
 from edgeml.installed import open_release
 from edgeml.loading import load
@@ -73,7 +74,7 @@ def _test(folder: Path, name: str, say: Say) -> dict[str, Any]:
             _, times_ns = run_times(model.run, inputs[0], SECONDS)
             found["latency_ms"] = asdict(latency_ms(times_ns))
         fallback = model.fallback
-    found["peak_memory_bytes"] = peak_bytes() - memory_before
+    found |= {"peak_memory_bytes": peak_bytes() - memory_before, "emulated": emulated()}
     if faults:
         return found | _failed("parity", "; ".join(faults))
     detail = f"{len(inputs)} golden samples within the tolerance"

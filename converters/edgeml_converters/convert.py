@@ -30,6 +30,7 @@ from edgeml_converters.arguments import (
     read_preprocess,
     read_targets,
 )
+from edgeml_converters.evaluate.latency import HERE
 from edgeml_converters.report.bundle import bundle_name, places, write, write_text
 from edgeml_converters.report.page import render
 from edgeml_converters.report.record import document
@@ -115,7 +116,7 @@ def convert(
     max_drop: float | None = None,
     max_latency_ms: float | None = None,
     max_size_bytes: int | None = None,
-    measure: bool = True,
+    measure: bool | str = True,
     io_dtype: IoDtype = "float32",
     method: CalibrationMethod = "default",
     input_shapes: Mapping[str, Shape] = NO_SHAPES,
@@ -148,7 +149,7 @@ def convert(
         max_drop: gate: points of accuracy that a variant may lose.
         max_latency_ms: gate: median latency.
         max_size_bytes: gate: size of a variant.
-        measure: take latency, load time and memory, in a fresh process each.
+        measure: take latency, load time and memory, in a fresh process each; the URL of a machine: there.
         io_dtype: dtype of inputs and outputs of int8_static variants.
         method: how static quantization finds its ranges.
         input_shapes: sizes of free dimensions, by input name.
@@ -183,7 +184,8 @@ def convert(
             name=bundle_name(name, path if isinstance(source, (str, Path)) else Path(type(source).__name__)),
             release=release,
             gates=Gates(max_drop, max_latency_ms, max_size_bytes),
-            measure=measure,
+            measure=bool(measure),
+            measure_on=measure if isinstance(measure, str) else HERE,
             io_dtype=io_dtype,
             method=method,
             input_shapes=input_shapes,

@@ -98,6 +98,10 @@ def _show(manifest: Manifest, result: SelftestResult) -> None:
         else click.style(f"failed ({result.reason})", fg="red", bold=True)
     )
     click.echo(f"{manifest.name} release {manifest.release}, {result.variant}: {word}: {result.detail}")
+    if result.emulated:
+        from edgeml.measure import EMULATED
+
+        click.echo(f"{EMULATED}; needs {readable_size(result.peak_memory_bytes)} of memory")
     if result.latency_ms is not None:
         latency = result.latency_ms
         click.echo(

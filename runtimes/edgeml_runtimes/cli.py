@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 EXISTING = click.Path(exists=True, path_type=Path)
 on_option = click.option(
-    "--on", "url", metavar="URL", help="On this machine: ssh://user@host, serial:///dev/ttyUSB0."
+    "--on",
+    "url",
+    metavar="URL",
+    help="On this machine: ssh://user@host, serial:///dev/ttyUSB0, emulator:BOARD.",
 )
 
 

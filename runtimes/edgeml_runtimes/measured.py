@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from edgeml import plugins
+from edgeml.cpu import emulated
 from edgeml.errors import EdgemlError, EngineError, MeasureError
 from edgeml.measure import Measurement, Throughput, measurement_to_json
 from edgeml.runtime import Profiler
@@ -69,6 +70,7 @@ def _measure(request: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> 
         import_ms=import_ms,
         peak_memory_bytes=peak,
         machine=machine,
+        emulated=emulated(),
         throughput=(Throughput(options.threads, len(times_ns) / (sum(times_ns) / 1e9)),),
     )
     answer: dict[str, Any] = {"measurement": measurement_to_json(measurement)}

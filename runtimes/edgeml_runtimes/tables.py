@@ -11,6 +11,7 @@ from rich.progress import track
 from rich.text import Text
 
 from edgeml.figures import milliseconds, readable_size
+from edgeml.measure import EMULATED
 from edgeml.terminal import Column, open_console, print_table
 
 if TYPE_CHECKING:
@@ -64,7 +65,9 @@ def print_results(results: Sequence[Result]) -> None:
 
 def _print_table(console: Console, measured: Sequence[tuple[str, Result]]) -> None:
     found = [result.measurement for _, result in measured if result.measurement is not None]
-    best = min(found, key=lambda one: one.latency_ms.p50) if len(found) > 1 else None
+    is_emulated = any(one.emulated for one in found)
+    rankable = len(found) > 1 and not is_emulated
+    best = min(found, key=lambda one: one.latency_ms.p50) if rankable else None
     names = [f"{title} *" if one is best else title for (title, _), one in zip(measured, found, strict=True)]
     columns = [Column("", names, is_name=True)]
     if any(result.job.variant is None for _, result in measured):
@@ -84,6 +87,8 @@ def _print_table(console: Console, measured: Sequence[tuple[str, Result]]) -> No
         console.print(Text("* quickest by p50", "dim"))
     threads = found[0].threads
     console.print(Text(f"{threads} thread{'s' if threads > 1 else ''}, {found[0].machine}", "dim"))
+    if is_emulated:
+        console.print(Text(EMULATED, "bold"))
 
 
 def _rates(found: Sequence[Measurement]) -> list[Column]:

@@ -123,6 +123,12 @@ EXISTING = click.Path(exists=True, path_type=Path)
     help="Size of an input with free dimensions.",
 )
 @click.option("--trust-code", is_flag=True, help="Let the file run the code that it carries.")
+@click.option(
+    "--measure",
+    "measure_on",
+    metavar="URL",
+    help="Take them on this machine: ssh://user@host. By default on this one.",
+)
 @click.option("--no-measure", is_flag=True, help="Do not take latency, load time and memory.")
 @click.option(
     "--no-drift-reference",
@@ -182,10 +188,23 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
         "method": options["method"],
         "input_shapes": input_shapes(options["shapes"]),
         "trust_code": options["trust_code"],
-        "measure": not options["no_measure"],
+        "measure": _measure(options["measure_on"], off=options["no_measure"]),
         "drift_reference": not options["no_drift_reference"],
         "use_cache": not options["no_cache"],
     }
+
+
+def _measure(url: str | None, *, off: bool) -> bool | str:
+    """Say whether to measure, and where.
+
+    Raises:
+        UsageError: both were said.
+    """
+    if url is None:
+        return not off
+    if off:
+        raise UsageError("--measure or --no-measure, not both")
+    return url
 
 
 def _data(

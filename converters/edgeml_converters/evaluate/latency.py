@@ -17,6 +17,9 @@ from edgeml.words import RuntimeName
 TIMEOUT_S: Final = 600.0
 """For one file; models that take a second an inference still finish."""
 
+TIMEOUT_ELSEWHERE_S: Final = 1800.0
+"""The same with the way there: over a serial line a model of 1 MB takes two minutes."""
+HERE: Final = "local:"
 SECONDS: Final = 0.3
 """Time that each file runs for: 50 inferences of the slowest usual models, thousands of the fast ones."""
 
@@ -33,22 +36,30 @@ class Job:
     options: Mapping[str, str]
 
 
-def measure(jobs: Sequence[Job], progress: Callable[[str], None], url: str = "local:") -> dict[str, Result]:
-    """Measure files one after the other, each in a fresh process; one that fails does not stop the others."""
+def measure(jobs: Sequence[Job], progress: Callable[[str], None], url: str = HERE) -> dict[str, Result]:
+    """Measure files one after the other, each in a fresh process; one that fails does not stop the others.
+
+    Args:
+        jobs: the files.
+        progress: is called with what is being done.
+        url: of the machine to measure on, as any transport takes it; edgeml must be there.
+    """
     results: dict[str, Result] = {}
     batches: dict[tuple[str, ...], list[Job]] = {}
     for job in jobs:
         batches.setdefault(_options(job), []).append(job)
-    with plugins.transport(url) as transport:
+    elsewhere = [] if url == HERE else ["--on", url]
+    timeout_s = TIMEOUT_S if url == HERE else TIMEOUT_ELSEWHERE_S
+    with plugins.transport(HERE) as transport:
         transport.connect()
         for options, batch in batches.items():
             progress(f"measure {', '.join(job.name for job in batch)}")
             # -P: a file of the user's that is called like an engine is not imported in its place
             argv = [sys.executable, "-P", "-m", "edgeml", "bench"]
             argv += [*(str(job.artifact.absolute()) for job in batch), *options]
-            argv += ["--threads", "1", "--seconds", f"{SECONDS:g}", "--json"]
+            argv += ["--threads", "1", "--seconds", f"{SECONDS:g}", "--json", *elsewhere]
             try:
-                done = transport.run(argv, TIMEOUT_S * len(batch))
+                done = transport.run(argv, timeout_s * len(batch))
             except TransportError as error:
                 results |= {job.name: MeasureError(f"{job.name}: {error}") for job in batch}
                 continue

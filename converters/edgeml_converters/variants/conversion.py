@@ -15,6 +15,7 @@ from edgeml.converter import ConversionStep, State
 from edgeml.engines import engine
 from edgeml.errors import ConversionError, EdgemlError, InferenceError, MeasureError, PlanError
 from edgeml.findings import Finding
+from edgeml.measure import EMULATED
 from edgeml.targets import host
 from edgeml.tensors import TensorSpec
 from edgeml.words import FORMAT_OF_RUNTIME
@@ -86,12 +87,12 @@ def run(request: Request, scratch: Path, cache: StepCache, progress: Progress) -
     finally:
         source.artifact.release()
     if request.measure:
-        made = _measured(made, progress)
+        made = _measured(made, progress, request.measure_on)
     made = [_gated(request, row) for row in made]
     _check_unchanged(source)
-    machine = host()
+    machine = _measured_by(made)
     choices = [
-        choose(one.name, made, request.gates, None if one.is_like(machine) else machine.name)
+        choose(one.name, made, request.gates, None if one.name == machine else machine)
         for one in request.targets
     ]
     return Outcome(
@@ -101,7 +102,7 @@ def run(request: Request, scratch: Path, cache: StepCache, progress: Progress) -
         choices=tuple(choices),
         data=data,
         findings=(*data.findings, *_judged(request, data, made), *executor.findings),
-        machine=machine.name,
+        machine=machine,
     )
 
 
@@ -261,13 +262,18 @@ def _lint_source(
     return found
 
 
-def _measured(rows: Sequence[Row], progress: Progress) -> list[Row]:
+def _measured_by(rows: Sequence[Row]) -> str:
+    """Name the class of the machine that measured; of this one if none did."""
+    return next((row.measured.machine.split()[0] for row in rows if row.measured.machine), host().name)
+
+
+def _measured(rows: Sequence[Row], progress: Progress, url: str) -> list[Row]:
     jobs = [
         latency.Job(row.name, row.runtime, row.artifact, row.options)
         for row in rows
         if row.status == "ok" and row.artifact is not None
     ]
-    results = latency.measure(jobs, progress) if jobs else {}
+    results = latency.measure(jobs, progress, url) if jobs else {}
     return [_with_measurement(row, results.get(row.name)) for row in rows]
 
 
@@ -281,13 +287,22 @@ def _with_measurement(row: Row, result: latency.Result | None) -> Row:
         return replace(row, findings=(*row.findings, finding))
     measured = replace(
         row.measured,
-        latency_ms=result.latency_ms,
-        load_ms=result.load_ms,
+        latency_ms=None if result.emulated else result.latency_ms,
+        load_ms=None if result.emulated else result.load_ms,
         peak_memory_bytes=result.peak_memory_bytes,
         machine=result.machine,
         threads=result.threads,
     )
     row = replace(row, measured=measured, runtime_version=result.runtime_version)
+    if result.emulated:
+        finding = Finding(
+            "emulated",
+            "info",
+            row.name,
+            f"{EMULATED}: this is no latency of a {result.machine}",
+            "measure on the board: --measure ssh://USER@BOARD",
+        )
+        return replace(row, findings=(*row.findings, finding))
     return replace(row, findings=(*row.findings, *findings.noisy(row)))
 
 

@@ -16,6 +16,7 @@ from edgeml.targets import Target
 from edgeml.targets.quantizer import quantizer_settings
 from edgeml.tensors import Shape
 from edgeml.words import SCHEMES, IoDtype, RuntimeName, Scheme
+from edgeml_converters.evaluate.latency import HERE
 from edgeml_converters.variants.choose import Gates
 from edgeml_converters.variants.rows import Row, row_name
 
@@ -45,6 +46,8 @@ class Request:
     release: int = 1
     gates: Gates = field(default_factory=Gates)
     measure: bool = True
+    measure_on: str = HERE
+    """URL of the machine that measures."""
     io_dtype: IoDtype = "float32"
     method: CalibrationMethod = "default"
     input_shapes: Mapping[str, Shape] = field(default_factory=dict)

@@ -281,7 +281,12 @@ class Deployment:
         folder = self._device.release_folder(name, release)
         variant = self._outcome.variant
         verdict = gates.self_test(folder, variant, policy.selftest_timeout_s)
-        self._outcome = replace(self._outcome, verified=verdict.verified, measured=verdict.measured)
+        self._outcome = replace(
+            self._outcome,
+            verified=verdict.verified,
+            measured=verdict.measured,
+            emulated=verdict.emulated,
+        )
         if payload is not None and variant is not None and verdict.measured:
             text = payload.installed_json(variant, verdict.measured)
             self._device.put(text, f"models/{name}/deploy/.{release}.json")

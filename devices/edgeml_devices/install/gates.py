@@ -34,6 +34,8 @@ class Verdict:
     verified: str
     """``selftest``, ``command``, or ``nothing``."""
     measured: Mapping[str, float] = field(default_factory=dict)
+    emulated: bool = False
+    """By an emulated device: no times are among what was measured."""
 
 
 class Gates:
@@ -76,7 +78,8 @@ class Gates:
             done = self._device.transport.run(argv, timeout_s + _SELFTEST_MARGIN_S)
         except TransportError as error:
             raise StepError(Reason.SELFTEST_TIMEOUT, f"the self-test did not end: {error}") from error
-        return Verdict("selftest", _measured(done))
+        answer = _passed(done)
+        return Verdict("selftest", _figures(answer), bool(answer.get("emulated")))
 
     def _own_test(self, command: str, folder: str, timeout_s: float) -> None:
         try:
@@ -134,7 +137,7 @@ class Gates:
         return None if done.exit_code == 0 else _ending("the check", done)
 
 
-def _measured(done: CommandResult) -> Mapping[str, float]:
+def _passed(done: CommandResult) -> Mapping[str, Any]:
     """Read what ``edgeml selftest --json`` says.
 
     Raises:
@@ -150,7 +153,8 @@ def _measured(done: CommandResult) -> Mapping[str, float]:
     if not passed:
         known = reason in set(Reason)
         raise StepError(Reason(reason) if known else Reason.SELFTEST_CRASH, detail or "the self-test failed")
-    return _figures(answer)
+    found: Mapping[str, Any] = answer
+    return found
 
 
 def _figures(result: Mapping[str, Any]) -> dict[str, float]:

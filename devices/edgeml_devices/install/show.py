@@ -7,7 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+import click
+
 from edgeml.figures import readable_size, shorten
+from edgeml.measure import EMULATED
 from edgeml.terminal import Column, open_console, print_table, printable
 from edgeml_devices.install.device import InstalledOnDevice
 from edgeml_devices.install.words import Outcome, Standing
@@ -104,6 +107,9 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
         ["" if one.result is Result.SUCCESSFUL else "red" for one in outcomes],
     )
     _print_details(console, outcomes)
+    for one in outcomes:
+        if one.emulated:
+            click.echo(f"{one.url}  {EMULATED}")
 
 
 def _runs(one: Outcome) -> str:

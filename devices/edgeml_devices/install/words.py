@@ -85,6 +85,8 @@ class Outcome:
     """What vouches for the release beside its hashes: ``selftest``, ``command``, or ``nothing``."""
     measured: Mapping[str, float] = field(default_factory=dict)
     """As in ``installed.json``."""
+    emulated: bool = False
+    """The device is emulated: no times are among what was measured."""
     sent_bytes: int = 0
     duration_s: float = 0.0
 
@@ -106,6 +108,7 @@ def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
         "previous": outcome.previous,
         "verified": outcome.verified,
         "measured": dict(outcome.measured),
+        "emulated": outcome.emulated,
         "sent_bytes": outcome.sent_bytes,
         "duration_s": round(outcome.duration_s, 3),
     }

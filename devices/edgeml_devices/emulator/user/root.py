@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from edgeml.cpu import EMULATOR_IMAGE
 from edgeml_devices.emulator import tools
 from edgeml_devices.emulator.boards import Board, system_files
 from edgeml_devices.emulator.images.image import SITE, Image
@@ -54,6 +55,8 @@ class PrivateRoot:
         for name in (*_EMPTY, ".proot", EXCHANGE.removeprefix("/")):
             (self.folder / name).mkdir(exist_ok=True)
         (self.folder / "tmp").chmod(0o1777)
+        mark = self.folder / EMULATOR_IMAGE.relative_to("/")
+        mark.write_text(f"{self.image.key}\n")
         for name, content in system_files(self.board).items():
             path = self.folder / _SYSTEM / name
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -32,6 +32,12 @@ def test_outcomes_are_a_table_with_the_reasons_below(capsys: pytest.CaptureFixtu
     assert lines[3] == "b  health_check: ended with 1"
 
 
+def test_a_device_that_is_emulated_is_called_so(capsys: pytest.CaptureFixture[str]):
+    print_outcomes([Outcome("a", Result.SUCCESSFUL), Outcome("b", Result.SUCCESSFUL, emulated=True)])
+    said = capsys.readouterr().out.splitlines()
+    assert said[3:] == ["b  emulated: correctness, memory and protocol only"]
+
+
 @pytest.mark.parametrize(
     ("reason", "is_gate"), [(Reason.PARITY, True), (Reason.HEALTH_CHECK, True), (Reason.DISK_FULL, False)]
 )
@@ -53,6 +59,7 @@ def test_an_outcome_is_json_of_plain_words():
         "previous": None,
         "verified": "nothing",
         "measured": {"p50_ms": 1.5},
+        "emulated": False,
         "sent_bytes": 0,
         "duration_s": 0.0,
     }
