@@ -14,8 +14,29 @@ from edgeml.testing import missing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from edgeml.testing.devices import EmulatedDevice, PowerCut
     from edgeml.testing.networks import BadNetwork
     from edgeml.testing.serial_lines import SerialCable
+
+
+MARKERS = (
+    "emulated_device(board=…, engines=…, fresh=…): what the fixture emulated_device starts",
+    "emulated: set on every test that uses emulated_device; leave them out by -m 'not emulated'",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the markers known."""
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start an emulated device, before any are left out by their marks."""
+    for item in items:
+        if "emulated_device" in getattr(item, "fixturenames", ()):
+            item.add_marker("emulated")
 
 
 class MakeSerialCable(Protocol):
@@ -87,3 +108,28 @@ def bad_network() -> Iterator[MakeBadNetwork]:
     yield make
     for network in networks:
         network.close()
+
+
+@pytest.fixture
+def emulated_device(request: pytest.FixtureRequest) -> Iterator[EmulatedDevice]:
+    """Start an emulated board, from a snapshot where there is one: fresh for each test.
+
+    Say which by ``@pytest.mark.emulated_device(board=…, engines=…)``, or as the parameter of an indirect
+    parametrization.
+    """
+    from edgeml.testing import devices
+
+    marker = request.node.get_closest_marker("emulated_device")
+    wanted = {} if marker is None else dict(marker.kwargs)
+    if hasattr(request, "param"):
+        wanted["board"] = request.param
+    with devices.emulated_device(**wanted) as device:
+        yield device
+
+
+@pytest.fixture
+def power_cut(emulated_device: EmulatedDevice) -> PowerCut:
+    """Cut the power of ``emulated_device``, now or in the middle of something, and boot it again."""
+    from edgeml.testing.devices import PowerCut
+
+    return PowerCut(emulated_device)

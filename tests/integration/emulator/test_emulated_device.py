@@ -1,0 +1,53 @@
+"""The fixtures of the plug-in on a real emulated machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from edgeml_devices.emulator.machine import state
+
+from edgeml.cli import main
+from edgeml.errors import TransportError
+from edgeml.testing.devices import EmulatedDevice, PowerCut
+from edgeml.testing.models import make_double
+
+pytestmark = [
+    pytest.mark.usefixtures("image", "built_cache"),
+    pytest.mark.emulated_device(engines=["litert"]),
+]
+SENTENCE = "emulated: correctness, memory and protocol only"
+
+
+def test_a_power_cut_in_the_middle_of_work_loses_the_work_and_not_the_device(
+    emulated_device: EmulatedDevice, power_cut: PowerCut
+) -> None:
+    boot = "cat /proc/sys/kernel/random/boot_id"
+    before = emulated_device.sh(boot)
+    emulated_device.sh("echo kept >/root/kept; sync")
+    with power_cut.after(0.5):
+        emulated_device.sh("echo begun; sleep 300; echo lost >/root/lost; sync")
+    assert emulated_device.sh("cat /root/kept; ls /root/lost 2>/dev/null || true") == "kept\n"
+    assert emulated_device.sh(boot) != before
+
+
+def test_an_error_of_the_block_s_own_cuts_no_power(
+    emulated_device: EmulatedDevice, power_cut: PowerCut
+) -> None:
+    with pytest.raises(TransportError, match="no-such-program"), power_cut.after(300):
+        emulated_device.run(["no-such-program"])
+    assert emulated_device.machine.running
+
+
+def test_commands_of_edgeml_take_its_url_and_mark_its_times(
+    emulated_device: EmulatedDevice, tmp_path: Path
+) -> None:
+    model = make_double(tmp_path, "litert")
+    words = ["bench", str(model), "--runs", "3", "--on", emulated_device.url, "--json"]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    (row,) = json.loads(done.stdout)["results"]
+    assert (row["machine"], row["emulated"]) == ("raspberry-pi-4", True)
+    assert emulated_device.machine.name in {found.name for found in state.machines()}
