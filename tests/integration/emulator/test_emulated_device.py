@@ -9,8 +9,9 @@ import pytest
 from click.testing import CliRunner
 from edgeml_devices.emulator.machine import state
 
+from edgeml import plugins
 from edgeml.cli import main
-from edgeml.errors import TransportError
+from edgeml.errors import TransportError, UsageError
 from edgeml.testing.devices import EmulatedDevice, PowerCut
 from edgeml.testing.models import make_double
 
@@ -51,3 +52,17 @@ def test_commands_of_edgeml_take_its_url_and_mark_its_times(
     (row,) = json.loads(done.stdout)["results"]
     assert (row["machine"], row["emulated"]) == ("raspberry-pi-4", True)
     assert emulated_device.machine.name in {found.name for found in state.machines()}
+
+
+def test_who_takes_a_machine_that_runs_leaves_it_running_and_takes_no_other_board_s(
+    emulated_device: EmulatedDevice,
+) -> None:
+    with plugins.transport(emulated_device.url) as other:
+        assert other.run(["true"], 60).exit_code == 0
+    assert emulated_device.machine.running
+    wrong = plugins.transport(emulated_device.url.replace("pi-4", "pi-5", 1))
+    with pytest.raises(UsageError, match="is a raspberry-pi-4"):
+        wrong.connect()
+    emulated_device.machine.power_cut()
+    with pytest.raises(TransportError, match="has no power"):
+        plugins.transport(emulated_device.url).connect()
