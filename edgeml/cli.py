@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143
-_ON_A_WORKSTATION: Final = ("compare", "convert", "inspect", "plan", "workers")
+_ON_A_WORKSTATION: Final = ("compare", "convert", "coral", "inspect", "plan", "workers")
 """Commands that a device install lacks on purpose."""
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)

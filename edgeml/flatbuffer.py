@@ -89,6 +89,25 @@ class Flatbuffer:
         """Read a string; what is not UTF-8 is replaced."""
         return self.content(table, index).decode(errors="replace")
 
+    def strings(self, table: int, index: int) -> list[bytes]:
+        """Read a vector of strings."""
+        start, length = self.vector(table, index, 4)
+        found = []
+        for place in range(start, start + 4 * length, 4):
+            begin = self.follow(place)
+            size_bytes = self.number("<I", begin)
+            self._spend(size_bytes + 4)
+            self.end = max(self.end, begin + 4 + size_bytes)
+            if self.end > len(self.data):
+                raise IndexError
+            found.append(self.data[begin + 4 : begin + 4 + size_bytes])
+        return found
+
+    def real(self, table: int, index: int) -> float:
+        """Read a field of a 32-bit float."""
+        place = self.field(table, index)
+        return float(struct.unpack_from("<f", self.data, place)[0]) if place else 0.0
+
     def table(self, table: int, index: int) -> int:
         """Give where the table in a field starts, its own bytes checked; 0 if there is none."""
         place = self.field(table, index)

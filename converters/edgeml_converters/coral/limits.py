@@ -334,7 +334,7 @@ def not_seen(_: Node) -> Objection | None:
 REPLACEMENTS: Final[Mapping[str, str]] = {
     "LEAKY_RELU": "use RELU or RELU6",
     "HARD_SWISH": "use RELU6",
-    "ARG_MAX": "leave it outside the model: the CPU does it with the result",
+    "ARG_MAX": "leave it outside the model, the CPU does it with the result",
     "DIV": "multiply by the inverse",
     "UNPACK": "use SPLIT along another axis than the first, and RESHAPE",
     "BATCH_MATMUL": "use FULLY_CONNECTED or CONV_2D with constant weights",

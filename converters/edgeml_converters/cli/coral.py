@@ -1,0 +1,196 @@
+"""``edgeml coral``. Light to import: every command line imports this."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgeml.commands.json_output import json_option, print_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgeml_converters.coral.check import Check
+    from edgeml_converters.coral.inspect import Compiled
+    from edgeml_converters.coral.placement import Placements
+
+EXISTING = click.Path(exists=True, path_type=Path)
+STYLE = {"tpu": "green", "cpu": "", "unknown": "yellow"}
+WHERE = {"tpu": "Edge TPU", "cpu": "CPU", "unknown": "unknown"}
+ROOM = {
+    "fits": "they stay on the chip",
+    "borderline": "they may or may not stay on the chip, which has room for 6 to 8 MiB",
+    "streams": "what does not stay on the chip is sent at every inference",
+}
+
+
+@click.group()
+def coral() -> None:
+    """See what a Coral Edge TPU runs of a model.
+
+    \b
+    Examples:
+      edgeml coral check model.tflite
+      edgeml coral inspect model_edgetpu.tflite
+    """  # noqa: D301 - \b is click's mark for text that keeps its lines
+
+
+@coral.command()
+@click.argument("model", type=EXISTING)
+@json_option
+def check(model: Path, as_json: bool) -> None:
+    """Say what the Edge TPU compiler will map of MODEL, without it.
+
+    Operator by operator, with the compiler's reason and what to change. What no compiled model shows is
+    unknown.
+
+    \b
+    Examples:
+      edgeml coral check model.tflite
+      edgeml coral check model.tflite --json
+    """  # noqa: D301 - as above
+    from edgeml_converters.coral.check import check_file
+
+    found = check_file(model)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        _print_check(found)
+
+
+def _print_check(found: Check) -> None:
+    from rich.markup import escape
+
+    from edgeml.terminal import Column, open_console, print_table
+
+    console, operators = open_console(), found.placements.operators
+    columns = [
+        Column("index", [str(one.index) for one in operators]),
+        Column("operator", [one.kind for one in operators], is_word=True),
+        Column("runs on", [WHERE[one.placement] for one in operators], is_word=True),
+        Column("the compiler's reason", [one.reason for one in operators], leaves=1, is_word=True),
+    ]
+    print_table(console, columns, [STYLE[one.placement] for one in operators])
+    for why, indices in _remedies(found.placements).items():
+        console.print(f"[bold]{_ranges(indices)}[/] {escape(why)}")
+    _print_summary(console, found)
+
+
+def _remedies(found: Placements) -> dict[str, list[int]]:
+    """Give each sentence once, with the operators that it is about."""
+    grouped: dict[str, list[int]] = {}
+    for one in found.operators:
+        if one.remedy is not None:
+            grouped.setdefault(one.remedy, []).append(one.index)
+    return grouped
+
+
+def _ranges(indices: list[int]) -> str:
+    """Write rising numbers, neighbours as a range."""
+    parts: list[list[int]] = []
+    for index in indices:
+        if parts and parts[-1][-1] == index - 1:
+            parts[-1][1:] = [index]
+        else:
+            parts.append([index])
+    return ", ".join("–".join(map(str, part)) for part in parts)
+
+
+def _print_summary(console: Console, found: Check) -> None:
+    from rich.markup import escape
+
+    from edgeml.figures import readable_size
+
+    placements, sizes = found.placements, found.parameters
+    unknown = placements.count("unknown")
+    rest = f", {unknown} of which nothing is known" if unknown else ""
+    parts = f" in {found.subgraphs} subgraph" if found.subgraphs else ""
+    console.print(
+        f"[bold]{placements.mapped} of {found.total}[/] operators run on the Edge TPU{parts}, "
+        f"{placements.count('cpu')} on the CPU{rest}"
+    )
+    for message in placements.fatal:
+        console.print(f"[red]the compiler stops[/]: {escape(message)}")
+    split = placements.split
+    if split is not None:
+        console.print(
+            f"first split: operator {split.index} ({split.kind}): {escape(str(split.objection))}; "
+            f"without it {split.mapped_without} of {found.total} would be mapped"
+        )
+    if placements.mapped:
+        console.print(
+            f"parameters {readable_size(sizes.total_bytes)}: {readable_size(sizes.on_chip_bytes)} on chip, "
+            f"{readable_size(sizes.streamed_bytes)} streamed ({sizes.verdict}: {ROOM[sizes.verdict]})"
+        )
+
+
+@coral.command()
+@click.argument("models", nargs=-1, required=True, type=EXISTING, metavar="COMPILED…")
+@json_option
+def inspect(models: tuple[Path, ...], as_json: bool) -> None:
+    """Show what compiled models say of themselves.
+
+    Executables, parameters on and off the chip, runtime, inputs and outputs; of several files, whether they
+    were compiled together.
+
+    \b
+    Examples:
+      edgeml coral inspect model_edgetpu.tflite
+      edgeml coral inspect first_edgetpu.tflite second_edgetpu.tflite --json
+    """  # noqa: D301 - as above
+    from edgeml_converters.coral.inspect import are_co_compiled, inspect_file
+
+    found = [inspect_file(path) for path in models]
+    together = are_co_compiled(found)
+    if as_json:
+        print_json({"files": [one.to_json() for one in found], "co_compiled": together})
+        return
+    from edgeml.terminal import open_console
+
+    console = open_console()
+    for one in found:
+        _print_compiled(console, one)
+    if len(found) > 1:
+        answer = {True: "compiled together", False: "not compiled together", None: "not known"}[together]
+        console.print(
+            f"[bold]{answer}[/]: models with one caching token share the chip's room for parameters"
+        )
+
+
+def _print_compiled(console: Console, found: Compiled) -> None:
+    from rich.markup import escape
+
+    from edgeml.figures import readable_size
+    from edgeml.terminal import Column, print_table, printable
+
+    console.print(f"[bold]{escape(found.path.name)}[/]  {readable_size(found.size_bytes)}")
+    if not found.packages:
+        console.print(
+            "nothing in it runs on the Edge TPU: not compiled, or nothing was mapped", style="yellow"
+        )
+        return
+    tokens = ", ".join(map(str, sorted(found.caching_tokens))) or "none"
+    console.print(
+        f"parameters {readable_size(found.on_chip_bytes)} on chip, "
+        f"{readable_size(found.streamed_bytes)} streamed; caching token {tokens}; "
+        f"runtime {found.min_runtime} or later"
+    )
+    rows = found.executables
+    columns = [
+        Column("executable", [one.kind for one in rows], is_word=True),
+        Column("parameters", [readable_size(one.parameter_bytes) for one in rows]),
+        Column("instructions", [readable_size(one.instruction_bytes) for one in rows], leaves=2),
+        Column("of a tile", [readable_size(one.tile_bytes) for one in rows], leaves=1),
+        Column("cycles ≥", [f"{one.estimated_cycles:,}" if one.estimated_cycles else "–" for one in rows]),
+    ]
+    print_table(console, columns)
+    for one in rows:
+        for what, layers in (("input", one.inputs), ("output", one.outputs)):
+            for layer in layers:
+                shape = "×".join(map(str, layer.shape))
+                name = escape(printable(layer.name))
+                console.print(f"{what:7} {name}  {layer.dtype} {shape}  scale {layer.scale:.6g}")
+    kinds = [f"{one.index} {one.kind}" for one in found.on_cpu]
+    console.print(f"on the CPU: {', '.join(kinds) or 'nothing'}")
