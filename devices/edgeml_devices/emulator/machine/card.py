@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
 
+from edgeml_devices.emulator import programs
+
 BLOCK_BYTES: Final = 4096
 SECTOR_BYTES: Final = 512
 """What a card writes whole."""
@@ -34,6 +36,15 @@ _ACK, _EXPORT, _UNSUPPORTED = 1, 3, 0x80000001
 _READ, _WRITE, _DISCONNECT, _FLUSH = 0, 1, 2, 3
 _FUA: Final = 1
 _EINVAL: Final = 22
+
+
+def raw_copy(disk: Path, target: Path) -> None:
+    """Write what a disk of any format holds as a raw one, for a card to lie over; empty parts take no space.
+
+    Raises:
+        EdgemlError: qemu-img fails, or the disk is full.
+    """
+    programs.run(["qemu-img", "convert", "-O", "raw", str(disk), str(target)], f"copying {disk.name}")
 
 
 class Card:

@@ -101,15 +101,18 @@ def memory_arguments(memory_bytes: int, file: MemoryFile | None = None) -> tuple
     return ("-object", f"memory-backend-file,{size},mem-path={_escaped(file.path)},share={share}")
 
 
-def host_arguments(image: Image, place: Place) -> tuple[str, ...]:
-    """Give the half that may differ from one start to the next.
+def host_arguments(image: Image, place: Place, card: Path | None = None) -> tuple[str, ...]:
+    """Give the half that may differ from one start to the next; ``card`` is where a card is served.
 
     Ports are on loopback and chosen by the system: QEMU has them open before anyone can ask it which
     they are, so that no two machines race for one.
     """
     forwards = ",".join(f"hostfwd=tcp:{_LOOPBACK}:0-:{port}" for port in (SSH_PORT, HTTP_PORT))
     line = f"host={_LOOPBACK},port=0,server=on,wait=off"
-    drive = f"file={_escaped(place.disk)},if=none,id={DISK},format=qcow2,cache=writeback,discard=unmap"
+    disk = f"file={_escaped(place.disk)},format=qcow2,cache=writeback,discard=unmap"
+    if card is not None:
+        disk = f"file=nbd:unix:{_escaped(card)},format=raw,cache=none"
+    drive = f"if=none,id={DISK},{disk}"
     return (
         *("-accel", f"tcg,tb-size={TRANSLATIONS_MIB}"),
         *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-drive", drive),
@@ -127,13 +130,14 @@ def command(
     place: Place,
     memory_bytes: int | None = None,
     file: MemoryFile | None = None,
+    card: Path | None = None,
 ) -> tuple[str, ...]:
     """Give the whole command line."""
     # a backend stands before the device that names it
     return (
         str(qemu.program),
         *memory_arguments(memory_bytes or board.memory_bytes, file),
-        *host_arguments(image, place),
+        *host_arguments(image, place, card),
         *hardware_arguments(qemu, board, memory_bytes),
     )
 

@@ -41,6 +41,8 @@ class Setup:
     board: Board
     image: Image
     memory_bytes: int
+    card: Path | None = None
+    """Where a :class:`~edgeml_devices.emulator.machine.card.Card` is served, in place of a disk of its own."""
 
     @classmethod
     def of(cls, qemu: Qemu, board: Board, image: Image, memory_bytes: int | None = None) -> Setup:
@@ -68,12 +70,14 @@ class Snapshot:
         return self.folder / "disk.qcow2"
 
 
-def make_disk(base: Path, folder: Path) -> None:
-    """Give a machine an empty layer over a disk.
+def make_disk(setup: Setup, base: Path, folder: Path) -> None:
+    """Give a machine an empty layer over a disk; a card is one already.
 
     Raises:
         EdgemlError: qemu-img fails.
     """
+    if setup.card is not None:
+        return
     programs.run(overlay_command(base, Place(folder)), f"making the disk of {folder.name}")
 
 
@@ -111,7 +115,9 @@ def launch(setup: Setup, folder: Path, file: MemoryFile | None = None) -> subpro
     Raises:
         EdgemlError: the image is gone, or the machine runs already.
     """
-    argv = [*command(setup.qemu, setup.board, setup.image, Place(folder), setup.memory_bytes, file)]
+    argv = [
+        *command(setup.qemu, setup.board, setup.image, Place(folder), setup.memory_bytes, file, setup.card)
+    ]
     if file is not None and not file.kept:
         argv += ["-incoming", "defer"]
     with hold(setup.image) as image_lock, state.run_lock(folder) as lock, _log(folder).open("wb") as log:

@@ -78,7 +78,7 @@ class Machine:
         folder, owner = state.new_folder(setup.board.name, name)
         try:
             if snapshot is None:
-                launch.make_disk(setup.image.disk, folder)
+                launch.make_disk(setup, setup.image.disk, folder)
                 process, record = _launched(setup, folder, file)
             else:
                 process, record = _restored(setup, folder, snapshot)
@@ -341,7 +341,7 @@ def _launched(
 
 
 def _restored(setup: Setup, folder: Path, snapshot: Snapshot) -> tuple[subprocess.Popen[bytes], Record]:
-    launch.make_disk(snapshot.disk, folder)
+    launch.make_disk(setup, snapshot.disk, folder)
     process, record = _launched(setup, folder, MemoryFile(snapshot.memory, kept=False))
     try:
         load_state(folder, snapshot.state)
