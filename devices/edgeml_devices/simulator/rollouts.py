@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any, Final
 
 from edgeml import manifest_json
-from edgeml.errors import UsageError
+from edgeml.choice import fitting
+from edgeml.errors import BundleError, EngineError, UsageError
 from edgeml.installed import needed_files
+from edgeml.targets import target_from_json
 from edgeml_devices.api_client import ApiClient, endpoint
 from edgeml_devices.simulator.scenario import RUN_LABEL, Rollout, Scenario
-from edgeml_devices.simulator.world import File, Release, World
+from edgeml_devices.simulator.world import FACTS, File, Release, World
 from edgeml_devices.tuf_words import manifest_path
 
 _EVERY_S: Final = 0.5
@@ -39,7 +41,7 @@ def _resolved(client: ApiClient, rollout: Rollout) -> Rollout:
 
 
 def offered(client: ApiClient, scenario: Scenario) -> dict[tuple[str, int], Release]:
-    """Give what devices fetch of each release: its manifest and the files of its first variant."""
+    """Give what devices fetch of each release: its manifest and the files of the variant that fits best."""
     places = {(one.model, one.release or 0) for one in scenario.rollouts}
     return {(model, release): _offered(client, model, release, scenario) for model, release in places}
 
@@ -50,7 +52,11 @@ def _offered(client: ApiClient, model: str, release: int, scenario: Scenario) ->
     path = f"/v1/repository/targets/{folder}/{sha256}.{name}"
     content = client.get_bytes(path)
     manifest = manifest_json.loads(content, path)
-    variant = manifest.variants[0].name
+    try:
+        machine = target_from_json(FACTS.target, "facts.target")
+        variant = fitting(manifest, machine, FACTS.engines)[0].variant.name
+    except (BundleError, EngineError):
+        return Release()  # the server will not give it to them
     files = tuple(
         File(endpoint("blobs", "sha256", one.sha256), one.sha256, one.size_bytes)
         for one in needed_files(manifest, [variant])
