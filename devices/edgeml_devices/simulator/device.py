@@ -36,7 +36,7 @@ _OK: Final = (200, 201)
 _NOT_MODIFIED: Final = 304
 _AGAIN_S: Final = (0.2, 1.0)
 """Before what got no answer is tried again."""
-_LONGEST_WAIT_S: Final = 8.0
+_LONGEST_WAIT_S: Final = 30.0
 _LONGEST_RETRY_AFTER_S: Final = 60.0
 
 

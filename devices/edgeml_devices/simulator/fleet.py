@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from edgeml.errors import ServerError
@@ -16,7 +16,7 @@ from edgeml_devices.simulator.world import World
 _SPARE_FILES: Final = 500
 _FINISHING_AT_ONCE: Final = 200
 _LAST_WORDS_S: Final = 120.0
-"""How long devices have at the end to bring to an end what they are at, and to send what waits."""
+"""How long devices have at the end to bring to an end what they are at, since the last one that did."""
 
 
 def allow_connections(devices: int) -> None:
@@ -45,6 +45,16 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ModuleNotFoundError:
         return None
     return uvloop.new_event_loop
+
+
+async def _wait(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Wait for all, as long as some come to an end: a server that is busy is not gone."""
+    left = set(tasks)
+    while left:
+        before = len(left)
+        _, left = await asyncio.wait(left, timeout=_LAST_WORDS_S)
+        if len(left) == before:
+            return
 
 
 class Fleet:
@@ -103,10 +113,8 @@ class Fleet:
                 task.cancel()
             device.stop_waiting()
         lives = [task for device, task in self._lives.items() if device not in gone]
-        if lives:
-            await asyncio.wait(lives, timeout=_LAST_WORDS_S)
+        await _wait(lives)
         problems = Counter(self._problem(task) for task in lives)
-        del problems[""]
         gate = asyncio.Semaphore(_FINISHING_AT_ONCE)
 
         async def finish(device: Device) -> None:
@@ -114,21 +122,16 @@ class Fleet:
                 await device.finish_telemetry(until_s)
 
         last = [asyncio.create_task(finish(device)) for device in self._lives if device not in gone]
-        if last:
-            done, late = await asyncio.wait(last, timeout=_LAST_WORDS_S)
-            for task in late:
-                task.cancel()
-            problems["telemetry was not all sent"] = len(late)
-            problems.update(self._problem(task) for task in done)
-            del problems[""]
+        await _wait(last)
+        problems.update(self._problem(task) for task in last)
         await self.close()
-        return [f"{number} devices: {problem}" for problem, number in problems.items() if number]
+        return [f"{number} devices: {problem}" for problem, number in problems.items() if problem]
 
     @staticmethod
     def _problem(task: asyncio.Task[None]) -> str:
         if not task.done():
             task.cancel()
-            return f"not done after {_LAST_WORDS_S:.0f} s"
+            return f"not done {_LAST_WORDS_S:.0f} s after the last one that was"
         error = task.exception()
         if isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
