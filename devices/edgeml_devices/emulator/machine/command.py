@@ -109,10 +109,9 @@ def host_arguments(image: Image, place: Place, card: Path | None = None) -> tupl
     """
     forwards = ",".join(f"hostfwd=tcp:{_LOOPBACK}:0-:{port}" for port in (SSH_PORT, HTTP_PORT))
     line = f"host={_LOOPBACK},port=0,server=on,wait=off"
-    disk = f"file={_escaped(place.disk)},format=qcow2,cache=writeback,discard=unmap"
+    drive = f"file={_escaped(place.disk)},if=none,id={DISK},format=qcow2,cache=writeback,discard=unmap"
     if card is not None:
-        disk = f"file=nbd:unix:{_escaped(card)},format=raw,cache=none"
-    drive = f"if=none,id={DISK},{disk}"
+        drive = f"file=nbd:unix:{_escaped(card)},if=none,id={DISK},format=raw,cache=none"
     return (
         *("-accel", f"tcg,tb-size={TRANSLATIONS_MIB}"),
         *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-drive", drive),

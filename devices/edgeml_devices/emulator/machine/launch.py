@@ -42,7 +42,7 @@ class Setup:
     image: Image
     memory_bytes: int
     card: Path | None = None
-    """Where a :class:`~edgeml_devices.emulator.machine.card.Card` is served, in place of a disk of its own."""
+    """Where a :class:`~edgeml_devices.emulator.machine.card.Card` is served, in place of a disk."""
 
     @classmethod
     def of(cls, qemu: Qemu, board: Board, image: Image, memory_bytes: int | None = None) -> Setup:
