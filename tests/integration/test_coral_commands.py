@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from edgeml_converters.cli.coral import coral
@@ -62,6 +63,20 @@ def test_check_answers_machines_with_the_same(folder: Path) -> None:
     }
     assert found["operators"][71]["reason"] == "Operation not supported"
     assert found["operators"][71]["remedy"].startswith("the Edge TPU has no ARG_MAX")
+
+
+def test_a_float_model_is_mapped_once_it_is_int8(data_dir: Path, tmp_path: Path) -> None:
+    model, data = data_dir / "ic" / "pretrainedResnet.tflite", tmp_path / "data.npz"
+    text = said("check", model)
+    assert "0 of 16 operators run on the Edge TPU" in text
+    assert "the model is not quantized: give --calibration" in text
+    np.savez(data, x=np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32))
+    assert "16 of 16 operators run on the Edge TPU" in said("check", model, "--calibration", f"{data}:x")
+
+
+@pytest.mark.worker("onnx2tf")
+def test_a_model_of_another_format_is_made_int8_tflite_first(data_dir: Path) -> None:
+    assert "14 of 14 operators run on the Edge TPU" in said("check", data_dir / "kws" / "kws_float.onnx")
 
 
 def test_check_sends_a_compiled_file_to_inspect(folder: Path) -> None:

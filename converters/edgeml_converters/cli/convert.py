@@ -151,7 +151,7 @@ def convert(model: Path, output: Path, as_json: bool, **options: Any) -> None:
     from edgeml_converters.convert import convert as convert_model
 
     arguments = _arguments(options)
-    with _progress() as progress:
+    with progress_shown() as progress:
         result = convert_model(model, output=output, progress=progress, **arguments)
     if as_json:
         print_json(result.to_json())
@@ -253,7 +253,7 @@ def input_shapes(texts: Sequence[str]) -> dict[str, Shape]:
     return shapes
 
 
-def _progress() -> AbstractContextManager[Callable[[str], None]]:
+def progress_shown() -> AbstractContextManager[Callable[[str], None]]:
     """Show what is being done on stderr: in place for a person, a line each where no terminal is."""
     from contextlib import contextmanager
 

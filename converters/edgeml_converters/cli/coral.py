@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgeml_converters.coral.placement import Placements
 
 EXISTING = click.Path(exists=True, path_type=Path)
+MOST_SENTENCES = 24
 STYLE = {"tpu": "green", "cpu": "", "unknown": "yellow"}
 WHERE = {"tpu": "Edge TPU", "cpu": "CPU", "unknown": "unknown"}
 ROOM = {
@@ -39,25 +40,54 @@ def coral() -> None:
 
 @coral.command()
 @click.argument("model", type=EXISTING)
+@click.option(
+    "--calibration",
+    metavar="DATA",
+    help="Data to make MODEL int8 with, as for edgeml convert. Default: a TFLite file is checked as it is, "
+    "another format is calibrated with drawn samples.",
+)
+@click.option(
+    "--input-shape",
+    "shapes",
+    multiple=True,
+    metavar="[INPUT=]N,N,…",
+    help="Size of an input with free dimensions, where MODEL has to be converted.",
+)
 @json_option
-def check(model: Path, as_json: bool) -> None:
+def check(model: Path, calibration: str | None, shapes: tuple[str, ...], as_json: bool) -> None:
     """Say what the Edge TPU compiler will map of MODEL, without it.
 
     Operator by operator, with the compiler's reason and what to change. What no compiled model shows is
-    unknown.
+    unknown. A model of another format than TFLite is brought to int8 TFLite first.
 
     \b
     Examples:
       edgeml coral check model.tflite
-      edgeml coral check model.tflite --json
+      edgeml coral check model.onnx --calibration data.npz:x --json
     """  # noqa: D301 - as above
-    from edgeml_converters.coral.check import check_file
+    from edgeml.formats import identify
 
-    found = check_file(model)
+    found = _check(
+        model, calibration, shapes, converts=calibration is not None or identify(model) != "tflite"
+    )
     if as_json:
         print_json(found.to_json())
     else:
         _print_check(found)
+
+
+def _check(model: Path, calibration: str | None, shapes: tuple[str, ...], *, converts: bool) -> Check:
+    from edgeml_converters.coral.check import check_file
+
+    if not converts:
+        return check_file(model)
+    import tempfile
+
+    from edgeml_converters.cli.convert import input_shapes, progress_shown
+    from edgeml_converters.coral.source import int8_tflite
+
+    with tempfile.TemporaryDirectory(prefix="edgeml-coral-") as folder, progress_shown() as progress:
+        return check_file(int8_tflite(model, calibration, input_shapes(shapes), Path(folder), progress))
 
 
 def _print_check(found: Check) -> None:
@@ -73,8 +103,11 @@ def _print_check(found: Check) -> None:
         Column("the compiler's reason", [one.reason for one in operators], leaves=1, is_word=True),
     ]
     print_table(console, columns, [STYLE[one.placement] for one in operators])
-    for why, indices in _remedies(found.placements).items():
+    sentences = _remedies(found.placements)
+    for why, indices in list(sentences.items())[:MOST_SENTENCES]:
         console.print(f"[bold]{_ranges(indices)}[/] {escape(why)}")
+    if len(sentences) > MOST_SENTENCES:
+        console.print(f"… {len(sentences) - MOST_SENTENCES} more; --json has all", style="dim")
     _print_summary(console, found)
 
 
@@ -113,6 +146,8 @@ def _print_summary(console: Console, found: Check) -> None:
     )
     for message in placements.fatal:
         console.print(f"[red]the compiler stops[/]: {escape(message)}")
+    if found.is_float:
+        console.print("the model is not quantized: give --calibration to see what becomes of it as int8")
     split = placements.split
     if split is not None:
         console.print(

@@ -31,6 +31,12 @@ class Check:
         return len(self.placements.operators)
 
     @property
+    def is_float(self) -> bool:
+        """Whether nothing that the model computes is held in 8 bits: the compiler maps nothing of it."""
+        made = {index for operator in self.graph.operators for index in operator.outputs}
+        return not any(self.graph.tensors[index].dtype in {"int8", "uint8"} for index in made)
+
+    @property
     def subgraphs(self) -> int:
         """How many parts the compiler makes for the Edge TPU."""
         return SUBGRAPHS if self.placements.mapped else 0
