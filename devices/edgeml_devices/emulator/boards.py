@@ -28,7 +28,7 @@ _NOT_FAITHFUL: Final = (
     "latency: emulated time says nothing of the board, not even which variant is the faster one",
     "power, temperature, throttling, memory bandwidth, speed and wear of the SD card",
     "GPIO, camera, VideoCore, USB, radio, the board's firmware",
-    "Raspberry Pi OS: the kernel is Debian's for virtual machines",
+    "Raspberry Pi OS: the kernel is Debian's for virtual machines, and does not randomize addresses",
 )
 _CLAIMS_CRYPTO: Final = "the CPU claims AES and SHA instructions, which this board's silicon lacks"
 

@@ -33,8 +33,9 @@ MEMORY: Final = "memory"
 """What stands behind the board's memory."""
 NETWORK: Final = "network"
 """Network device, for ``set_link``."""
-TRANSLATIONS_MIB: Final = 64
-"""Of translated code, in memory of this machine. By default QEMU takes up to 1 GiB."""
+TRANSLATIONS_MIB: Final = 256
+"""Of translated code, in memory of this machine, as far as it is used. By default QEMU takes up to 1 GiB;
+with 64 MiB, one start of Python threw away what the one before had translated."""
 _LOOPBACK: Final = "127.0.0.1"
 _RECIPE: Final = "1"
 """Rises when snapshots are taken in another way, beyond what the rest of their key sees."""
@@ -87,9 +88,15 @@ def hardware_arguments(qemu: Qemu, board: Board, memory_bytes: int | None = None
 
 
 def kernel_arguments(board: Board) -> str:
-    """Give the kernel's command line: the guest learns from it which board it is."""
+    """Give the kernel's command line: the guest learns from it which board it is.
+
+    Addresses are not random: QEMU translates code for the address at which it lies, and would do so anew for
+    every process.
+    """
     model = board.model.replace(" ", "_")
-    return f"console=ttyAMA0 quiet panic=-1 {TARGET_ARGUMENT}={board.name} {MODEL_ARGUMENT}={model}"
+    return (
+        f"console=ttyAMA0 quiet panic=-1 norandmaps {TARGET_ARGUMENT}={board.name} {MODEL_ARGUMENT}={model}"
+    )
 
 
 def memory_arguments(memory_bytes: int, file: MemoryFile | None = None) -> tuple[str, ...]:
