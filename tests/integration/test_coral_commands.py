@@ -6,6 +6,8 @@ import csv
 import json
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from edgeml_converters.cli.coral import coral
+from edgeml_converters.convert import convert
 from edgeml_converters.coral.inspect import inspect_file
 
 from edgeml.errors import ModelFileError
@@ -77,6 +80,34 @@ def test_a_float_model_is_mapped_once_it_is_int8(data_dir: Path, tmp_path: Path)
 @pytest.mark.worker("onnx2tf")
 def test_a_model_of_another_format_is_made_int8_tflite_first(data_dir: Path) -> None:
     assert "14 of 14 operators run on the Edge TPU" in said("check", data_dir / "kws" / "kws_float.onnx")
+
+
+def test_the_picture_shows_each_operator_where_it_runs(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "deeplab.svg"
+    said("check", folder / f"{DEEPLAB}.tflite", "--picture", target)
+    drawn = ET.parse(target).getroot()  # noqa: S314 - our own drawing
+    space = "{http://www.w3.org/2000/svg}"
+    boxes = drawn.findall(f".//{space}rect")
+    assert Counter(box.attrib["class"] for box in boxes) == {"tpu": 64, "cpu": 8}
+    assert len({(box.attrib["x"], box.attrib["y"]) for box in boxes}) == 72
+    for box in boxes:
+        assert float(box.attrib["x"]) + float(box.attrib["width"]) <= float(drawn.attrib["width"])
+        assert float(box.attrib["y"]) + float(box.attrib["height"]) <= float(drawn.attrib["height"])
+    titles = [str(title.text) for title in drawn.findall(f".//{space}title")]
+    assert "71 ARG_MAX: Operation not supported" in titles
+
+
+def test_the_report_of_a_conversion_for_coral_has_the_picture(data_dir: Path, tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
+    model = data_dir / "ic" / "pretrainedResnet.tflite"
+    options = {"calibration": samples, "schemes": "int8_static", "measure": False, "output": tmp_path}
+    result = convert(model, targets="coral-usb", **options)
+    page = str(result.report.read_text()) if result.report is not None else ""
+    assert "<h2>On the Edge TPU</h2>" in page
+    assert "<strong>16 of 18</strong> operators run on the Edge TPU" in page
+    assert page.count('<rect class="tpu"') == 16
+    assert page.count('<rect class="cpu"') == 2
+    assert "://" not in page
 
 
 def test_check_sends_a_compiled_file_to_inspect(folder: Path) -> None:

@@ -53,8 +53,15 @@ def coral() -> None:
     metavar="[INPUT=]N,N,…",
     help="Size of an input with free dimensions, where MODEL has to be converted.",
 )
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw the graph, coloured by where each operator runs, as SVG to this file.",
+)
 @json_option
-def check(model: Path, calibration: str | None, shapes: tuple[str, ...], as_json: bool) -> None:
+def check(
+    model: Path, calibration: str | None, shapes: tuple[str, ...], picture: Path | None, as_json: bool
+) -> None:
     """Say what the Edge TPU compiler will map of MODEL, without it.
 
     Operator by operator, with the compiler's reason and what to change. What no compiled model shows is
@@ -62,14 +69,15 @@ def check(model: Path, calibration: str | None, shapes: tuple[str, ...], as_json
 
     \b
     Examples:
-      edgeml coral check model.tflite
+      edgeml coral check model.tflite --picture model.svg
       edgeml coral check model.onnx --calibration data.npz:x --json
     """  # noqa: D301 - as above
     from edgeml.formats import identify
 
-    found = _check(
-        model, calibration, shapes, converts=calibration is not None or identify(model) != "tflite"
-    )
+    converts = calibration is not None or identify(model) != "tflite"
+    found = _check(model, calibration, shapes, converts=converts)
+    if picture is not None:
+        _draw(found, picture)
     if as_json:
         print_json(found.to_json())
     else:
@@ -88,6 +96,18 @@ def _check(model: Path, calibration: str | None, shapes: tuple[str, ...], *, con
 
     with tempfile.TemporaryDirectory(prefix="edgeml-coral-") as folder, progress_shown() as progress:
         return check_file(int8_tflite(model, calibration, input_shapes(shapes), Path(folder), progress))
+
+
+def _draw(found: Check, path: Path) -> None:
+    from edgeml.atomic import replacing_file
+    from edgeml.errors import UsageError
+    from edgeml_converters.coral import picture
+
+    drawn = picture.picture(found)
+    if drawn is None:
+        raise UsageError(f"{found.path.name} has {found.total} operators; {picture.MOST_DRAWN} can be drawn")
+    with replacing_file(path) as scratch:
+        scratch.write_text(picture.svg(drawn), encoding="utf-8")
 
 
 def _print_check(found: Check) -> None:

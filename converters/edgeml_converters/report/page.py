@@ -14,7 +14,11 @@ from typing import Any, Final
 import edgeml
 from edgeml.converter import QuantizerSettings
 from edgeml.data import DataDeclaration
+from edgeml.edgetpu import ACCELERATOR
 from edgeml.figures import readable_size, shorten_glued
+from edgeml_converters.coral import picture
+from edgeml_converters.coral.check import Check, check_file
+from edgeml_converters.coral.picture import Picture
 from edgeml_converters.evaluate.samples import Samples
 from edgeml_converters.report import charts
 from edgeml_converters.report.cells import Cells, row_cells
@@ -56,6 +60,30 @@ class PageData:
     read: Samples | None
 
 
+@dataclass(frozen=True, slots=True)
+class PageEdgeTpu:
+    """What the Edge TPU's compiler will make of a variant."""
+
+    variant: str
+    check: Check
+    graph: Picture | None
+
+    @property
+    def total(self) -> str:
+        """Bytes of parameters."""
+        return readable_size(self.check.parameters.total_bytes)
+
+    @property
+    def on_chip(self) -> str:
+        """Those that stay on the chip."""
+        return readable_size(self.check.parameters.on_chip_bytes)
+
+    @property
+    def streamed(self) -> str:
+        """Those that are sent at every inference."""
+        return readable_size(self.check.parameters.streamed_bytes)
+
+
 def render(outcome: Outcome, bundle: str) -> str:
     """Give the report as one HTML document; whatever stems from files is escaped."""
     steps = page_steps(outcome.rows)
@@ -93,6 +121,7 @@ def render(outcome: Outcome, bundle: str) -> str:
             ],
             findings=all_findings(outcome),
             has_bundle=any(row.status == "ok" for row in outcome.rows),
+            edge_tpu=_edge_tpu(outcome),
             steps=steps,
             data=_data(outcome),
             settings=list(_settings(outcome)),
@@ -109,7 +138,7 @@ def _template() -> Any:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader([Path(__file__).parent, Path(picture.__file__).parent]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -177,6 +206,18 @@ def _rows(rows: Sequence[Row], outcome: Outcome) -> list[PageRow]:
         )
         for number, row in enumerate(rows, 1)
     ]
+
+
+def _edge_tpu(outcome: Outcome) -> list[PageEdgeTpu]:
+    """Look at the variants that could be compiled, where a target has an Edge TPU."""
+    wanted = {one.name for one in outcome.request.targets if ACCELERATOR in one.accelerators}
+    found = []
+    for row in outcome.rows:
+        is_candidate = (row.runtime, row.scheme) == ("litert", "int8_static") and wanted & {*row.targets}
+        if row.status in {"ok", "gate"} and row.artifact is not None and is_candidate:
+            check = check_file(row.artifact)
+            found.append(PageEdgeTpu(row.name, check, picture.picture(check)))
+    return found
 
 
 def _data(outcome: Outcome) -> list[PageData]:
