@@ -144,17 +144,13 @@ class Device:
 
     # --- what it is to be
 
-    async def live(self, wait_s: float | None = None) -> None:
-        """Wait for another desired state, and come up to it, until the run stops.
-
-        Args:
-            wait_s: of a poll; ``None``: what the server asks for.
-        """
+    async def live(self) -> None:
+        """Wait for another desired state, and come up to it, until the run stops."""
         failures = 0
         while not self._world.stopping.is_set():
             try:
                 await self._online()
-                desired = await self._poll(self._poll_s if wait_s is None else wait_s)
+                desired = await self._poll()
                 if desired is not None:
                     await self._obey(desired)
                 failures = 0
@@ -162,7 +158,8 @@ class Device:
                 failures += 1
                 await self._pause(failures, error)
 
-    async def _poll(self, wait_s: float) -> DesiredState | None:
+    async def _poll(self) -> DesiredState | None:
+        wait_s = self._poll_s
         offline, now_s = self.planned.offline, self._world.now_s
         goes_s = offline[0] - now_s if offline is not None and offline[0] > now_s else None
         headers = {"If-None-Match": f'"{self.generation}"'}

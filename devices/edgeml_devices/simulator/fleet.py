@@ -83,16 +83,16 @@ class Fleet:
         except* RefusedError as errors:
             raise ServerError(str(errors.exceptions[0])) from errors
 
-    def start(self, wait_s: float | None = None) -> None:
+    def start(self) -> None:
         """Start the clock, and have all live until :meth:`stop`, those that go until then."""
         self._world.begin()
-        self._lives = {device: asyncio.create_task(self._live(device, wait_s)) for device in self.devices}
+        self._lives = {device: asyncio.create_task(self._live(device)) for device in self.devices}
 
-    async def _live(self, device: Device, wait_s: float | None) -> None:
+    async def _live(self, device: Device) -> None:
         gone_at = device.planned.gone_at(self._world.scenario.duration_s)
         try:
             async with asyncio.timeout(gone_at), asyncio.TaskGroup() as group:
-                group.create_task(device.live(wait_s))
+                group.create_task(device.live())
                 group.create_task(device.measure())
         except TimeoutError:
             device.close()
