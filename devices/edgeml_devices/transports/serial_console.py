@@ -20,13 +20,15 @@ from edgeml_devices.transports.serial_receiver import LEAVE, LIBRARY, launch, su
 if TYPE_CHECKING:
     from edgeml_devices.transports.serial_port import SerialPort
 
-CONNECT_TIMEOUT_S: Final = 60.0
+CONNECT_TIMEOUT_S: Final = 90.0
 """For a console to be woken, logged in to and prepared; noise makes it long."""
 ANSWER_TIMEOUT_S: Final = 60.0
 """A machine that answers nothing right for so long is taken for lost."""
 _PATIENCE_S: Final = 0.25
 _MOST_PATIENCE_S: Final = 8.0
 _SETTLED_S: Final = 0.05
+_MOST_SLOW: Final = 8.0
+"""How many times slower than a board of its own a machine may be at its shell: an emulated, busy one."""
 _ANSWER_BYTES: Final = 12_000
 _DELAYED_PART: Final = 64
 """Bytes of a line for a UART that needs pauses."""
@@ -50,6 +52,7 @@ class SerialConsole:
         self._nonce = ""
         self._count = 0
         self._patience_s = _PATIENCE_S
+        self._slow = 1.0
         self._logged_in = False
 
     @property
@@ -66,6 +69,7 @@ class SerialConsole:
         self._nonce = secrets.token_hex(4)
         self._count = 0
         self._patience_s = _PATIENCE_S
+        self._slow = 1.0
         self._port.open()
         deadline = time.monotonic() + CONNECT_TIMEOUT_S
         while True:
@@ -199,14 +203,15 @@ class SerialConsole:
             if attempt % 3 == 2:  # noqa: PLR2004 - half a command, or a program, may stand in the way
                 self._port.write(_INTERRUPT)
             self._port.write(b"\n")
-            said = _plain(self._settle(_SETTLED_S * 4, 3.0)).rstrip(b"\n")
+            said = _plain(self._settle(_SETTLED_S * 4 * self._slow, 3.0)).rstrip(b"\n")
             if _LOGIN.search(said):
                 log_ins += 1
                 self._log_in(log_ins)
             elif not _PASSWORD.search(said):  # the next empty line answers that
                 self._port.write(LEAVE.encode() + b"\n")
-            if not _PASSWORD.search(said) and self._typed("true", 1.5) is not None:
+            if not _PASSWORD.search(said) and self._typed("true", 1.5 * self._slow) is not None:
                 return
+            self._slow = min(1.3 * self._slow, _MOST_SLOW)
             if time.monotonic() > deadline:
                 seen = " ".join(said.decode(errors="replace").split())[-100:]
                 raise TransportError(
@@ -244,7 +249,7 @@ class SerialConsole:
         for _ in range(_LAUNCHES):
             self._port.write(f" {launch(parts)}\n".encode())
             for _ in range(4):
-                self._patience_s = _PATIENCE_S * 2
+                self._patience_s = _PATIENCE_S * 2 * self._slow
                 if self.exchange(b"true", once=True) is not None:
                     return True
             self._port.write(_INTERRUPT + b"\n")
@@ -260,7 +265,8 @@ class SerialConsole:
             self._port.write(f" {sums(missing)}\n".encode())
             typed_bytes = sum(len(parts[number]) for number in missing) * 2
             last = re.compile(rb"(?<!\d)%d \d+ \d+\r*\n" % missing[-1])
-            said = _plain(self._settle(_SETTLED_S * 8, 5.0 + typed_bytes * self._byte_s * 2, last))
+            limit_s = 5.0 * self._slow + typed_bytes * self._byte_s * 2
+            said = _plain(self._settle(_SETTLED_S * 8 * self._slow, limit_s, last))
             left = [
                 number
                 for number in missing
@@ -273,7 +279,7 @@ class SerialConsole:
                 # a damaged quote leaves the shell waiting for its end
                 self._port.write(_INTERRUPT + b"\n")
                 self._settle(_SETTLED_S * 4, 1.0)
-                if self._typed("true", 1.5) is None:
+                if self._typed("true", 1.5 * self._slow) is None:
                     return False
             missing = left
         return False
