@@ -46,6 +46,8 @@ _DTYPES: Final = {"boolean": "bool", "f16": "float16", "f32": "float32", "f64": 
     for bits in (8, 16, 32, 64)
 }
 """numpy's name of each of OpenVINO's types that it has; bf16 and those below a byte it has not."""
+_NO_KERNEL: Final = "object is not initialized"
+"""How oneDNN says that nothing was found for an operator."""
 _PRECISIONS: Final = {"f32": ov.Type.f32, "f16": ov.Type.f16, "bf16": ov.Type.bf16}
 
 
@@ -193,12 +195,10 @@ def _compile(core: Any, model: Any, options: OpenVinoOptions, artifact: Path, **
         settings["INFERENCE_NUM_THREADS"] = options.threads
         # Its default quantizes the activations of models with compressed weights unasked.
         settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
-        if _has_no_dot_product():
-            settings["LP_TRANSFORMS_MODE"] = "NO"
     if options.cache_dir:
         settings["CACHE_DIR"] = options.cache_dir
     try:
-        compiled = core.compile_model(model, device, settings)
+        compiled = _compiled(core, model, device, settings)
         effective = compiled.get_property("INFERENCE_PRECISION_HINT")
     except _REFUSALS as error:
         raise InferenceError(f"{artifact}: OpenVINO refuses the model: {engine_text(error)}") from error
@@ -210,15 +210,34 @@ def _compile(core: Any, model: Any, options: OpenVinoOptions, artifact: Path, **
     return compiled
 
 
-@cache
-def _has_no_dot_product() -> bool:
-    """Say whether this is an Arm CPU for which OpenVINO has no int8 convolution.
+def _compiled(core: Any, model: Any, device: str, settings: Mapping[str, Any]) -> Any:
+    """Compile a model so that, on Arm, none of its convolutions is left to OpenVINO's reference code.
 
-    It takes one all the same and refuses the model ("object is not initialized", 2026.4): there, integer
-    models are computed in float, rounded where the model says so.
+    OpenVINO 2026.4 has no int8 kernel there for a convolution whose input has a zero point, 3×3 of stride 1
+    aside. It takes reference code in f16, whatever precision was asked for, and where the CPU has no f16
+    nothing: the model is refused. Such a model is computed in float, rounded where it says so.
     """
-    here = cpu()
-    return here.architecture == "aarch64" and "asimddp" not in here.features
+    if device != "CPU" or cpu().architecture != "aarch64":
+        return core.compile_model(model, device, settings)
+    in_float = {**settings, "LP_TRANSFORMS_MODE": "NO"}
+    try:
+        compiled = core.compile_model(model, device, settings)
+    except RuntimeError as error:
+        if _NO_KERNEL not in str(error):
+            raise
+        return core.compile_model(model, device, in_float)
+    lacks = any(kernel in {"", "ref"} for kernel in _convolution_kernels(compiled))
+    return core.compile_model(model, device, in_float) if lacks else compiled
+
+
+def _convolution_kernels(compiled: Any) -> list[str]:
+    """Give the kind of each convolution's kernel: ``acl``, ``gemm``, ``ref``, empty where there is none."""
+    found = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
+    return [
+        info["primitiveType"].astype(str).partition("_")[0]
+        for info in found
+        if "layerType" in info and info["layerType"].astype(str) == "Convolution"
+    ]
 
 
 def _specs_of(model: Any, artifact: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
