@@ -71,11 +71,11 @@ class Node:
         return self.operator.options[name]
 
     def axes(self, place: int, rank: int) -> frozenset[int] | None:
-        """Give the axes in a constant input, none of them negative; ``None`` if they are not constant."""
+        """Give the axes in a constant input, none of them negative; ``None`` if they are not known."""
         found = self.input(place)
-        if found is None or not found.values:
+        if found is None or not found.values or not rank:
             return None
-        return frozenset(axis % rank if rank else 0 for axis in found.values)
+        return frozenset(axis % rank for axis in found.values)
 
 
 Test = Callable[[Node], Objection | None]

@@ -149,6 +149,10 @@ def test_mean_reduces_so_much(shape: tuple[int, ...], axes: tuple[int, ...], exp
     assert reason("MEAN", [tensor(*shape), ints(*axes)], tensor(1, shape[-1])) == expected
 
 
+def test_a_scalar_is_not_reduced() -> None:
+    assert reason("MEAN", [tensor(), ints(0)], tensor()) == UNKNOWN
+
+
 def test_sum_may_reduce_any_number_of_channels() -> None:
     assert reason("SUM", [tensor(1, 7, 7, 15), ints(3)], tensor(1, 7, 7)) == MAPPED
 
