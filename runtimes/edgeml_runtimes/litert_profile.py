@@ -79,7 +79,13 @@ def operator_times(
         InferenceError: the profiler failed or crashed.
     """
     _known_library()
-    request = {"artifact": str(artifact.absolute()), "threads": threads, "xnnpack": xnnpack, "runs": runs}
+    request = {
+        "artifact": str(artifact.absolute()),
+        "threads": threads,
+        "xnnpack": xnnpack,
+        "runs": runs,
+        "caller": os.getpid(),
+    }
     with tempfile.TemporaryDirectory(prefix="edgeml-profile-") as name:
         folder = Path(name)
         (folder / "request.json").write_text(json.dumps(request))
@@ -375,14 +381,13 @@ def main(folder: Path) -> None:
     model = _Compiled(_Library(_known_library()), request)
     model.prepare(inputs)
     model.run()
-    parent = os.getppid()
     totals: Counter[_Key] = Counter()
     for _ in range(request["runs"]):
         # What a loop or a branch runs is in its own time.
         events = [event for event in model.timed_run() if event.subgraph == _MAIN_GRAPH]
         for key, event in zip(_keys(events), events, strict=True):
             totals[key] += event.elapsed_us
-        if os.getppid() != parent:  # whoever asked is gone
+        if os.getppid() != request["caller"]:  # whoever asked is gone
             return
     rows = [
         {"tag": tag, "part": part, "index": index, "total_us": total}

@@ -177,7 +177,8 @@ def test_events_that_take_longer_than_the_run_are_refused() -> None:
         litert_profile.checked_events(events, 1, took_us=10.0)
 
 
-def test_the_process_ends_with_the_one_that_asked(tmp_path: Path) -> None:
+@pytest.mark.parametrize("after_s", [0.0, 1.0], ids=["as it starts", "while it runs the model"])
+def test_the_process_ends_with_the_one_that_asked(tmp_path: Path, after_s: float) -> None:
     model = make_crossed(tmp_path, "litert")
     program = (
         "import sys, numpy, pathlib\n"
@@ -189,7 +190,7 @@ def test_the_process_ends_with_the_one_that_asked(tmp_path: Path) -> None:
         [sys.executable, "-c", program, str(model)], env=os.environ | {"TMPDIR": str(tmp_path)}
     )
     child = _child_of(caller.pid)
-    time.sleep(1)  # it runs the model by now
+    time.sleep(after_s)
     assert _is_there(child)
     caller.send_signal(signal.SIGKILL)
     caller.wait()
