@@ -166,6 +166,12 @@ def _print_summary(console: Console, found: Check) -> None:
     )
     for message in placements.fatal:
         console.print(f"[red]the compiler stops[/]: {escape(message)}")
+    computed = found.computed_shape
+    if computed is not None:
+        console.print(
+            f"[yellow]the compiler may stop[/] at dynamic-sized tensors: operator {computed.index} "
+            f"({computed.kind}) computes a shape; fix the shapes of the inputs, batch included"
+        )
     if found.is_float:
         console.print("the model is not quantized: give --calibration to see what becomes of it as int8")
     split = placements.split

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from edgeml.edgetpu import OPERATOR
 from edgeml.errors import ModelFileError
-from edgeml_converters.coral.graph import Graph, read_graph
+from edgeml_converters.coral.graph import Graph, Operator, read_graph
+from edgeml_converters.coral.limits import Node, computes_shape
 from edgeml_converters.coral.parameters import Parameters, parameters
 from edgeml_converters.coral.placement import Placements, place
 
@@ -35,6 +36,15 @@ class Check:
         """Whether nothing that the model computes is held in 8 bits: the compiler maps nothing of it."""
         made = {index for operator in self.graph.operators for index in operator.outputs}
         return not any(self.graph.tensors[index].dtype in {"int8", "uint8"} for index in made)
+
+    @property
+    def computed_shape(self) -> Operator | None:
+        """The first operator whose result has a shape that is only known while the model runs.
+
+        TensorFlow Lite then hands the graph to no delegate, and the compiler gives up: "a delegate that only
+        supports static-sized tensors with a graph that has dynamic-sized tensors".
+        """
+        return next((one for one in self.graph.operators if computes_shape(Node(self.graph, one))), None)
 
     @property
     def subgraphs(self) -> int:

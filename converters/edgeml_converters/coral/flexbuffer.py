@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-MOST_ITEMS: Final = 256
+MOST_ITEMS: Final = 32
 """More than any such map or vector has."""
-_INT, _UINT, _KEY, _STRING, _MAP, _VECTOR, _BLOB = 1, 2, 4, 5, 9, 10, 25
+_INT, _UINT, _STRING, _MAP, _VECTOR, _BLOB = 1, 2, 5, 9, 10, 25
 _KEY_BYTES: Final = 16
 
-Value = int | bytes | list["Value"] | dict[str, "Value"] | None
+Value = int | memoryview | list["Value"] | dict[str, "Value"] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,14 @@ def _read(data: bytes, at: _Reference, depth: int) -> Value:
     place = at.place - _number(data, at.place, at.width)
     length = _number(data, place - at.own_width, at.own_width)
     if at.kind in {_STRING, _BLOB}:
-        return _slice(data, place, length)
+        _check(data, place, length)
+        return memoryview(data)[place : place + length]
     if length > MOST_ITEMS:
         raise IndexError
     width = at.own_width
-    kinds = _slice(data, place + length * width, length)
+    start = place + length * width
+    _check(data, start, length)
+    kinds = data[start : start + length]
     values = [
         _read(data, _Reference(place + item * width, width, kinds[item]), depth + 1) for item in range(length)
     ]
@@ -80,17 +83,18 @@ def _keys(data: bytes, place: int, width: int, length: int) -> list[str]:
     for item in range(length):
         at = start + item * key_width
         begin = at - _number(data, at, key_width)
-        found.append(_slice(data, begin, 0, _KEY_BYTES).partition(b"\0")[0].decode(errors="replace"))
+        _check(data, begin, 0)
+        found.append(data[begin : begin + _KEY_BYTES].partition(b"\0")[0].decode(errors="replace"))
     return found
 
 
-def _slice(data: bytes, place: int, length: int, most: int = 0) -> bytes:
+def _check(data: bytes, place: int, length: int) -> None:
     if place < 0 or place + length > len(data):
         raise IndexError
-    return data[place : place + (most or length)]
 
 
 def _number(data: bytes, place: int, width: int, *, signed: bool = False) -> int:
     if width not in {1, 2, 4, 8}:
         raise IndexError
-    return int.from_bytes(_slice(data, place, width), "little", signed=signed)
+    _check(data, place, width)
+    return int.from_bytes(data[place : place + width], "little", signed=signed)

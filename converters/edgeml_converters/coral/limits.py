@@ -31,6 +31,8 @@ _EIGHT_BITS: Final = frozenset({"int8", "uint8"})
 _DATA: Final = _EIGHT_BITS | {"int16", "float32"}
 _SMALLER: Final = "make the model's input smaller, or cut the model before this operator"
 _CUT: Final = "cut the model before this operator and do the rest on the CPU"
+_SHAPES: Final = frozenset({"int32", "int64", "bool"})
+_STATIC: Final = "fix the model's shapes (a batch of 1), so that nothing computes them, or leave it outside"
 _QUANTIZE: Final = "quantize the whole model to int8, or leave this operator outside it"
 
 
@@ -78,12 +80,31 @@ class Node:
         return frozenset(axis % rank for axis in found.values)
 
 
+_SHAPE_INPUTS: Final[Mapping[str, tuple[int, ...]]] = {
+    "BROADCAST_TO": (1,),
+    "FILL": (0,),
+    "PAD": (1,),
+    "RESHAPE": (1,),
+    "RESIZE_BILINEAR": (1,),
+    "RESIZE_NEAREST_NEIGHBOR": (1,),
+    "SLICE": (1, 2),
+    "STRIDED_SLICE": (1, 2, 3),
+    "TILE": (1,),
+    "TRANSPOSE_CONV": (0,),
+}
+"""Inputs that say how large the result is."""
 Test = Callable[[Node], Objection | None]
 
 
 def described(tensor: Tensor) -> str:
     """Name a tensor with its type and shape."""
     return f"{tensor.dtype} tensor {shorten(tensor.name, _NAME_CHARACTERS)!r} {list(tensor.shape)}"
+
+
+def computes_shape(node: Node) -> bool:
+    """Say whether the shape of a result is only known while the model runs."""
+    given = [node.input(place) for place in _SHAPE_INPUTS.get(node.operator.kind, ())]
+    return any(one is not None and not one.is_constant for one in given)
 
 
 # --- of every operator
@@ -111,7 +132,8 @@ def _types(node: Node, taken: frozenset[str]) -> Objection | None:
     wrong = next((one for one in (*node.computed, *node.outputs) if one.dtype not in taken), None)
     if wrong is None:
         return None
-    return Objection(DTYPE, f"{described(wrong)} is not held in 8 bits", _QUANTIZE)
+    remedy = _STATIC if wrong.dtype in _SHAPES else _QUANTIZE
+    return Objection(DTYPE, f"{described(wrong)} is not held in 8 bits", remedy)
 
 
 def leading_dimensions(node: Node) -> Objection | None:

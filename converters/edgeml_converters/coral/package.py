@@ -24,7 +24,10 @@ _PACKAGE, _MORE_PACKAGES = "4", "7"
 _NUMBERS: Final = {
     0: "uint8", 1: "uint16", 2: "int32", 3: "bfloat16", 4: "float16", 5: "float32", 8: "int8", 9: "int16",
 }  # fmt: skip
-MOST_LAYERS: Final = 4096
+MOST_EXECUTABLES: Final = 16
+"""Of a package; there are two where parameters are kept on the chip."""
+MOST_LAYERS: Final = 1024
+_NAME_CHARACTERS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,24 +104,28 @@ def _options(reader: Flatbuffer) -> Iterator[tuple[int, bytes]]:
             yield index, reader.content(table, 5)
 
 
-def _contents(options: bytes) -> Iterator[bytes]:
+def _contents(options: bytes) -> Iterator[memoryview]:
     found = read_map(options)
     more = found.get(_MORE_PACKAGES)
     packages = [found.get(_PACKAGE), *(more if isinstance(more, list) else ())]
     for package in packages:
-        if not isinstance(package, bytes):
+        if not isinstance(package, memoryview):
             raise IndexError
         yield package
 
 
-def _package(path: Path, operator: int, content: bytes) -> Package:
-    if content[4:8] != _IDENTIFIER:
+def _package(path: Path, operator: int, content: memoryview) -> Package:
+    data = bytes(content)
+    if data[4:8] != _IDENTIFIER:
         raise IndexError
-    reader = Flatbuffer(path, content)
+    reader = Flatbuffer(path, data)
     table = reader.checked(reader.follow(0))
     several = Flatbuffer(path, reader.content(table, 1))
     root = several.checked(several.follow(0))
-    executables = tuple(_executable(path, one) for one in several.strings(root, 0))
+    programs = several.strings(root, 0)
+    if len(programs) > MOST_EXECUTABLES:
+        raise IndexError
+    executables = tuple(_executable(path, one) for one in programs)
     return Package(operator, reader.scalar(table, 0, "<i"), reader.text(table, 4), executables)
 
 
@@ -152,7 +159,7 @@ def _layer(reader: Flatbuffer, table: int) -> Layer:
     kind = reader.scalar(table, 6, "<h")
     numerics = reader.table(table, 5)
     return Layer(
-        name=reader.text(table, 0),
+        name=reader.text(table, 0)[:_NAME_CHARACTERS],
         shape=(y, x, z),
         dtype=_NUMBERS.get(kind, f"type {kind}"),
         size_bytes=reader.scalar(table, 1, "<i"),

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from edgeml_converters.coral.graph import OPERATORS, Graph, Operator, Tensor
+from edgeml_converters.coral.limits import Node, computes_shape
 from edgeml_converters.coral.parameters import operator_bytes, parameters
 from edgeml_converters.coral.partition import edges, partition
 from edgeml_converters.coral.placement import place
@@ -155,6 +156,17 @@ def test_a_scalar_is_not_reduced() -> None:
 
 def test_sum_may_reduce_any_number_of_channels() -> None:
     assert reason("SUM", [tensor(1, 7, 7, 15), ints(3)], tensor(1, 7, 7)) == MAPPED
+
+
+def test_shapes_that_are_computed_are_to_be_fixed() -> None:
+    shape = tensor(2, dtype="int32")
+    graph, operator = one("RESHAPE", [IMAGE, shape], tensor(1, 1024))
+    found = objection(graph, operator)
+    assert found is not None
+    assert found.reason == DTYPE
+    assert "fix the model's shapes (a batch of 1)" in found.remedy
+    assert computes_shape(Node(graph, operator))
+    assert not computes_shape(Node(*one("RESHAPE", [IMAGE, ints(1, 1024)], tensor(1, 1024))))
 
 
 def test_the_batch_is_not_padded() -> None:
