@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 import edgeml
@@ -248,6 +249,10 @@ async def _database_busy(_: Request, error: Exception) -> JSONResponse:
     )
 
 
+async def _hung_up(_: Request, error: Exception) -> JSONResponse:  # noqa: ARG001 - a handler's signature
+    return _answer(400, error_answer(400, "the body ended too soon"))  # to nobody
+
+
 async def _unexpected(_: Request, error: Exception) -> JSONResponse:
     _LOG.error("a request failed", exc_info=error)
     return _answer(500, error_answer(500, "the server failed at this; its log has the details"))
@@ -292,5 +297,6 @@ _HANDLERS: Final[dict[type[Exception], Any]] = {
     asyncpg.PostgresError: _database_busy,
     asyncpg.InterfaceError: _database_busy,
     ConnectionError: _database_busy,
+    ClientDisconnect: _hung_up,
     Exception: _unexpected,
 }

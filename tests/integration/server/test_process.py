@@ -81,6 +81,20 @@ def test_what_was_answered_is_there_after_a_kill(server: ServerProcess) -> None:
     assert len(server.call("GET", "/v1/devices")[1]["devices"]) == 1
 
 
+def test_a_caller_that_hangs_up_in_the_middle_of_a_body_is_no_failure_of_the_server(
+    server: ServerProcess,
+) -> None:
+    heard = len(server.output)
+    for _ in range(3):
+        with socket.create_connection(_address(server)) as caller:
+            head = "POST /v1/enrol HTTP/1.1\r\nHost: edgeml\r\nContent-Length: 100\r\n\r\n"
+            caller.sendall(head.encode() + b'{"join_token":')
+            time.sleep(0.2)
+    _enrol(server)
+    server.stop()  # what it has to say of them is said then
+    assert [line for line in server.output[heard:] if "failed" in line or "Traceback" in line] == []
+
+
 def test_a_lost_token_is_made_again_on_the_servers_machine(server: ServerProcess, database_url: str) -> None:
     made = _cli("token", "--data", str(server.data), EDGEML_DATABASE=database_url)
     assert made.returncode == 0, made.stderr
