@@ -14,6 +14,7 @@ from edgeml.edgetpu import OPERATOR
 from edgeml.errors import ModelFileError
 from edgeml.flatbuffer import DAMAGE, Flatbuffer
 from edgeml.formats import check_file
+from edgeml.wire import mapped
 from edgeml_converters.coral.flexbuffer import read_map
 
 Kind = Literal["stand_alone", "parameter_caching", "execution_only"]
@@ -84,10 +85,10 @@ def read_packages(path: Path) -> tuple[Package, ...]:
     """
     check_file(path, "tflite")
     try:
+        with mapped(path) as data:
+            options = tuple(_options(Flatbuffer(path, data)))
         return tuple(
-            _package(path, operator, content)
-            for operator, options in _options(Flatbuffer(path, path.read_bytes()))
-            for content in _contents(options)
+            _package(path, operator, content) for operator, found in options for content in _contents(found)
         )
     except DAMAGE as error:
         raise ModelFileError(
