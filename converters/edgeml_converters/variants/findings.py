@@ -212,8 +212,8 @@ def accelerators_left_out(request: Request) -> tuple[Finding, ...]:
             "warning",
             target.name,
             f"no variant uses its {', '.join(target.accelerators)}: all of them run on the CPU",
-            "compile the int8_static TFLite variant with the accelerator's own compiler; edgeml coral check says "
-            "what it will map",
+            "compile the int8_static TFLite variant with the accelerator's own compiler; edgeml coral check "
+            "says what it will map",
         )
         for target in request.targets
         if target.accelerators
