@@ -1,4 +1,4 @@
-# make demo · make test · make dev · make check · make bench · make soak · make wheels · make light · make size
+# make demo · make test · make dev · make check · make bench · make soak · make parity · make wheels · make light · make size
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
@@ -16,7 +16,7 @@ TOOLS := httpx2 hypothesis import-linter mypy opentelemetry-exporter-otlp-proto-
 BACKEND := hatchling editables
 DIST ?= dist
 
-.PHONY: help dev demo test check workers bench soak wheels light size clean
+.PHONY: help dev demo test check workers bench soak parity wheels light size clean
 
 help:
 	@echo "make demo    convert a digit classifier for several targets, measure it, write bundle and report"
@@ -25,6 +25,7 @@ help:
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make bench   the benchmarks (a quiet machine, please)"
 	@echo "make soak    the long tests"
+	@echo "make parity  the table of what published models give on emulated boards"
 	@echo "make wheels  the four wheels, in $(DIST)"
 	@echo "make light   test the wheels, and what a device installs from them"
 	@echo "make size    lines per module"
@@ -61,6 +62,10 @@ bench: $(STAMP) workers
 
 soak: $(STAMP) workers
 	$(BIN)/python -m pytest -m soak
+
+parity: $(STAMP) workers
+	$(BIN)/edgeml emulate build raspberry-pi-4 $(foreach engine,litert onnxruntime openvino,--engine $(engine))
+	$(BIN)/python -m tests.benchmarks.parity build/parity
 
 demo: $(STAMP)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python examples/digits/demo.py

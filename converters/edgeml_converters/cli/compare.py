@@ -63,7 +63,7 @@ def compare(
     Shows how far the outputs of two models of any format are apart, and the first tensor that diverges.
 
     With --on: runs each variant of a bundle on its golden samples here and there, and holds the outputs
-    against the tolerance, which is none for int8 on LiteRT. Exit code 3 if one is beyond.
+    against the tolerance: one step for int8 on LiteRT. Exit code 3 if one is beyond.
 
     \b
     Examples:

@@ -34,8 +34,13 @@ SAMPLES_OF_DATA: Final = 32
 """Taken of data that are given, spread over them."""
 FLOAT_SHARE: Final = 1e-5
 """Of the output's largest value: how far a variant may be off that has no tolerance in its bundle."""
-EXACT: Final = frozenset({("litert", "int8_static")})
-"""Engine and scheme whose arithmetic is the same integers on every CPU."""
+INTEGERS: Final = ("litert", "int8_static")
+"""Engine and scheme that compute with integers only: equal on every CPU, but for one step of the output where
+XNNPACK rounds an average by another rule (docs/reference/parity.md)."""
+_LEVELS: Final = 255
+"""Steps between the least and the greatest int8."""
+_OFF_GRID: Final = 0.01
+"""Of a step: what float32 leaves of a whole number of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ class OutputDifference:
     """Values that are not the same to the last bit; any NaN is the same as any other."""
     max_abs: float
     steps: float | None
-    """The same in steps of the output's own quantization; ``None`` for one that has none."""
+    """The same in steps of the output's quantization; ``None`` for one that has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ class VariantParity:
     """Why it is beyond its tolerance, or was not compared."""
     samples: int = 0
     max_abs_allowed: float | None = None
-    """The tolerance; 0 where every byte must be equal."""
+    """The tolerance."""
     engine_here: str | None = None
     engine_there: str | None = None
     """Versions."""
@@ -254,50 +259,69 @@ def _judged(
     is_golden: bool,
 ) -> VariantParity:
     """Hold the outputs there, ``right``, against those here."""
-    allowed = _tolerance(variant, left, is_golden=is_golden)
-    outputs, faults = [], []
+    outputs, faults, limits = [], [], []
     scales = [max(spec.quantization.scale) if spec.quantization else None for spec in variant.outputs]
     for place, (name, wanted) in enumerate(left.items()):
         if name not in right:
             return replace(row, reason=f"edgeml there gives no output {name!r}: {', '.join(right)}")
-        got = right[name]
-        parity = OutputParity(name, wanted, allowed)
-        for part in np.array_split(got, row.samples):
+        step = _step(variant, wanted, scales[place] if place < len(scales) else None)
+        parity = OutputParity(name, wanted, _tolerance(variant, wanted, step, is_golden=is_golden))
+        for part in np.array_split(right[name], row.samples):
             parity.add(part)
         fault = parity.fault()
         if fault is not None:
             faults.append(fault)
-        outputs.append(_difference(parity, got, scales[place] if place < len(scales) else None))
+        limits.append(parity.tolerance.max_abs)
+        outputs.append(_difference(parity, right[name], step))
     is_equal = not any(one.differing for one in outputs)
     return replace(
         row,
         verdict="equal" if is_equal else "beyond" if faults else "within",
         reason=None if is_equal or not faults else "; ".join(faults),
-        max_abs_allowed=allowed.max_abs,
+        max_abs_allowed=max(limits),
         outputs=tuple(outputs),
     )
 
 
-def _tolerance(variant: Variant, here: Mapping[str, Array], *, is_golden: bool) -> Tolerance:
-    if (variant.runtime, variant.scheme) in EXACT:
-        return Tolerance(0.0)
+def _step(variant: Variant, values: Array, scale: float | None) -> float | None:
+    """Give the step of an output's quantization, in its own unit; ``None`` where it is not known."""
+    if values.dtype.kind in "iu":
+        return None if scale is None else 1.0
+    return grid_step(values) if scale is None and variant.scheme == "int8_static" else scale
+
+
+def grid_step(values: Array) -> float | None:
+    """Give the least step that dequantized int8 values can have; ``None`` if they cannot be such.
+
+    All lie whole steps apart, the greatest at most 255 from the least.
+    """
+    distinct = np.unique(values[np.isfinite(values)]).astype(np.float64)
+    if not 1 < distinct.size <= _LEVELS + 1:
+        return None
+    gaps = np.diff(distinct)
+    step = gaps.min()
+    if np.abs(gaps / step - np.rint(gaps / step)).max() > _OFF_GRID:
+        return None
+    least = (distinct[-1] - distinct[0]) / _LEVELS
+    return float(step / max(1.0, np.floor(step / least + 1e-4)))
+
+
+def _tolerance(variant: Variant, here: Array, step: float | None, *, is_golden: bool) -> Tolerance:
+    if (variant.runtime, variant.scheme) == INTEGERS:
+        return Tolerance((1 + _OFF_GRID) * (step or 0.0))
     if variant.tolerance is None:
-        largest = max(float(np.abs(array).max(initial=0.0)) for array in here.values())
-        return Tolerance(FLOAT_SHARE * largest)
+        return Tolerance(FLOAT_SHARE * float(np.abs(here).max(initial=0.0)))
     if is_golden:
         return variant.tolerance
     # how many samples are sure of their class was counted on the golden ones
     return replace(variant.tolerance, top1_agreement_min=0.0)
 
 
-def _difference(parity: OutputParity, got: Array, scale: float | None) -> OutputDifference:
+def _difference(parity: OutputParity, got: Array, step: float | None) -> OutputDifference:
     wanted = parity.expected
     same = wanted.shape == got.shape and wanted.dtype == got.dtype
     differing = int((_bits(wanted) != _bits(got)).sum()) if same else wanted.size
-    if scale is not None and wanted.dtype.kind == "f":
-        steps: float | None = parity.max_abs / scale
-    else:
-        steps = None if scale is None else parity.max_abs
+    steps = None if step is None else parity.max_abs / step
     return OutputDifference(parity.name, wanted.size, differing, parity.max_abs, steps)
 
 

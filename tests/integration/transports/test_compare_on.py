@@ -21,6 +21,7 @@ from edgeml.cli import main
 from edgeml.manifest import FileEntry, Manifest, Variant
 from edgeml.tensors import Quantization, TensorSpec
 from edgeml.testing.models import make_quantized
+from tests.integration.transports.ssh_server import ssh_server
 from tests.unit.core.release_folders import digits, times
 from tests.waiting import eventually
 
@@ -89,6 +90,15 @@ def test_a_machine_like_this_one_gives_the_same_bytes(there: Path, tmp_path: Pat
     assert list(there.iterdir()) == []
 
 
+def test_a_machine_behind_ssh_is_compared_with(there: Path, tmp_path: Path) -> None:
+    (tmp_path / "sshd").mkdir()
+    bundle = digits(tmp_path / "made")
+    with ssh_server(tmp_path / "sshd", f"SetEnv PATH={os.environ['PATH']} TMPDIR={there}") as server:
+        done = compare(bundle, "--on", server.url, "--json")
+    assert done.exit_code == 0, done.output
+    assert {row["verdict"] for row in rows(done).values()} == {"equal"}
+
+
 def test_a_difference_within_the_tolerance_is_told(
     other: Callable[..., None], there: Path, tmp_path: Path
 ) -> None:
@@ -125,19 +135,20 @@ def quantized(folder: Path) -> Path:
     return path
 
 
-def test_int8_on_litert_must_be_equal_and_is_counted_in_steps(
-    other: Callable[..., None], there: Path, tmp_path: Path
+@pytest.mark.parametrize(("steps", "verdict", "code"), [(0, "equal", 0), (1, "within", 0), (2, "beyond", 3)])
+def test_int8_on_litert_may_be_one_step_off(
+    other: Callable[..., None], there: Path, tmp_path: Path, steps: int, verdict: str, code: int
 ) -> None:
     bundle = quantized(tmp_path)
     np.save(tmp_path / "x.npy", np.arange(-24, 24, dtype=np.int8).reshape(3, 16))
-    words = (bundle, "--data", tmp_path / "x.npy", "--on", "local:", "--json")
-    assert rows(compare(*words))["litert-int8_static"]["verdict"] == "equal"
-    other("arrays[name] + (np.arange(16) == 3).astype(np.int8)")
-    done = compare(*words)
-    assert done.exit_code == 3
+    other(f"arrays[name] + np.int8({steps}) * (np.arange(16) == 3).astype(np.int8)")
+    done = compare(bundle, "--data", tmp_path / "x.npy", "--on", "local:", "--json")
+    assert done.exit_code == code
     row = rows(done)["litert-int8_static"]
-    assert row["max_abs_allowed"] == 0
-    assert row["outputs"] == [{"output": "y", "values": 48, "differing": 3, "max_abs": 1.0, "steps": 1.0}]
+    assert row["verdict"] == verdict
+    assert row["outputs"] == [
+        {"output": "y", "values": 48, "differing": 3 * (steps > 0), "max_abs": steps, "steps": steps}
+    ]
 
 
 def test_data_are_prepared_here_as_the_bundle_declares(there: Path, tmp_path: Path) -> None:
