@@ -54,7 +54,8 @@ def test_a_machine_computes_within_two_seconds(monkeypatch: pytest.MonkeyPatch, 
     size_bytes = sum(path.stat().st_blocks * 512 for path in snapshot.folder.iterdir())
     print(
         f"\nfrom the snapshot ({size_bytes / 1e6:.0f} MB) to SSH, with an inference: {up:.2f} s; "
-        f"first command {reached:.2f} s; a new process with LiteRT {computed:.2f} s; boot to SSH {booted_s:.1f} s"
+        f"first command {reached:.2f} s; a new process with LiteRT {computed:.2f} s; "
+        f"boot to SSH {booted_s:.1f} s"
     )
     assert up <= BUDGET_S
     assert size_bytes <= MOST_SNAPSHOT_BYTES
