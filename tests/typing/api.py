@@ -14,7 +14,10 @@ from edgeml.settings import Settings, settings
 from edgeml.words import Format
 
 if TYPE_CHECKING:
+    from edgeml_devices.emulator.machine.machine import Machine
+
     from edgeml.arrays import Array
+    from edgeml.testing.devices import EmulatedMachine
 
 
 def use(x: Array, path: Path, manifest: Manifest) -> None:
@@ -44,3 +47,8 @@ def use(x: Array, path: Path, manifest: Manifest) -> None:
         edgeml.load("kws")
     except edgeml.EdgemlError as error:
         assert_type(error.exit_code, int)
+
+
+def play(machine: Machine) -> EmulatedMachine:
+    """What the plug-in for pytest says of machines holds of them."""
+    return machine

@@ -14,6 +14,7 @@ from edgeml.cli import main
 from edgeml.errors import TransportError, UsageError
 from edgeml.testing.devices import EmulatedDevice, PowerCut
 from edgeml.testing.models import make_double
+from tests.integration.install.releases import model_bundle
 
 pytestmark = [
     pytest.mark.usefixtures("image", "built_cache"),
@@ -52,6 +53,19 @@ def test_commands_of_edgeml_take_its_url_and_mark_its_times(
     (row,) = json.loads(done.stdout)["results"]
     assert (row["machine"], row["emulated"]) == ("raspberry-pi-4", True)
     assert emulated_device.machine.name in {found.name for found in state.machines()}
+
+
+def test_a_release_is_deployed_to_it_and_survives_a_power_cut(
+    emulated_device: EmulatedDevice, power_cut: PowerCut, tmp_path: Path
+) -> None:
+    bundle = model_bundle(tmp_path, 1)
+    done = CliRunner().invoke(main, ["deploy", str(bundle), "--to", emulated_device.url, "--json"])
+    (said,) = json.loads(done.stdout)["devices"]
+    assert (said["result"], said["verified"], said["emulated"]) == ("SUCCESSFUL", "selftest", True), said
+    assert said["measured"].keys() == {"peak_memory_bytes"}
+    power_cut()
+    tested = json.loads(emulated_device.sh("EDGEML_HOME=/var/lib/edgeml edgeml selftest double --json"))
+    assert (tested["passed"], tested["release"]) == (True, 1)
 
 
 def test_who_takes_a_machine_that_runs_leaves_it_running_and_takes_no_other_board_s(
