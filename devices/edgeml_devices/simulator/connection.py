@@ -182,6 +182,8 @@ class Connection:
                 self.close()
 
     async def _send(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> None:
+        if self._reader is not None and self._reader.at_eof():
+            self.close()  # the server ended it while it was idle
         if self._writer is None:
             there = self._endpoint
             self._reader, self._writer = await asyncio.open_connection(
