@@ -52,14 +52,16 @@ def simulate(server: ServerProcess, scenario: Path, *options: str, code: int = 0
     return found
 
 
-def begin(server: ServerProcess, scenario: Path) -> subprocess.Popen[str]:
-    """Begin a run; return once all devices have joined."""
-    argv, environment = command(server, "simulate", str(scenario), "--json")
+def begin(
+    server: ServerProcess, scenario: Path, *options: str, until: str = "all have joined"
+) -> subprocess.Popen[str]:
+    """Begin a run; return once it has said something."""
+    argv, environment = command(server, "simulate", str(scenario), "--json", *options)
     pipe = subprocess.PIPE
     process = subprocess.Popen(argv, stdout=pipe, stderr=pipe, text=True, env=environment)
     assert process.stderr is not None
     for line in process.stderr:
-        if "all have joined" in line:
+        if until in line:
             return process
     raise AssertionError(process.communicate(timeout=10))
 
@@ -109,6 +111,15 @@ def test_an_interrupted_run_shows_what_came_until_then(server: ServerProcess) ->
     assert ran["good"]
     assert 4 < ran["lasted_s"] < 15
     assert 0 < int(held(ran, "windows")[0]) < 300
+
+
+def test_a_run_that_is_interrupted_while_devices_join_shows_those_that_did(server: ServerProcess) -> None:
+    process = begin(server, SCENARIOS / "small.toml", "--devices", "3000", until="1000 of 3000")
+    process.send_signal(signal.SIGINT)
+    ran = end(process, INTERRUPTED)
+    assert ran["good"]
+    assert ran["lasted_s"] == 0
+    assert 1000 <= int(held(ran, "devices")[0]) < 3000
 
 
 def test_what_the_server_lost_sight_of_is_named(server: ServerProcess) -> None:
