@@ -21,6 +21,7 @@ from edgeml.testing.serial_lines import BITS_PER_BYTE, SerialCable
 pytest.importorskip("ai_edge_litert")
 pytestmark = [
     pytest.mark.data,
+    pytest.mark.soak,
     pytest.mark.usefixtures("image", "built_cache"),
     pytest.mark.emulated_device(engines=["litert"]),
 ]
