@@ -215,7 +215,15 @@ do_lease() { # only: the next step takes LEASE_S
 
 do_unlock() {
     enter
+    hand_over
     [ "$lease_owner" != "$owner" ] || try rm -f "$home/install/lease"
+}
+
+hand_over() { # what root made in a home that is another's: an agent of that user's could not start, or write
+    [ "$(id -u)" = 0 ] || return 0
+    # shellcheck disable=SC2012,SC2046 # numbers, and no name with blanks before them
+    set -- $(ls -ldn "$home")
+    [ "$3" = 0 ] || chown -R -h "$3:$4" "$home/models" "$home/blobs" "$home/agent.lock" 2>/dev/null || :
 }
 
 # --- one model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +13,13 @@ from click.testing import Result
 
 import edgeml
 from edgeml.installed import InstalledModel, read_installation
+from tests.conftest import require
 from tests.integration.install.conftest import Deploy
 from tests.integration.install.releases import NAME, bytes_bundle, is_whole, model_bundle
 
 pytestmark = pytest.mark.usefixtures("provisioned")
+AGENT = 12345
+"""A user who is not this one."""
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +105,17 @@ def test_what_an_agent_installed_is_taken_over_and_can_be_gone_back_to(
     code, said = deploy(bundles[2], "--restart", "false")
     assert (code, said["result"], said["reason"]) == (1, "FAILED_UNABLE_TO_ROLLBACK", "restart_failed")
     assert is_whole(home) == said["running"] == 1
+
+
+def test_what_root_installs_in_the_home_of_another_user_is_that_users(
+    deploy: Deploy, home: Path, bundles: dict[int, Path]
+) -> None:
+    require(os.getuid() == 0, "only root may give files away")
+    home.mkdir()
+    os.chown(home, AGENT, AGENT)
+    assert deploy(bundles[1])[0] == 0
+    made = [home / "agent.lock", *(path for part in ("models", "blobs") for path in (home / part).rglob("*"))]
+    assert {path.lstat().st_uid for path in made} == {AGENT}
 
 
 def test_a_variant_that_cannot_run_there_is_refused_before_anything_is_sent(
