@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -155,6 +156,7 @@ class TestEmulatedMachine(RemoteTransportContract):
             with Line(machine.ports.serial, machine.name) as line:
                 line.wait_for_shell(60)
                 line.run(KILL_CONNECTIONS, 60)
+            time.sleep(1)  # clients that did not just wait for an answer notice a moment later
 
         return kill
 
