@@ -35,8 +35,8 @@ SAMPLES_OF_DATA: Final = 32
 FLOAT_SHARE: Final = 1e-5
 """Of the output's largest value: how far a variant may be off that has no tolerance in its bundle."""
 INTEGERS: Final = ("litert", "int8_static")
-"""Engine and scheme that compute with integers only: equal on every CPU, but for one step of the output where
-XNNPACK rounds an average by another rule (docs/reference/parity.md)."""
+"""Engine and scheme that compute with integers only: equal on every CPU, but that a convolution may come out
+one step off (docs/reference/parity.md)."""
 _LEVELS: Final = 255
 """Steps between the least and the greatest int8."""
 _OFF_GRID: Final = 0.01
