@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -70,7 +71,9 @@ def load(
         raise UsageError(f"threads={threads}: use 1 or more")
     texts = dict(options or {}) | ({} if threads is None else {"threads": str(threads)})
     path = Path(source)
-    if isinstance(source, Path) or path.exists() or path.suffix or len(path.parts) != 1:
+    # not Path.exists, which raises in a folder that may not be looked into, as after sudo -u
+    is_there = os.path.exists(path)  # noqa: PTH110
+    if isinstance(source, Path) or is_there or path.suffix or len(path.parts) != 1:
         return Model(_load(path, runtime, variant, texts))
     from edgeml.following import follow_current, load_current
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,7 @@ def _place(source: str) -> Path:
     from edgeml.settings import settings
 
     path = Path(source)
-    if not path.exists() and is_bundle_name(source):
+    if not os.path.exists(path) and is_bundle_name(source):  # noqa: PTH110 - as in edgeml.load
         current = InstalledModel(settings().home, source).current
         if current.exists():
             return current.resolve()
