@@ -1,0 +1,133 @@
+"""A board whose power is cut at random instants, with a card that loses what was not flushed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+from edgeml_devices.emulator.machine.card import Card, Fate
+from edgeml_devices.emulator.machine.machine import Machine
+
+from edgeml.bundle import open_bundle
+from edgeml.bundle_place import MANIFEST
+from edgeml.installed import needed_files
+from tests.integration.emulator.fleets import HOME, VARIANT, Fleet, release
+from tests.waiting import eventually
+
+MODEL = f"{HOME}/models/digits"
+NAME = "hall-1"
+GOOD = (1, 2)
+REFUSED = 3
+"""Gives other outputs than it promises: is installed and tested, and never switched to."""
+ROLLED_BACK = 4
+"""Is switched to, and rolled back: no application says that it is alive."""
+FATES: tuple[Fate, ...] = ("keep", "lose", "some")
+SETTLED_WITHIN_S = 300
+_HASHES = f"cd {MODEL} && readlink current && cd current/ && find . -type f -exec sha256sum {{}} +"
+_FILES = f"cd {HOME} && find . -not -path './logs/*' | sort"
+
+
+@dataclass
+class CutBoard:
+    """The board, what it may hold, and how each cut ended."""
+
+    machine: Machine
+    card: Card
+    fleet: Fleet
+    chance: random.Random
+    folder: Path
+    good: int = 0
+    """The release that is to be found again whatever fails."""
+    took_s: float = 0.0
+    """From an order to its end without a cut, at the most."""
+    shapes: set[str] = field(default_factory=set)
+    """Of the paths that are there when nothing was cut, without their numbers."""
+    cut_in: list[tuple[str, int, Fate, int]] = field(default_factory=list)
+    """Of each cut: the state it fell into, the release on its way, the card's fate, the blocks lost."""
+
+    def prepare(self) -> None:
+        """Publish the releases, and see once what each does without a cut."""
+        self._expected = {}
+        for number, bundle in (
+            (1, release(self.folder, 1)),
+            (2, release(self.folder, 2)),
+            (REFUSED, release(self.folder, REFUSED, wrong=True)),
+            (ROLLED_BACK, release(self.folder, ROLLED_BACK, heartbeat="required", heartbeat_timeout_s=5.0)),
+        ):
+            self.fleet.shop.do("publish", bundle)
+            self._expected[number] = _hashes(bundle)
+        for number in (1, 2, REFUSED, ROLLED_BACK, 1):
+            self.order(number)
+            self.settle(number)
+            self.shapes |= _shapes(self.machine.sh(_FILES))
+
+    def order(self, number: int) -> None:
+        """Tell the device to run a release."""
+        self._ordered_s = time.monotonic()
+        self._entry = self.record()["entry"]
+        body = {"release": number, "hold": False}
+        status, answer = self.fleet.server.call("PUT", f"/v1/devices/{NAME}/models/digits", body)
+        assert status in {200, 204}, answer
+
+    def settle(self, number: int) -> None:
+        """Wait until nothing is on its way, and hold what runs to what may."""
+        wanted = number if number in GOOD else self.good
+
+        def is_settled() -> bool:
+            record = self.record()
+            return record["entry"] > self._entry and (record["state"], record["target"]) == ("IDLE", number)
+
+        eventually(is_settled, f"release {number} to end: {self.cut_in[-1:]}", SETTLED_WITHIN_S, every_s=0.5)
+        if not self.cut_in:
+            self.took_s = max(self.took_s, time.monotonic() - self._ordered_s)
+        self.good = wanted
+        assert self.runs_a_verified_release() == wanted
+
+    def cut(self) -> None:
+        """Order another release, cut the power at an instant, and boot."""
+        number = self.chance.choice([*(one for one in GOOD if one != self.good), REFUSED, ROLLED_BACK])
+        fate = self.chance.choice(FATES)
+        self.order(number)
+        time.sleep(self.chance.uniform(0, self.took_s))
+        self.machine.power_cut()
+        lost = self.card.power_cut(fate, self.chance)
+        self.machine.restart()
+        self.cut_in.append((str(self.record()["state"]), number, fate, lost))
+        assert self.runs_a_verified_release() in {self.good, number} - {REFUSED}, self.cut_in[-1]
+        self.settle(number)
+        assert _shapes(self.machine.sh(_FILES)) <= self.shapes, self.cut_in[-1]
+
+    def record(self) -> Mapping[str, Any]:
+        """Give what the model's state file says."""
+        said = self.machine.sh(f"cat {MODEL}/state.json 2>/dev/null || echo '{{}}'")
+        return {"state": "", "target": None, "entry": 0} | json.loads(said)
+
+    def runs_a_verified_release(self) -> int:
+        """Give the release that ``current`` leads to, once each of its files is as it was signed."""
+        link, *lines = self.machine.sh(_HASHES).splitlines()
+        number = int(link.removeprefix("releases/"))
+        found = {
+            path.removeprefix("./"): sha256 for sha256, path in (line.split(maxsplit=1) for line in lines)
+        }
+        assert self._expected[number].items() <= found.items(), f"release {number} is damaged"
+        return number
+
+
+def _hashes(bundle: Path) -> dict[str, str]:
+    with ZipFile(bundle) as opened:
+        manifest = hashlib.sha256(opened.read(MANIFEST)).hexdigest()
+    needed = needed_files(open_bundle(bundle).manifest, (VARIANT,))
+    return {entry.path: entry.sha256 for entry in needed} | {MANIFEST: manifest}
+
+
+def _shapes(files: str) -> set[str]:
+    """Give paths with N for every number, hash and epoch."""
+    return {re.sub(r"[0-9a-f-]{16,}|\d+", "N", line) for line in files.splitlines()}
