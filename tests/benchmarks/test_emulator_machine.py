@@ -21,7 +21,7 @@ from tests.integration.emulator.built_images import built, shared_cache
 BUDGET_S = 2.0
 MOST_SNAPSHOT_BYTES = 250_000_000
 RUNS = 5
-MODEL = "/root/canary.tflite"
+MODEL = "/opt/canary.tflite"
 
 
 @pytest.mark.bench

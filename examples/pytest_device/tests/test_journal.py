@@ -14,7 +14,7 @@ JOURNAL = Path(__file__).parent.parent / "journal.py"
 def test_a_count_that_was_told_is_there_after_a_power_cut(
     emulated_device: EmulatedDevice, power_cut: PowerCut, moment_s: float
 ) -> None:
-    emulated_device.put(JOURNAL, "/root/journal.py")
+    emulated_device.put(JOURNAL, "/opt/journal.py")
     told = int(emulated_device.sh("cd /root; python3 journal.py . 3").split()[-1])
     with power_cut.after(moment_s):
         emulated_device.sh("cd /root; python3 journal.py . 100000")

@@ -28,10 +28,10 @@ def test_a_power_cut_in_the_middle_of_work_loses_the_work_and_not_the_device(
 ) -> None:
     boot = "cat /proc/sys/kernel/random/boot_id"
     before = emulated_device.sh(boot)
-    emulated_device.sh("echo kept >/root/kept; sync")
+    emulated_device.sh("echo kept >/opt/kept; sync")
     with power_cut.after(0.5):
-        emulated_device.sh("echo begun; sleep 300; echo lost >/root/lost; sync")
-    assert emulated_device.sh("cat /root/kept; ls /root/lost 2>/dev/null || true") == "kept\n"
+        emulated_device.sh("echo begun; sleep 300; echo lost >/opt/lost; sync")
+    assert emulated_device.sh("cat /opt/kept; ls /opt/lost 2>/dev/null || true") == "kept\n"
     assert emulated_device.sh(boot) != before
 
 

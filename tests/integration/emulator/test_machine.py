@@ -62,25 +62,25 @@ def test_memory_and_cores_are_as_asked_for(machine: Machine) -> None:
 
 def test_files_go_in_and_out(machine: Machine, tmp_path: Path) -> None:
     (tmp_path / "sent").write_bytes(bytes(range(256)) * 400)
-    _up(machine).put(tmp_path / "sent", "/root/sent")
-    machine.get("/root/sent", tmp_path / "back")
+    _up(machine).put(tmp_path / "sent", "/opt/sent")
+    machine.get("/opt/sent", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == (tmp_path / "sent").read_bytes()
 
 
 def test_a_power_cut_loses_what_was_not_synced_and_nothing_else(machine: Machine) -> None:
-    _up(machine).sh("echo kept >/root/synced; sync; echo lost >/root/unsynced")
+    _up(machine).sh("echo kept >/opt/synced; sync; echo lost >/opt/unsynced")
     machine.power_cut()
     assert not machine.running
     machine.restart()
-    assert machine.sh("cat /root/synced; cat /root/unsynced 2>/dev/null || true").split() == ["kept"]
+    assert machine.sh("cat /opt/synced; cat /opt/unsynced 2>/dev/null || true").split() == ["kept"]
 
 
 def test_a_reboot_from_inside_is_seen_and_the_disk_goes_on(machine: Machine) -> None:
     with suppress(TransportError):  # the end may come before the answer
-        _up(machine).sh("echo kept >/root/before; kill -TERM 1")
+        _up(machine).sh("echo kept >/opt/before; kill -TERM 1")
     assert machine.wait_ended(60)
     machine.restart()
-    assert machine.sh("cat /root/before") == "kept\n"
+    assert machine.sh("cat /opt/before") == "kept\n"
 
 
 def test_a_pulled_cable_ends_connections_and_the_next_goes_through(machine: Machine) -> None:
@@ -103,7 +103,7 @@ def test_a_hung_machine_answers_after_it_was_let_go_on(machine: Machine) -> None
 
 
 def test_a_slow_disk_is_slow_until_it_is_not(machine: Machine) -> None:
-    write = "dd if=/dev/zero of=/root/zeros bs=1M count=4 conv=fsync 2>/dev/null; rm /root/zeros"
+    write = "dd if=/dev/zero of=/opt/zeros bs=1M count=4 conv=fsync 2>/dev/null; rm /opt/zeros"
     _up(machine).slow_disk(bytes_per_s=1_000_000)
     begun = time.monotonic()
     machine.sh(write)
@@ -139,10 +139,10 @@ def test_two_run_beside_each_other_with_ports_and_host_keys_of_their_own(
 
 
 def test_a_shutdown_is_clean_and_writes_everything(machine: Machine) -> None:
-    _up(machine).sh("echo kept >/root/unsynced")
+    _up(machine).sh("echo kept >/opt/unsynced")
     assert machine.stop()
     machine.restart()
-    assert machine.sh("cat /root/unsynced") == "kept\n"
+    assert machine.sh("cat /opt/unsynced") == "kept\n"
 
 
 def test_a_detached_machine_stays_so_when_its_power_is_cut_and_comes_back(setup: Setup) -> None:

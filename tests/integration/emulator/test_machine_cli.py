@@ -44,7 +44,7 @@ def test_a_detached_board_is_there_until_it_is_stopped(name: str) -> None:
 
     _emulate("network", name, "slow", "--delay-ms", "20")
     assert "delay 20ms" in _emulate("ssh", name, "tc qdisc show")
-    _emulate("ssh", name, "echo kept >/root/file; sync")
+    _emulate("ssh", name, "echo kept >/opt/file; sync")
     _emulate("power-cut", name)
     done = subprocess.run([*EDGEML, "ssh", name, "true"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (
@@ -52,7 +52,7 @@ def test_a_detached_board_is_there_until_it_is_stopped(name: str) -> None:
         f"error: {name} is off; boot it on its disk: edgeml emulate restart {name}\n",
     )
     assert f"{name} is up, booted" in _emulate("restart", name)
-    assert _emulate("ssh", name, "cat", "/root/file") == "kept\n"
+    assert _emulate("ssh", name, "cat", "/opt/file") == "kept\n"
     assert _emulate("stop", name) == f"ended: {name}\n"
     assert name not in _names()
 

@@ -76,17 +76,17 @@ def test_two_from_one_snapshot_have_nothing_in_common_but_what_they_hold(
         ours, theirs = machine.sh(IDENTITY).splitlines(), other.sh(IDENTITY).splitlines()
         assert len(ours) == len(theirs) == 3
         assert not set(ours) & set(theirs)
-        machine.sh("echo mine >/root/file; sync")
-        assert other.sh("ls /root").split() == []
+        machine.sh("echo mine >/opt/file; sync")
+        assert other.sh("ls /opt").split() == []
     assert _kept(snapshot) == before
 
 
 def test_after_a_power_cut_it_boots_on_the_disk_that_it_had(machine: Machine) -> None:
-    machine.sh("echo kept >/root/file; sync")
+    machine.sh("echo kept >/opt/file; sync")
     machine.power_cut()
     machine.restart()
     assert not machine.record.restored
-    assert machine.sh("cat /root/file") == "kept\n"
+    assert machine.sh("cat /opt/file") == "kept\n"
 
 
 def test_a_snapshot_is_taken_once(setup: Setup, snapshot: Snapshot) -> None:

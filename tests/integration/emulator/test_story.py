@@ -52,8 +52,8 @@ def fleet(tmp_path: Path, boards: list[Machine]) -> Iterator[Fleet]:
 def begin_application(machine: Machine) -> None:
     """Start an application that is started again whenever it ends, as a service is."""
     machine.sh("rm -f /run/application.stop")
-    machine.run(["sh", "-c", f"cat >/root/application.py <<'END'\n{APPLICATION}\nEND"])
-    loop = "while [ ! -e /run/application.stop ]; do python3 /root/application.py; sleep 1; done"
+    machine.run(["sh", "-c", f"cat >/opt/application.py <<'END'\n{APPLICATION}\nEND"])
+    loop = "while [ ! -e /run/application.stop ]; do python3 /opt/application.py; sleep 1; done"
     machine.sh(f"{AS_EDGEML} setsid sh -c '{loop}' </dev/null >/dev/null 2>&1 &")
 
 
