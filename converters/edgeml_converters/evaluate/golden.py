@@ -18,9 +18,9 @@ FLOAT_SHARE: Final[Mapping[Scheme, float]] = {"float32": 1e-3, "float16": 1e-2}
 """Difference between float kernels of two CPUs, as a share of the output's largest value."""
 STEP_MULTIPLE: Final = 3.0
 """Requantization that rounds the other way moves an int8 output by a step or two."""
-ERROR_MULTIPLE: Final = 3.0
+ERROR_MULTIPLE: Final = 4.0
 """Another CPU's int8 kernels err about as much as this one's do against float, in another direction: that is
-twice. The golden samples are few and not the worst: 2.5 times was measured (docs/reference/parity.md)."""
+twice. The golden samples are few and not the worst: 3.5 times was measured (docs/reference/parity.md)."""
 
 
 def save_golden(path: Path, samples: Sequence[Mapping[str, Array]]) -> Path:
@@ -39,7 +39,7 @@ def tolerance(
 ) -> Tolerance:
     """Derive how far the golden outputs of a variant may be off on another machine.
 
-    For float: a share of the largest output. For integers: three times what the variant already differs from
+    For float: a share of the largest output. For integers: four times what the variant already differs from
     its float source, and at least three steps of the output's own quantization. Top-1 is only asked to hold
     where the lead of the largest value is more than twice that.
 
