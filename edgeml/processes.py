@@ -1,4 +1,4 @@
-"""Waiting for processes, and ending them with everything that they started.
+"""Running processes, waiting for them, and ending them with everything that they started.
 
 For processes started with ``start_new_session=True``: the session is what still holds together a
 command, its children, and those of them that made process groups of their own.
@@ -10,16 +10,50 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
+
+from edgeml.transport import CommandResult
+
+SIGNALLED: Final = 128
+"""What shells add to the number of the signal that ended a command."""
 
 _STATE, _SESSION = 0, 3
 """Places behind the command name in ``/proc/<pid>/stat`` (proc_pid_stat(5), fields 3 and 6)."""
 _GONE: Final = frozenset("ZX")
 _PASSES: Final = 10
 """A process that forks while its session is listed is found by the next pass."""
+
+
+def run_command(argv: Sequence[str], timeout_s: float) -> CommandResult | None:
+    """Run a command in a session of its own; ``None``: it did not end in time.
+
+    What it leaves running in the background goes on. Where it does not end in time, or the wait is
+    interrupted, the whole session is killed.
+
+    Raises:
+        OSError, ValueError: it cannot be started.
+    """
+    # files, not pipes: a child left in the background would hold a pipe open
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(
+            list(argv), stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+        )
+        try:
+            ended = ended_within(process, timeout_s)
+        except BaseException:
+            kill_session(process)
+            raise
+        if not ended:
+            kill_session(process)
+            return None
+        out.seek(0)
+        err.seek(0)
+        code = process.returncode
+        return CommandResult(code if code >= 0 else SIGNALLED - code, out.read(), err.read())
 
 
 def ended_within(process: subprocess.Popen[Any], timeout_s: float) -> bool:

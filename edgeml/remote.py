@@ -117,19 +117,28 @@ def remote_edgeml(url: str, show: Callable[[str], None]) -> Iterator[RemoteEdgem
                 f"there is no edgeml on {url}; bring it there: edgeml devices provision {url}, "
                 "or there: pip install 'edgeml-core[device]'"
             )
-        made = transport.run(["sh", "-c", 'mktemp -d "${TMPDIR:-/tmp}/edgeml.XXXXXX"'], _STEP_TIMEOUT_S)
-        folder = made.stdout.decode(errors="replace").strip()
-        if made.exit_code or not _FOLDER.fullmatch(folder):
-            raise TransportError(
-                f"{url}: no temporary folder can be made there: {folder or 'it says nothing'}"
-            )
-        if isinstance(transport, ReportsProgress):
-            transport.on_progress(lambda progress: show(transferring(progress)))
-        try:
+        with remote_folder(url, transport) as folder:
+            if isinstance(transport, ReportsProgress):
+                transport.on_progress(lambda progress: show(transferring(progress)))
             yield RemoteEdgeml(url, transport, found.stdout.decode().strip(), folder)
-        finally:
-            with suppress(TransportError):  # a machine that is lost keeps it in its temporary folder
-                transport.run(["rm", "-rf", "--", folder], _STEP_TIMEOUT_S)
+
+
+@contextmanager
+def remote_folder(url: str, transport: Transport) -> Iterator[str]:
+    """Make a private temporary folder on a machine; it is removed at the end, also on Ctrl-C.
+
+    Raises:
+        TransportError: none can be made there.
+    """
+    made = transport.run(["sh", "-c", 'mktemp -d "${TMPDIR:-/tmp}/edgeml.XXXXXX"'], _STEP_TIMEOUT_S)
+    folder = made.stdout.decode(errors="replace").strip()
+    if made.exit_code or not _FOLDER.fullmatch(folder):
+        raise TransportError(f"{url}: no temporary folder can be made there: {folder or 'it says nothing'}")
+    try:
+        yield folder
+    finally:
+        with suppress(TransportError):  # a machine that is lost keeps it in its temporary folder
+            transport.run(["rm", "-rf", "--", folder], _STEP_TIMEOUT_S)
 
 
 def transferring(progress: Progress) -> str:

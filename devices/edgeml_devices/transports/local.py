@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
 from edgeml.atomic import replacing_file
 from edgeml.errors import TransportError, UsageError
-from edgeml.processes import ended_within, kill_session
-from edgeml.transport import CommandResult
+from edgeml.processes import run_command
 from edgeml_devices.transports.posix_shell import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-_SIGNALLED: Final = 128
-"""What shells add to the number of the signal that ended a command."""
+    from edgeml.transport import CommandResult
 
 
 class LocalTransport:
@@ -35,29 +31,16 @@ class LocalTransport:
 
     def run(self, argv: Sequence[str], timeout_s: float) -> CommandResult:
         self._require_open()
-        # Files, not pipes: a child left in the background would hold a pipe open.
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            try:
-                process = subprocess.Popen(
-                    list(argv), stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
-                )
-            except (OSError, ValueError) as error:
-                raise TransportError(f"local: {shown(argv)} could not be started: {error}") from error
-            try:
-                ended = ended_within(process, timeout_s)
-            except BaseException:
-                kill_session(process)
-                raise
-            if not ended:
-                kill_session(process)
-                raise TransportError(
-                    f"local: {shown(argv)} did not end within {timeout_s:g} s and was killed; "
-                    "give it more time or find out what it waits for"
-                )
-            out.seek(0)
-            err.seek(0)
-            code = process.returncode
-            return CommandResult(code if code >= 0 else _SIGNALLED - code, out.read(), err.read())
+        try:
+            done = run_command(argv, timeout_s)
+        except (OSError, ValueError) as error:
+            raise TransportError(f"local: {shown(argv)} could not be started: {error}") from error
+        if done is None:
+            raise TransportError(
+                f"local: {shown(argv)} did not end within {timeout_s:g} s and was killed; "
+                "give it more time or find out what it waits for"
+            )
+        return done
 
     def put(self, local: Path, remote: str) -> None:
         self._require_open()
