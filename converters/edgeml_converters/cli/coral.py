@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeml.commands.json_output import json_option, print_json
+from edgeml_converters.cli.coral_rewrite import rewrite
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,8 +35,12 @@ def coral() -> None:
     \b
     Examples:
       edgeml coral check model.tflite
+      edgeml coral rewrite model.tflite -o rewritten.tflite
       edgeml coral inspect model_edgetpu.tflite
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
+
+
+coral.add_command(rewrite)
 
 
 @coral.command()

@@ -1,0 +1,115 @@
+"""All rewrites in their order: what each does to a file, and the check that results stay the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from edgeml.findings import Finding
+from edgeml.words import IoDtype
+from edgeml_converters.coral.rewrites.draft import Draft, content, parsed, read_draft
+from edgeml_converters.coral.rewrites.parity import require_same
+from edgeml_converters.coral.rewrites.ports import integer_ports
+
+_SHOWN: Final = 4
+"""Changes that a finding tells one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """One kind of change."""
+
+    name: str
+    why: str
+    """Why the Edge TPU compiler needs it, the end of a sentence."""
+    apply: Callable[[Draft, IoDtype], tuple[str, ...]]
+    """Changes a draft in place; gives what was changed, a sentence each."""
+
+
+REWRITES: Final = (
+    Rewrite(
+        "ports",
+        "conversions from and to float32 run on the CPU",
+        lambda draft, dtype: integer_ports(draft, dtype) if dtype != "float32" else (),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one rewrite changed."""
+
+    rewrite: Rewrite
+    changed: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """All that was changed, the first in full."""
+        rest = len(self.changed) - _SHOWN
+        return "; ".join(self.changed[:_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
+
+    def to_json(self) -> dict[str, Any]:
+        """Give what ``--json`` prints of it."""
+        return {"name": self.rewrite.name, "why": self.rewrite.why, "changed": list(self.changed)}
+
+    def finding(self, subject: str) -> Finding:
+        """Give the change as what a person is told."""
+        return Finding(
+            "edge-tpu-rewrite",
+            "info",
+            subject,
+            f"{self.rewrite.name}: {self.text}: {self.rewrite.why}",
+            "nothing to do: results are the same, as was checked by running both on the CPU",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """A file's content after rewrites; the same as before where ``changes`` is empty."""
+
+    content: bytes
+    changes: tuple[Change, ...]
+
+
+def apply(rewrite: Rewrite, path: Path, before: bytes, io_dtype: IoDtype) -> Rewritten:
+    """Do one rewrite, unchecked.
+
+    Raises:
+        ModelFileError: the content does not parse; ``path`` is named.
+        EngineMissingError: LiteRT is not installed.
+    """
+    draft = parsed(path, before)
+    changed = rewrite.apply(draft, io_dtype)
+    if not changed:
+        return Rewritten(before, ())
+    draft.tidy()
+    return Rewritten(content(draft), (Change(rewrite, changed),))
+
+
+def rewritten(path: Path, io_dtype: IoDtype, *, checked: bool = True) -> Rewritten:
+    """Do all rewrites that a TFLite file needs.
+
+    Args:
+        path: is not changed.
+        io_dtype: what float inputs and outputs are made; ``float32`` leaves them.
+        checked: run the model before and after each rewrite; without, nothing is run.
+
+    Raises:
+        ModelFileError: missing, truncated, damaged, no TFLite file.
+        UnsafeFileError: it unpacks to far more than it holds.
+        EngineMissingError: LiteRT is not installed.
+        ParityError: a rewrite changed the results.
+        ConversionError: the model cannot be run here, so that nothing can be checked.
+    """
+    read_draft(path)
+    current = path.read_bytes()
+    changes: list[Change] = []
+    for rewrite in REWRITES:
+        made = apply(rewrite, path, current, io_dtype)
+        if made.changes and checked:
+            require_same(rewrite.name, current, made.content)
+        current = made.content
+        changes += made.changes
+    return Rewritten(current, tuple(changes))

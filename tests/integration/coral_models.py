@@ -1,0 +1,155 @@
+"""Small quantized TFLite models, written operator by operator, for the tests of Coral rewrites."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.tools import flatbuffer_utils
+from edgeml_converters.coral.graph import OPERATORS
+
+from edgeml.arrays import Array
+
+TYPES = {"float32": 0, "int32": 2, "uint8": 3, "int64": 4, "bool": 6, "int8": 9}
+
+
+class Built:
+    """A model that is being written."""
+
+    def __init__(self) -> None:
+        self.chance = np.random.default_rng(7)
+        self.model: Any = schema.ModelT()
+        self.graph: Any = schema.SubGraphT()
+        self.model.version, self.model.operatorCodes, self.model.subgraphs = 3, [], [self.graph]
+        self.model.buffers = [schema.BufferT()]
+        self.graph.tensors, self.graph.operators = [], []
+
+    def tensor(
+        self,
+        name: str,
+        shape: Sequence[int],
+        dtype: str = "int8",
+        scale: float | Sequence[float] = 0.05,
+        zero: int = 0,
+        axis: int = 0,
+        signature: Sequence[int] | None = None,
+    ) -> int:
+        """Add a tensor; floats and int32 are not quantized, unless scales are given one by one."""
+        made = schema.TensorT()
+        made.name, made.shape, made.type = name.encode(), list(shape), TYPES[dtype]
+        made.shapeSignature, made.hasRank = signature, True
+        several = not isinstance(scale, float)
+        if dtype in {"int8", "uint8"} or several:
+            made.quantization = schema.QuantizationParametersT()
+            made.quantization.scale = list(scale) if not isinstance(scale, float) else [scale]
+            made.quantization.zeroPoint = [zero] * len(made.quantization.scale)
+            made.quantization.quantizedDimension = axis
+        self.graph.tensors.append(made)
+        return len(self.graph.tensors) - 1
+
+    def constant(self, name: str, values: Array, scale: float | Sequence[float] = 0.05, axis: int = 0) -> int:
+        """Add a constant."""
+        place = self.tensor(name, values.shape, str(values.dtype), scale, axis=axis)
+        held = schema.BufferT()
+        held.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+        self.model.buffers.append(held)
+        self.graph.tensors[place].buffer = len(self.model.buffers) - 1
+        return place
+
+    def weights(self, name: str, *shape: int, axis: int = 0) -> int:
+        """Add int8 weights with a scale for each filter."""
+        values = self.chance.integers(-127, 128, shape, np.int8)
+        return self.constant(name, values, self.scales(shape[axis]), axis)
+
+    def scales(self, count: int) -> list[float]:
+        """Give scales that differ."""
+        return [0.01 + 0.001 * place for place in range(count)]
+
+    def bias(self, name: str, count: int, scale: float = 0.05) -> int:
+        """Add a bias that fits weights of so many filters and an input of this scale."""
+        values = self.chance.integers(-500, 500, count, np.int32)
+        return self.constant(name, values, [scale * one for one in self.scales(count)])
+
+    def op(
+        self, kind: str, inputs: Sequence[int], outputs: Sequence[int], version: int = 1, options: Any = None
+    ) -> None:
+        """Add an operator; options are of the schema's class."""
+        code = schema.OperatorCodeT()
+        code.builtinCode, code.version = OPERATORS.index(kind), version
+        code.deprecatedBuiltinCode = min(code.builtinCode, 127)
+        self.model.operatorCodes.append(code)
+        made = schema.OperatorT()
+        made.opcodeIndex = len(self.model.operatorCodes) - 1
+        made.inputs, made.outputs = list(inputs), list(outputs)
+        if options is not None:
+            made.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
+            made.builtinOptions = options
+        self.graph.operators.append(made)
+
+    def convolution(
+        self, source: int, target: int, weights: int, *more: int, version: int = 3, **fields: int
+    ) -> None:
+        """Add a CONV_2D of stride 1 that keeps the size."""
+        options = schema.Conv2DOptionsT()
+        options.strideW = options.strideH = 1
+        for name, value in fields.items():
+            setattr(options, name, value)
+        self.op("CONV_2D", [source, weights, *more], [target], version, options)
+
+    def write(
+        self, path: Path, inputs: Sequence[int], outputs: Sequence[int], *, signature: bool = False
+    ) -> Path:
+        """Write the model to a file."""
+        self.graph.inputs, self.graph.outputs = list(inputs), list(outputs)
+        if signature:
+            self.model.signatureDefs = [self._signature()]
+        path.write_bytes(flatbuffer_utils.convert_object_to_bytearray(self.model))
+        return path
+
+    def _signature(self) -> Any:
+        made = schema.SignatureDefT()
+        made.signatureKey = b"serving_default"
+        for side in ("inputs", "outputs"):
+            items = []
+            for number, index in enumerate(getattr(self.graph, side)):
+                item = schema.TensorMapT()
+                item.name, item.tensorIndex = f"{side[:-1]}_{number}".encode(), index
+                items.append(item)
+            setattr(made, side, items)
+        return made
+
+
+def float_ports(path: Path, dtype: str = "int8", *, signature: bool = False) -> Path:
+    """A convolution between QUANTIZE and DEQUANTIZE."""
+    built = Built()
+    zero = 3 if dtype == "int8" else 131
+    given = built.tensor("image", (1, 6, 6, 4), "float32")
+    source = built.tensor("image_q", (1, 6, 6, 4), dtype, 0.05, zero)
+    target = built.tensor("score_q", (1, 6, 6, 8), dtype, 0.4, zero)
+    score = built.tensor("score", (1, 6, 6, 8), "float32")
+    built.op("QUANTIZE", [given], [source])
+    if dtype == "int8":
+        built.convolution(source, target, built.weights("w", 8, 3, 3, 4), built.bias("b", 8))
+    else:
+        values = built.chance.integers(0, 256, (8, 3, 3, 4), np.uint8)
+        weights = built.constant("w", values, 0.01)
+        built.convolution(
+            source, target, weights, built.constant("b", np.zeros(8, np.int32), [0.0005]), version=1
+        )
+    built.op("DEQUANTIZE", [target], [score], 2)
+    return built.write(path, [given], [score], signature=signature)
+
+
+def with_custom_operator(path: Path) -> Path:
+    """Float ports, and between them an operator that only its maker has."""
+    built = Built()
+    given = built.tensor("image", (1, 6, 6, 4), "float32")
+    source = built.tensor("image_q", (1, 6, 6, 4))
+    target = built.tensor("own", (1, 6, 6, 4))
+    built.op("QUANTIZE", [given], [source])
+    built.op("CUSTOM", [source], [target])
+    built.model.operatorCodes[-1].customCode = b"TheirOwn"
+    return built.write(path, [given], [target])

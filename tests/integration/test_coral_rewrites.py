@@ -1,0 +1,126 @@
+"""Rewrites for the Edge TPU compiler: more is mapped, and both files give the same on LiteRT."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from edgeml_converters.cli.coral import coral
+from edgeml_converters.coral.check import check_file
+from edgeml_converters.coral.rewrites.rewriting import Rewritten, rewritten
+
+from edgeml import plugins
+from edgeml.arrays import Array
+from edgeml.errors import ConversionError, ModelFileError
+from edgeml.words import IoDtype
+from tests.integration import coral_models
+
+
+def run(path: Path, given: Array) -> Array:
+    with plugins.runtime("litert").load(path) as session:
+        (found,) = session.run({session.inputs[0].name: given}).values()
+        return found
+
+
+def saved(path: Path, made: Rewritten) -> Path:
+    path.write_bytes(made.content)
+    return path
+
+
+def counts(path: Path) -> tuple[int, int]:
+    found = check_file(path)
+    return found.placements.mapped, found.total
+
+
+def kinds(path: Path) -> list[str]:
+    return [one.kind for one in check_file(path).graph.operators]
+
+
+def names(path: Path) -> tuple[list[str], list[str]]:
+    with plugins.runtime("litert").load(path) as session:
+        return [one.name for one in session.inputs], [one.name for one in session.outputs]
+
+
+@pytest.mark.parametrize("signature", [False, True])
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_float_ports_become_those_of_the_graph(tmp_path: Path, dtype: IoDtype, *, signature: bool) -> None:
+    source = coral_models.float_ports(tmp_path / "model.tflite", dtype, signature=signature)
+    made = rewritten(source, dtype)
+    target = saved(tmp_path / "made.tflite", made)
+    assert [one.rewrite.name for one in made.changes] == ["ports"]
+    assert "'image' is" in made.changes[0].text
+    assert counts(source) == (1, 3)
+    assert counts(target) == (1, 1)
+    assert names(target) == names(source)
+    given = np.random.default_rng(1).standard_normal((1, 6, 6, 4)).astype(np.float32)
+    assert np.abs(run(source, given) - run(target, given)).max() <= 0.4 + 1e-6  # one step
+
+
+def test_uint8_ports_of_an_int8_model_leave_a_conversion_that_maps(tmp_path: Path) -> None:
+    source = coral_models.float_ports(tmp_path / "model.tflite")
+    target = saved(tmp_path / "made.tflite", rewritten(source, "uint8"))
+    assert kinds(target) == ["QUANTIZE", "CONV_2D", "QUANTIZE"]
+    assert counts(target) == (3, 3)
+
+
+def test_float_ports_stay_where_they_are_wanted(tmp_path: Path) -> None:
+    source = coral_models.float_ports(tmp_path / "model.tflite")
+    assert rewritten(source, "float32") == Rewritten(source.read_bytes(), ())
+
+
+def test_a_rewritten_file_needs_no_rewrite(tmp_path: Path) -> None:
+    source = coral_models.float_ports(tmp_path / "ports.tflite")
+    target = saved(tmp_path / "made.tflite", rewritten(source, "int8"))
+    assert rewritten(target, "int8").changes == ()
+
+
+def test_a_truncated_or_changed_file_is_refused_in_words(tmp_path: Path) -> None:
+    content = coral_models.float_ports(tmp_path / "model.tflite").read_bytes()
+    chance, path = np.random.default_rng(3), tmp_path / "changed.tflite"
+    sound, tries = 0, 1500
+    for end in range(0, len(content) - 1, 5):
+        path.write_bytes(content[:end])
+        with pytest.raises(ModelFileError, match=str(path)):
+            rewritten(path, "int8", checked=False)
+    for _ in range(tries):
+        changed = bytearray(content)
+        for place in chance.integers(0, len(content), chance.choice([1, 3, 10])):
+            changed[place] = chance.choice([0, 1, 127, 255, chance.integers(256)])
+        path.write_bytes(changed)
+        with suppress(ModelFileError):
+            rewritten(path, "int8", checked=False)
+            sound += 1
+    assert 0 < sound < tries
+
+
+def test_a_model_that_cannot_be_run_is_not_rewritten(tmp_path: Path) -> None:
+    source = coral_models.with_custom_operator(tmp_path / "model.tflite")
+    with pytest.raises(ConversionError, match="cannot be run here"):
+        rewritten(source, "int8")
+
+
+def test_the_command_says_what_it_changed_and_what_it_is_good_for(tmp_path: Path) -> None:
+    source, target = coral_models.float_ports(tmp_path / "model.tflite"), tmp_path / "made.tflite"
+    done = CliRunner().invoke(coral, ["rewrite", str(source), "-o", str(target)], catch_exceptions=False)
+    assert "ports input 'image' is int8 now" in done.output
+    assert "1 of 3 operators run on the Edge TPU before, 1 of 1 after" in " ".join(done.output.split())
+    done = CliRunner().invoke(coral, ["rewrite", str(source), "-o", str(target), "--json"])
+    found = json.loads(done.output)
+    assert found["after"] == {"mapped": 1, "total": 1}
+    assert [one["name"] for one in found["rewrites"]] == ["ports"]
+
+
+@pytest.mark.data
+def test_real_models_give_up_their_float_input(data_dir: Path, tmp_path: Path) -> None:
+    """18 sources whose only operator on the CPU is the QUANTIZE of a float input."""
+    folder = data_dir / "edgetpu_pairs"
+    sources = [one for one in sorted(folder.glob("jorgitou98*.tflite")) if "_edgetpu" not in one.name]
+    assert len(sources) >= 18
+    for source in sources:
+        mapped, total = counts(source)
+        target = saved(tmp_path / "made.tflite", rewritten(source, "int8"))
+        assert (mapped, counts(target)) == (total - 1, (total - 1, total - 1)), source.name
