@@ -63,6 +63,8 @@ class QuantizerSettings:
     """7-bit weights, so that u8×s8 products cannot saturate on x86 without VNNI."""
     per_channel: bool = True
     io_dtype: IoDtype = "float32"
+    float_tensors: tuple[str, ...] = ()
+    """Activations that static int8 leaves in float32, with the operators that make or take them."""
 
 
 @dataclass(frozen=True, slots=True)

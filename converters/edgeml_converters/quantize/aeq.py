@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from typing import Any, Final
 
@@ -22,12 +23,22 @@ from edgeml_converters.quantize.step import CheckedSamples
 _FLOAT32: Final = np.dtype(np.float32)
 
 
-def by_recipe(model: bytes, scheme: Scheme, ranges: Mapping[str, Range] | None = None) -> bytes:
-    """Quantize a float model with a signature; ``ranges`` by tensor name are needed by static schemes."""
+def by_recipe(
+    model: bytes,
+    scheme: Scheme,
+    ranges: Mapping[str, Range] | None = None,
+    in_float: Sequence[str] = (),
+) -> bytes:
+    """Quantize a float model with a signature; ``ranges`` by tensor name are needed by static schemes.
+
+    Operators whose first output is named ``in_float`` stay as they are.
+    """
     from ai_edge_quantizer import quantizer
 
     tool = quantizer.Quantizer(model)
     _configure(tool, scheme)
+    if in_float:
+        _leave(tool, in_float)
     statistics = None
     if ranges is not None:
         statistics = {
@@ -61,6 +72,18 @@ def _configure(tool: Any, scheme: Scheme) -> None:
                 tool.update_quantization_recipe(
                     ".*", port, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE
                 )
+
+
+def _leave(tool: Any, in_float: Sequence[str]) -> None:
+    """Take operators out; the tool names one by all that it makes, each with a semicolon behind it."""
+    from ai_edge_quantizer import algorithm_manager, qtyping
+
+    names = "|".join(map(re.escape, in_float))
+    tool.update_quantization_recipe(
+        f"^(?:{names});",
+        qtyping.TFLOperationName.ALL_SUPPORTED,
+        algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE,
+    )
 
 
 def activation_histograms(

@@ -80,6 +80,8 @@ def _static(scheme: Scheme) -> Callable[[StepRequest, str], StepResult]:
 def _for_wrapper(scheme: Scheme, request: StepRequest) -> bool:
     """Say whether the calibration module does it, which knows the extremes only."""
     settings = request.settings
+    if settings.float_tensors:
+        return False
     simple = settings.method == "minmax" or (settings.method == "default" and scheme == "int16x8")
     return simple or not settings.per_channel
 
@@ -96,8 +98,10 @@ def _by_ranges(
         rules = CANDIDATES_LITERT
     activations = tflite_model.activations(parsed)
     found = aeq.activation_histograms(content, activations, inputs, samples, binned=rules != MINMAX)
+    in_float = tflite_model.touching(parsed, request.settings.float_tensors)
     made = [
-        aeq.by_recipe(content, scheme, {name: rule(item) for name, item in found.items()}) for rule in rules
+        aeq.by_recipe(content, scheme, {name: rule(item) for name, item in found.items()}, in_float)
+        for rule in rules
     ]
     if len(made) == 1:
         return made[0], f"ranges: {rules[0]} by {_TOOLS[1]}"
@@ -110,7 +114,7 @@ def _by_ranges(
 def _kept_in_float(request: StepRequest, quantized: bytes) -> tuple[Finding, ...]:
     """Tell which operators compute in float32 still."""
     kept = tflite_model.in_float(tflite_model.parse(quantized))
-    if not kept:
+    if not kept or request.settings.float_tensors:
         return ()
     return (
         Finding(
@@ -203,7 +207,8 @@ def _result(
 ) -> StepResult:
     parsed = tflite_model.parse(quantized)
     covered = tflite_model.coverage(parsed, _WEIGHTS.get(scheme, frozenset({"int8"})))
-    findings = (*findings, *judge_coverage(step, request.source, covered))
+    asked = bool(request.settings.float_tensors)
+    findings = (*findings, *judge_coverage(step, request.source, covered, asked=asked))
     artifact = request.output_dir / ARTIFACT_FILE["tflite"]
     artifact.write_bytes(quantized)
     return StepResult(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -102,6 +103,12 @@ def weighted(model: Any) -> dict[str, Any]:
         for node in model.graph.node
         if node.op_type in WEIGHTED and len(node.input) > 1 and node.input[1] in weights
     }
+
+
+def touching(model: Any, tensors: Sequence[str]) -> tuple[str, ...]:
+    """Give the names of the operators that make or take one of the tensors."""
+    wanted = set(tensors)
+    return tuple(node.name for node in model.graph.node if not wanted.isdisjoint([*node.input, *node.output]))
 
 
 def coverage(float_model: Any, model: Any) -> Coverage:

@@ -20,7 +20,8 @@ def _int8_static(request: StepRequest, step: str) -> StepResult:
     samples = CheckedSamples(step, request.calibration, onnx_model.inputs(model))
     made, ranges, chosen = _quantized(model, samples, request.settings)
     covered = onnx_model.coverage(model, made)
-    findings = judge_coverage(step, request.source, covered)
+    asked = bool(request.settings.float_tensors)
+    findings = judge_coverage(step, request.source, covered, asked=asked)
     if request.settings.io_dtype != "float32":
         qdq.integer_ports(made, request.settings.io_dtype, ranges)
     notes = (*notes, chosen, f"{covered.quantized} of {covered.total} operators with weights quantized")

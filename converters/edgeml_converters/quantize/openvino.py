@@ -35,12 +35,14 @@ def _int8_static(request: StepRequest, step: str) -> StepResult:
     with _nncf() as nncf:
         model, notes = _prepared(request)
         samples = CheckedSamples(step, request.calibration, openvino_model.inputs(model))
+        kept = openvino_model.touching(model, request.settings.float_tensors)
         means = openvino_bias.input_means(model, samples) if request.settings.reduce_range else {}
         made = nncf.quantize(
             model,
             nncf.Dataset(samples, dict),
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(samples),
+            ignored_scope=nncf.IgnoredScope(names=list(kept), validate=False) if kept else None,
             advanced_parameters=_parameters(nncf, request.settings.method, request.settings.reduce_range),
         )
         openvino_bias.correct(model, made, means)
@@ -131,7 +133,8 @@ def _result(
 ) -> StepResult:
     import openvino
 
-    findings: tuple[Finding, ...] = judge_coverage(step, request.source, covered)
+    asked = bool(request.settings.float_tensors)
+    findings: tuple[Finding, ...] = judge_coverage(step, request.source, covered, asked=asked)
     openvino_model.name_by_place(model)
     artifact = request.output_dir / ARTIFACT_FILE["openvino"]
     openvino.save_model(model, str(artifact), compress_to_fp16=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ _WEIGHTED: Final = frozenset({
     "Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul",
 })  # fmt: skip
 """Operators that hold the weights of a network, as their input 1."""
+_PORTS: Final = frozenset({"Parameter", "Constant", "Result"})
 _STORED: Final = frozenset({"i8", "u8", "i4", "u4", "nf4"})
 _PASSING: Final = frozenset({"Convert", "Multiply", "Subtract", "Reshape", "Transpose"})
 """What stands between stored weights and the operator that uses them."""
@@ -48,6 +50,17 @@ def refuse_if_quantized(model: Any, source: Path) -> None:
                 refuse_quantized(source, f"{kind} weights of {node.get_friendly_name()}")
 
 
+def touching(model: Any, tensors: Sequence[str]) -> tuple[str, ...]:
+    """Give the names of the operators that make or take one of the tensors."""
+    wanted, found = set(tensors), []
+    for node in model.get_ordered_ops():
+        ports = [*node.outputs(), *(port.get_source_output() for port in node.inputs())]
+        names = {name for port in ports for name in (*port.get_names(), port.get_node().get_friendly_name())}
+        if not wanted.isdisjoint(names) and node.get_type_name() not in _PORTS:
+            found.append(node.get_friendly_name())
+    return tuple(found)
+
+
 def coverage(model: Any, *, kinds: frozenset[str] = _STORED) -> Coverage:
     """Count the operators with constant weights, and those whose weights are held in one of ``kinds``."""
     done, left = 0, []
@@ -63,14 +76,15 @@ def coverage(model: Any, *, kinds: frozenset[str] = _STORED) -> Coverage:
 
 
 def ranges(model: Any) -> dict[str, tuple[float, float]]:
-    """Give the range of each per-tensor FakeQuantize on an activation, by the name of what makes it."""
+    """Give the range of each per-tensor FakeQuantize on an activation, by the name of the tensor."""
     found: dict[str, tuple[float, float]] = {}
     for node in model.get_ordered_ops():
         if node.get_type_name() != "FakeQuantize":
             continue
         low, high = (node.input_value(port).get_node() for port in (1, 2))
         if {low.get_type_name(), high.get_type_name()} == {"Constant"} and low.get_data().size == 1:
-            name = node.input_value(0).get_node().get_friendly_name()
+            port = node.input_value(0)
+            name = port.get_any_name() if port.get_names() else port.get_node().get_friendly_name()
             found[name] = (float(low.get_data().item()), float(high.get_data().item()))
     return found
 

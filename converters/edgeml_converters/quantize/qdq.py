@@ -11,6 +11,7 @@ import numpy as np
 from edgeml.converter import QuantizerSettings
 from edgeml.errors import EngineVersionError
 from edgeml.words import IoDtype
+from edgeml_converters.quantize import onnx_model
 from edgeml_converters.quantize.ranges import Range
 
 VERSIONS: Final = ((1, 22), (2, 0))
@@ -50,7 +51,7 @@ def insert(model: Any, ranges: Mapping[str, Range], settings: QuantizerSettings)
         QuantType.QUInt8 if settings.activations == "uint8" else QuantType.QInt8,
         TensorsData(CalibrationMethod.MinMax, data),
         [],
-        [],
+        list(onnx_model.touching(copy, settings.float_tensors)),
         sorted({*QDQRegistry, *QLinearOpsRegistry}),
         {"ActivationSymmetric": False, "WeightSymmetric": True},
     )

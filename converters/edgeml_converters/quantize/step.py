@@ -72,8 +72,8 @@ class Coverage:
     """Names of those that were left as they were."""
 
 
-def judge_coverage(step: str, source: Path, found: Coverage) -> tuple[Finding, ...]:
-    """Give a finding where a quantizer left operators with weights in float.
+def judge_coverage(step: str, source: Path, found: Coverage, *, asked: bool = False) -> tuple[Finding, ...]:
+    """Give a finding where a quantizer left operators with weights in float that nobody ``asked`` it to.
 
     Raises:
         QuantizationError: it quantized none.
@@ -84,7 +84,7 @@ def judge_coverage(step: str, source: Path, found: Coverage) -> tuple[Finding, .
             f"{step}: 0 of {found.total} operators of {source.name} quantized: {what}; "
             f"keep float32, or use another scheme"
         )
-    if found.quantized == found.total:
+    if found.quantized == found.total or asked:
         return ()
     names = ", ".join(found.left[:5]) + (", …" if len(found.left) > 5 else "")  # noqa: PLR2004 - a line's worth
     return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -130,6 +131,17 @@ def activations(model: Any) -> frozenset[int]:
     """Give the indices of the main graph's tensors that hold no constants."""
     tensors = model.subgraphs[0].tensors
     return frozenset(index for index, tensor in enumerate(tensors) if not _constant(model, tensor))
+
+
+def touching(model: Any, tensors: Sequence[str]) -> tuple[str, ...]:
+    """Give the names of what the operators make first that make or take one of the tensors."""
+    graph, wanted = model.subgraphs[0], set(tensors)
+    names = [tensor.name.decode() for tensor in graph.tensors]
+    return tuple(
+        names[operator.outputs[0]]
+        for operator in graph.operators
+        if any(names[item] in wanted for item in (*operator.inputs, *operator.outputs) if item >= 0)
+    )
 
 
 def in_float(model: Any) -> tuple[str, ...]:
