@@ -143,6 +143,21 @@ def float_ports(path: Path, dtype: str = "int8", *, signature: bool = False) -> 
     return built.write(path, [given], [score], signature=signature)
 
 
+def grouped(path: Path, groups: int = 4, channels: int = 16, filters: int = 8) -> Path:
+    """A grouped int8 convolution with a fused RELU between two plain ones."""
+    built = Built()
+    source = built.tensor("image", (1, 6, 6, 4))
+    before = built.tensor("before", (1, 6, 6, channels), zero=-5, scale=0.3)
+    target = built.tensor("grouped", (1, 6, 6, filters), zero=-128, scale=0.6)
+    score = built.tensor("score", (1, 6, 6, 3), scale=2.0)
+    built.convolution(source, before, built.weights("w0", channels, 3, 3, 4), built.bias("b0", channels))
+    weights = built.weights("w1", filters, 3, 3, channels // groups)
+    bias = built.bias("b1", filters, 0.3)
+    built.convolution(before, target, weights, bias, version=6, fusedActivationFunction=1)
+    built.convolution(target, score, built.weights("w2", 3, 1, 1, filters), built.bias("b2", 3, 0.6))
+    return built.write(path, [source], [score])
+
+
 def with_custom_operator(path: Path) -> Path:
     """Float ports, and between them an operator that only its maker has."""
     built = Built()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -72,14 +73,47 @@ def test_float_ports_stay_where_they_are_wanted(tmp_path: Path) -> None:
     assert rewritten(source, "float32") == Rewritten(source.read_bytes(), ())
 
 
-def test_a_rewritten_file_needs_no_rewrite(tmp_path: Path) -> None:
-    source = coral_models.float_ports(tmp_path / "ports.tflite")
+def test_a_grouped_convolution_becomes_several(tmp_path: Path) -> None:
+    source = coral_models.grouped(tmp_path / "model.tflite")
+    made = rewritten(source, "int8")
+    target = saved(tmp_path / "made.tflite", made)
+    assert made.changes[0].changed == ("'grouped': a convolution in 4 groups became 4 convolutions",)
+    assert kinds(target) == ["CONV_2D", "SPLIT", *["CONV_2D"] * 4, "CONCATENATION", "CONV_2D"]
+    assert counts(source) == (0, 3)
+    assert counts(target) == (8, 8)
+    same(source, target)
+
+
+def test_groups_of_one_channel_become_a_depthwise_convolution(tmp_path: Path) -> None:
+    source = coral_models.grouped(tmp_path / "model.tflite", groups=8, channels=8, filters=16)
     target = saved(tmp_path / "made.tflite", rewritten(source, "int8"))
-    assert rewritten(target, "int8").changes == ()
+    assert kinds(target) == ["CONV_2D", "DEPTHWISE_CONV_2D", "CONV_2D"]
+    assert counts(target) == (3, 3)
+    same(source, target)
 
 
-def test_a_truncated_or_changed_file_is_refused_in_words(tmp_path: Path) -> None:
-    content = coral_models.float_ports(tmp_path / "model.tflite").read_bytes()
+def same(source: Path, target: Path) -> None:
+    """Both give the same bytes, on the kernels that devices use."""
+    chance = np.random.default_rng(2)
+    for _ in range(4):
+        given = chance.integers(-128, 128, (1, 6, 6, 4), np.int8)
+        assert np.array_equal(run(source, given), run(target, given))
+
+
+def test_a_rewritten_file_needs_no_rewrite(tmp_path: Path) -> None:
+    for source in (
+        coral_models.float_ports(tmp_path / "ports.tflite"),
+        coral_models.grouped(tmp_path / "groups.tflite"),
+    ):
+        target = saved(tmp_path / "made.tflite", rewritten(source, "int8"))
+        assert rewritten(target, "int8").changes == ()
+
+
+@pytest.mark.parametrize("make", [coral_models.float_ports, coral_models.grouped])
+def test_a_truncated_or_changed_file_is_refused_in_words(
+    tmp_path: Path, make: Callable[[Path], Path]
+) -> None:
+    content = make(tmp_path / "model.tflite").read_bytes()
     chance, path = np.random.default_rng(3), tmp_path / "changed.tflite"
     sound, tries = 0, 1500
     for end in range(0, len(content) - 1, 5):

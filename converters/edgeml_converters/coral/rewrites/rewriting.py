@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from edgeml.errors import ModelFileError
 from edgeml.findings import Finding
 from edgeml.words import IoDtype
 from edgeml_converters.coral.rewrites.draft import Draft, content, parsed, read_draft
+from edgeml_converters.coral.rewrites.groups import expand_groups
 from edgeml_converters.coral.rewrites.parity import require_same
 from edgeml_converters.coral.rewrites.ports import integer_ports
 
+DAMAGE: Final = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError, struct.error)
+"""What a graph raises whose operators lack what their kind has."""
 _SHOWN: Final = 4
 """Changes that a finding tells one by one."""
 
@@ -29,6 +34,11 @@ class Rewrite:
 
 
 REWRITES: Final = (
+    Rewrite(
+        "groups",
+        "grouped convolutions are newer than the Edge TPU compiler",
+        lambda draft, _: expand_groups(draft),
+    ),
     Rewrite(
         "ports",
         "conversions from and to float32 run on the CPU",
@@ -81,11 +91,16 @@ def apply(rewrite: Rewrite, path: Path, before: bytes, io_dtype: IoDtype) -> Rew
         EngineMissingError: LiteRT is not installed.
     """
     draft = parsed(path, before)
-    changed = rewrite.apply(draft, io_dtype)
-    if not changed:
-        return Rewritten(before, ())
-    draft.tidy()
-    return Rewritten(content(draft), (Change(rewrite, changed),))
+    try:
+        changed = rewrite.apply(draft, io_dtype)
+        if not changed:
+            return Rewritten(before, ())
+        draft.tidy()
+        return Rewritten(content(draft), (Change(rewrite, changed),))
+    except DAMAGE as error:
+        raise ModelFileError(
+            f"{path}: damaged: {rewrite.name} found an operator that is not whole; copy it again"
+        ) from error
 
 
 def rewritten(path: Path, io_dtype: IoDtype, *, checked: bool = True) -> Rewritten:
