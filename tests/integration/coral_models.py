@@ -168,3 +168,48 @@ def with_custom_operator(path: Path) -> Path:
     built.op("CUSTOM", [source], [target])
     built.model.operatorCodes[-1].customCode = b"TheirOwn"
     return built.write(path, [given], [target])
+
+
+def pooled(path: Path, activation: int, zero: int, kind: str = "MAX_POOL_2D") -> Path:
+    """A pool with a fused activation (1 RELU, 2 −1 to 1, 3 RELU6) and a convolution behind it."""
+    built = Built()
+    source = built.tensor("image", (1, 6, 6, 4), zero=zero)
+    target = built.tensor("pooled", (1, 3, 3, 4), zero=zero)
+    score = built.tensor("score", (1, 3, 3, 2), scale=0.4)
+    options = schema.Pool2DOptionsT()
+    options.strideW = options.strideH = options.filterWidth = options.filterHeight = 2
+    options.fusedActivationFunction = activation
+    built.op(kind, [source], [target], 2, options)
+    built.convolution(target, score, built.weights("w", 2, 1, 1, 4), built.bias("b", 2))
+    return built.write(path, [source], [score])
+
+
+def transposed(path: Path, activation: int = 1) -> Path:
+    """A transposed convolution with a fused activation, which is of version 4."""
+    built = Built()
+    source = built.tensor("image", (1, 6, 6, 4))
+    target = built.tensor("large", (1, 12, 12, 3), zero=-10, scale=0.5)
+    size = built.constant("size", np.array([1, 12, 12, 3], np.int32))
+    options = schema.TransposeConvOptionsT()
+    options.strideW = options.strideH = 2
+    options.fusedActivationFunction = activation
+    inputs = [size, built.weights("w", 3, 2, 2, 4), source, built.bias("b", 3)]
+    built.op("TRANSPOSE_CONV", inputs, [target], 4, options)
+    return built.write(path, [source], [target])
+
+
+def of_newer_versions(path: Path) -> Path:
+    """A convolution of version 6 without groups, a requantization of 3, a dense operator without a bias."""
+    built = Built()
+    source = built.tensor("image", (1, 6, 6, 4))
+    large = built.tensor("large", (1, 6, 6, 8), scale=0.5)
+    small = built.tensor("small", (1, 6, 6, 8), scale=0.7, zero=4)
+    flat = built.tensor("flat", (1, 288), scale=0.7, zero=4)
+    score = built.tensor("score", (1, 5), scale=9.0)
+    built.convolution(source, large, built.weights("w", 8, 3, 3, 4), built.bias("b", 8), version=6)
+    built.op("QUANTIZE", [large], [small], 3)
+    built.op("RESHAPE", [small, built.constant("shape", np.array([1, 288], np.int32))], [flat])
+    values = built.chance.integers(-127, 128, (5, 288), np.int8)
+    options = schema.FullyConnectedOptionsT()
+    built.op("FULLY_CONNECTED", [flat, built.constant("dense", values, 0.02)], [score], 6, options)
+    return built.write(path, [source], [score])

@@ -92,6 +92,40 @@ def test_groups_of_one_channel_become_a_depthwise_convolution(tmp_path: Path) ->
     same(source, target)
 
 
+@pytest.mark.parametrize("activation", [1, 2, 3])
+@pytest.mark.parametrize("zero", [-128, 7])
+def test_an_activation_leaves_the_pool(tmp_path: Path, activation: int, zero: int) -> None:
+    source = coral_models.pooled(tmp_path / "model.tflite", activation, zero)
+    target = saved(tmp_path / "made.tflite", rewritten(source, "int8"))
+    own = {1: "RELU", 2: "RELU_N1_TO_1", 3: "RELU6"}[activation]
+    clamps = activation != 1 or zero != -128  # then the tensor holds 0 to 12.75
+    assert kinds(source) == ["MAX_POOL_2D", "CONV_2D"]
+    assert kinds(target) == ["MAX_POOL_2D", *[own] * clamps, "CONV_2D"]
+    placed = [one.placement for one in check_file(target).placements.operators]
+    assert placed == (["tpu", "unknown", "unknown"] if clamps else ["tpu", "tpu"])
+    same(source, target)
+
+
+def test_a_transposed_convolution_becomes_one_that_the_compiler_can_read(tmp_path: Path) -> None:
+    source = coral_models.transposed(tmp_path / "model.tflite")
+    target = saved(tmp_path / "made.tflite", rewritten(source, "int8"))
+    assert check_file(source).placements.fatal
+    assert kinds(target) == ["TRANSPOSE_CONV", "RELU"]
+    assert [one.version for one in check_file(target).graph.operators] == [3, 2]
+    assert not check_file(target).placements.fatal
+    same(source, target)
+
+
+def test_versions_become_what_the_operators_need(tmp_path: Path) -> None:
+    source = coral_models.of_newer_versions(tmp_path / "model.tflite")
+    made = rewritten(source, "int8")
+    target = saved(tmp_path / "made.tflite", made)
+    assert [one.version for one in check_file(target).graph.operators] == [3, 1, 1, 4]
+    assert "with a bias of zeros; it was of 6" in made.changes[0].text
+    assert (counts(source), counts(target)) == ((0, 4), (4, 4))
+    same(source, target)
+
+
 def same(source: Path, target: Path) -> None:
     """Both give the same bytes, on the kernels that devices use."""
     chance = np.random.default_rng(2)
@@ -115,8 +149,8 @@ def test_a_truncated_or_changed_file_is_refused_in_words(
 ) -> None:
     content = make(tmp_path / "model.tflite").read_bytes()
     chance, path = np.random.default_rng(3), tmp_path / "changed.tflite"
-    sound, tries = 0, 1500
-    for end in range(0, len(content) - 1, 5):
+    sound, tries = 0, 300
+    for end in range(0, len(content) - 1, 23):
         path.write_bytes(content[:end])
         with pytest.raises(ModelFileError, match=str(path)):
             rewritten(path, "int8", checked=False)

@@ -11,10 +11,12 @@ from typing import Any, Final
 from edgeml.errors import ModelFileError
 from edgeml.findings import Finding
 from edgeml.words import IoDtype
+from edgeml_converters.coral.rewrites.activations import unfuse_activations
 from edgeml_converters.coral.rewrites.draft import Draft, content, parsed, read_draft
 from edgeml_converters.coral.rewrites.groups import expand_groups
 from edgeml_converters.coral.rewrites.parity import require_same
 from edgeml_converters.coral.rewrites.ports import integer_ports
+from edgeml_converters.coral.rewrites.versions import lower_versions
 
 DAMAGE: Final = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError, struct.error)
 """What a graph raises whose operators lack what their kind has."""
@@ -36,12 +38,22 @@ class Rewrite:
 REWRITES: Final = (
     Rewrite(
         "groups",
-        "grouped convolutions are newer than the Edge TPU compiler",
+        "they are newer than the Edge TPU compiler",
         lambda draft, _: expand_groups(draft),
     ),
     Rewrite(
+        "activations",
+        "the Edge TPU compiler takes none inside these operators",
+        lambda draft, _: unfuse_activations(draft),
+    ),
+    Rewrite(
+        "versions",
+        "the Edge TPU compiler is of 2021 and knows no newer ones",
+        lambda draft, _: lower_versions(draft),
+    ),
+    Rewrite(
         "ports",
-        "conversions from and to float32 run on the CPU",
+        "the CPU would convert them at every inference",
         lambda draft, dtype: integer_ports(draft, dtype) if dtype != "float32" else (),
     ),
 )
