@@ -18,8 +18,6 @@ from edgeml.histogram import Histogram
 from edgeml_devices.agent.failures import StepFailedError
 from edgeml_devices.messages import Health, Reason
 
-SEEN_WITHIN_S: Final = 600.0
-"""A process that reported a model so lately is expected to report the next release, too."""
 IN_USE_WITHIN_S: Final = 60.0
 """A process that reported a release so lately may still use its files."""
 _EARLY_ERRORS: Final = 10
@@ -113,9 +111,9 @@ class Beats:
         if not self._releases[oldest[:2]]:
             del self._releases[oldest[:2]]
 
-    def seen(self, model: str) -> bool:
-        """Say whether a process reported a model lately, whichever release, and is not done with it."""
-        return any(self._at_work(model, SEEN_WITHIN_S))
+    def seen(self, model: str, within_s: float) -> bool:
+        """Say whether a process reported a model so lately, whichever release, and is not done with it."""
+        return any(self._at_work(model, within_s))
 
     def releases(self, model: str) -> frozenset[int]:
         """Give the releases that processes ran a moment ago: their files must stay."""

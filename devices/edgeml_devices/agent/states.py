@@ -190,10 +190,11 @@ def selftest(deployment: Deployment) -> Step:
     if manifest is None or target is None:
         return Step(State.ACCEPTED)
     folder = deployment.model.release_folder(target)
+    policy = health_policy(manifest)
     if deployment.record.variant is None:
         if why_damaged(folder, deployment.record.manifest_sha256) is not None:
             return Step(State.STAGED)
-        _choose(deployment, health_policy(manifest))
+        _choose(deployment, policy)
     if not _is_settled(deployment, folder):
         return Step(State.STAGED, {"variant": None})
     _wait_for_leave(deployment)
@@ -204,7 +205,7 @@ def selftest(deployment: Deployment) -> Step:
     floor = deployment.tools.floor(deployment.model.name)
     if target < floor:
         raise StepFailedError(Reason.BELOW_FLOOR, f"the signed floor has risen to {floor}")
-    expects = deployment.tools.beats.seen(deployment.model.name)
+    expects = deployment.tools.beats.seen(deployment.model.name, policy.heartbeat_timeout_s)
     return Step(State.SWITCHING, {"previous": deployment.model.running(), "expects_beats": expects})
 
 

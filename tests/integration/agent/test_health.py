@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,6 +109,23 @@ def test_an_application_that_stops_reporting_after_the_switch_is_missed(
         fleet[0].assign("times", 2)
         event = fleet[0].wait_for_state("times", "FAILED", 2)
     assert (event.result, event.reason) == (Result.FAILED_ROLLBACK_COMPLETE, Reason.HEARTBEAT)
+
+
+def test_an_application_that_was_killed_before_the_switch_is_not_missed_in_the_probation(
+    device: Device, fleet: Server, repository_here: TinyRepository, tmp_path: Path
+) -> None:
+    """`if-seen`: by its policy it was gone before, so its silence says nothing of the release."""
+    repository_here.publish(scaled(tmp_path / "bundles", 3, health={"heartbeat_timeout_s": 0.5}))
+    device.start()
+    fleet[0].assign("times", 1)
+    fleet[0].wait_for_state("times", "COMMITTED", 1)
+    with beating(device.home, 1, calls=1):
+        pass
+    time.sleep(0.6)
+    fleet[0].assign("times", 3)
+    fleet[0].wait_for_state("times", "PROBATION", 3)
+    fleet[0].wait_for(lambda found: found.states("times")[-1] in {"COMMITTED", "FAILED"})
+    assert fleet[0].states("times")[-1] == "COMMITTED"
 
 
 def test_an_abort_in_probation_goes_back_where_it_is_asked_for(

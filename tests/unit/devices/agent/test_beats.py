@@ -89,23 +89,23 @@ def test_nonsense_changes_nothing(beats: Beats) -> None:
 
 
 def test_who_reported_lately_is_expected_to_go_on(beats: Beats, clock: Clock) -> None:
-    assert not beats.seen("kws")
+    assert not beats.seen("kws", 30.0)
     beats.take(beat())
-    assert beats.seen("kws")
-    assert not beats.seen("vww")
+    assert beats.seen("kws", 30.0)
+    assert not beats.seen("vww", 30.0)
     assert beats.releases("kws") == {1}
-    clock.now += 601
-    assert not beats.seen("kws")
+    clock.now += 31
+    assert not beats.seen("kws", 30.0)
 
 
 def test_who_is_done_with_a_model_is_expected_no_more_and_needs_no_files(beats: Beats) -> None:
     beats.take(beat(1))
     beats.take(beat(2, release=2))
     beats.take(beat(3, state="closed"))
-    assert beats.seen("kws")
+    assert beats.seen("kws", 30.0)
     assert beats.releases("kws") == {2}
     beats.take(beat(4, release=2, state="closed"))
-    assert not beats.seen("kws")
+    assert not beats.seen("kws", 30.0)
     assert beats.releases("kws") == frozenset()
 
 
@@ -156,7 +156,7 @@ def test_of_a_model_that_is_not_here_nothing_is_kept(clock: Clock) -> None:
     beats.take(beat(model="vww"))
     beats.take(beat())
     assert beats.models() == {"kws"}
-    assert not beats.seen("vww")
+    assert not beats.seen("vww", 30.0)
 
 
 # --- the judge
