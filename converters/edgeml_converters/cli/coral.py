@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeml.commands.json_output import json_option, print_json
+from edgeml_converters.cli.coral_compile import compile_
 from edgeml_converters.cli.coral_rewrite import rewrite
 
 if TYPE_CHECKING:
@@ -30,17 +31,19 @@ ROOM = {
 
 @click.group()
 def coral() -> None:
-    """See what a Coral Edge TPU runs of a model.
+    """See what a Coral Edge TPU runs of a model, and compile it.
 
     \b
     Examples:
       edgeml coral check model.tflite
       edgeml coral rewrite model.tflite -o rewritten.tflite
+      edgeml coral compile model.tflite
       edgeml coral inspect model_edgetpu.tflite
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
 
 
 coral.add_command(rewrite)
+coral.add_command(compile_)
 
 
 @coral.command()
