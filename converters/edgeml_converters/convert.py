@@ -117,7 +117,7 @@ def convert(
     max_latency_ms: float | None = None,
     max_size_bytes: int | None = None,
     measure: bool | str = True,
-    io_dtype: IoDtype = "float32",
+    io_dtype: IoDtype | None = None,
     method: CalibrationMethod = "default",
     input_shapes: Mapping[str, Shape] = NO_SHAPES,
     example_inputs: object = (),
@@ -150,7 +150,8 @@ def convert(
         max_latency_ms: gate: median latency.
         max_size_bytes: gate: size of a variant.
         measure: take latency, load time and memory, in a fresh process each; the URL of a machine: there.
-        io_dtype: dtype of inputs and outputs of int8_static variants.
+        io_dtype: dtype of inputs and outputs of int8_static variants; by default float32, and int8 for the
+            Edge TPU.
         method: how static quantization finds its ranges.
         input_shapes: sizes of free dimensions, by input name.
         example_inputs: for objects: one array or tensor, or a sequence, each with its batch dimension.

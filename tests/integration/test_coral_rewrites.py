@@ -9,13 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ai_edge_litert.tools import flatbuffer_utils
 from click.testing import CliRunner
 from edgeml_converters.cli.coral import coral
+from edgeml_converters.compare.outputs import SQNR_OF_EQUAL_DB
+from edgeml_converters.convert import convert
 from edgeml_converters.coral.check import check_file
 from edgeml_converters.coral.rewrites.rewriting import Rewritten, rewritten
 
 from edgeml import plugins
 from edgeml.arrays import Array
+from edgeml.bundle import open_bundle
 from edgeml.errors import ConversionError, ModelFileError
 from edgeml.words import IoDtype
 from tests.integration import coral_models
@@ -180,6 +184,36 @@ def test_the_command_says_what_it_changed_and_what_it_is_good_for(tmp_path: Path
     found = json.loads(done.output)
     assert found["after"] == {"mapped": 1, "total": 1}
     assert [one["name"] for one in found["rewrites"]] == ["ports"]
+
+
+def test_a_conversion_for_a_coral_rewrites_in_steps_of_its_own(tmp_path: Path) -> None:
+    source = coral_models.grouped(tmp_path / "model.tflite")
+    result = convert(
+        source, targets=("coral-usb", "raspberry-pi-4"), runtimes="litert", schemes="int8_static",
+        measure=False, output=tmp_path / "made.edgeml",
+    )  # fmt: skip
+    steps = {row.name: [step.name for step in row.steps] for row in result.variants}
+    assert steps == {"litert-int8_static-coral": ["coral-groups-int8"], "litert-int8_static": []}
+    row = result.variants[0] if result.variants[0].steps else result.variants[1]
+    assert row.steps[0].notes == ("'grouped': a convolution in 4 groups became 4 convolutions",)
+    assert [one.code for one in row.findings] == ["edge-tpu-rewrite"]
+    assert row.measured.sqnr_db == SQNR_OF_EQUAL_DB
+    bundle, target = open_bundle(tmp_path / "made.edgeml"), tmp_path / "made.tflite"
+    target.write_bytes(bundle.read("variants/litert-int8_static-coral/model.tflite"))
+    assert counts(target) == (8, 8)
+
+
+def test_a_signature_that_names_lost_tensors_is_forgotten(tmp_path: Path) -> None:
+    built = coral_models.Built()
+    given = built.tensor("image", (1, 6, 6, 4), "float32")
+    source, target = (built.tensor(name, (1, 6, 6, 4)) for name in ("image_q", "padded"))
+    built.op("QUANTIZE", [given], [source])
+    built.op("RELU", [source], [target], 2)
+    path = built.write(tmp_path / "model.tflite", [given], [target], signature=True)
+    built.model.signatureDefs[0].outputs[0].tensorIndex = 9
+    path.write_bytes(flatbuffer_utils.convert_object_to_bytearray(built.model))
+    made = saved(tmp_path / "made.tflite", rewritten(path, "int8"))
+    assert names(made) == (["image"], ["padded"])
 
 
 @pytest.mark.data

@@ -106,6 +106,9 @@ def test_integer_inputs_and_outputs_serve_float_callers(
     with models.plugins.runtime("litert").load(whole.artifact) as session:
         assert {spec.dtype for spec in (*session.inputs, *session.outputs)} == {io_dtype}
         assert all(spec.quantization for spec in (*session.inputs, *session.outputs))
+    parsed = tflite_model.parse(whole.artifact.read_bytes())
+    named = [item.tensorIndex for item in (*parsed.signatureDefs[0].inputs, *parsed.signatureDefs[0].outputs)]
+    assert named == [*parsed.subgraphs[0].inputs, *parsed.subgraphs[0].outputs]
     some = task.evaluation[:100]
     assert (
         sqnr(only(outputs("litert", real.artifact, some)), only(outputs("litert", whole.artifact, some))) > 40

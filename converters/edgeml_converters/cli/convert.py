@@ -104,8 +104,7 @@ EXISTING = click.Path(exists=True, path_type=Path)
 @click.option(
     "--io-dtype",
     type=click.Choice(["float32", "int8", "uint8"]),
-    default="float32",
-    show_default=True,
+    show_default="float32; int8 for the Edge TPU",
     help="Inputs and outputs of int8_static variants.",
 )
 @click.option(

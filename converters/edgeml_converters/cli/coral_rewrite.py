@@ -36,7 +36,7 @@ def rewrite(model: Path, output: Path, io_dtype: IoDtype, as_json: bool) -> None
     """Rewrite a quantized MODEL so that more of it runs on the Edge TPU.
 
     MODEL is a TFLite file. It runs before and after each rewrite, on drawn samples: what it gives stays the
-    same.
+    same. edgeml convert --target coral-usb rewrites by itself.
 
     \b
     Examples:

@@ -46,7 +46,8 @@ def compilable(bundle: Bundle, wanted: str | None) -> Variant:
             known = ", ".join(one.name for one in plain) or "none"
             raise UsageError(f"{bundle.path} has no variant {wanted!r} to compile; it could be: {known}")
         return found
-    found = next((one for one in plain if one.scheme == _INT8), None)
+    int8 = [one for one in plain if one.scheme == _INT8]
+    found = next((one for one in int8 if any(map(_has_edge_tpu, one.targets))), next(iter(int8), None))
     if found is None:
         raise UsageError(
             f"{bundle.path} has no {_INT8} variant for LiteRT, which is what the Edge TPU compiler takes; "

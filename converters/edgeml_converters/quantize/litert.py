@@ -14,6 +14,9 @@ from edgeml.converter import ConversionStep, StepRequest, StepResult
 from edgeml.findings import Finding
 from edgeml.tensors import TensorSpec
 from edgeml.words import ARTIFACT_FILE, IoDtype, Scheme
+from edgeml_converters.coral.rewrites.draft import content as rewritten_content
+from edgeml_converters.coral.rewrites.draft import parsed
+from edgeml_converters.coral.rewrites.ports import integer_ports
 from edgeml_converters.formats import tflite_file
 from edgeml_converters.quantize import aeq, choice, tflite_model
 from edgeml_converters.quantize.ranges import (
@@ -30,8 +33,6 @@ WRAPPER_VERSIONS: Final = ((2, 3), (2, 4))
 It is private: outside these, or where it does not import, AI Edge Quantizer takes its place."""
 _ACTIVATIONS: Final = {"int8_static": (np.int8, np.int32), "int16x8": (np.int16, np.int64)}
 """dtype of activations and of biases."""
-_TFLITE_TYPE: Final = {"int8": 9, "uint8": 3}
-"""Tensor type numbers of the TFLite schema."""
 _TOOLS: Final = ("ai-edge-litert", "ai-edge-quantizer")
 _WEIGHTS: Final = {
     "float16": frozenset({"float16"}),
@@ -71,7 +72,7 @@ def _static(scheme: Scheme) -> Callable[[StepRequest, str], StepResult]:
             quantized, chosen = _by_ranges(request, scheme, content, parsed, samples)
             findings, used = _kept_in_float(request, quantized), _TOOLS
             if request.settings.io_dtype != "float32":
-                quantized = _with_integer_ports(quantized, request.settings.io_dtype, request.output_dir)
+                quantized = _with_integer_ports(quantized, request.settings.io_dtype, request.source)
         return _result(request, step, scheme, quantized, (*notes, chosen), findings, used)
 
     return run
@@ -185,15 +186,12 @@ def _by_wrapper(
     return made, (finding,)
 
 
-def _with_integer_ports(model: bytes, io_dtype: IoDtype, folder: Path) -> bytes:
-    from ai_edge_litert import _pywrap_modify_model_interface as interface
-
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        source, target = Path(scratch) / "float.tflite", Path(scratch) / "integer.tflite"
-        source.write_bytes(model)
-        kind = _TFLITE_TYPE[io_dtype]
-        interface.modify_model_interface(str(source), str(target), kind, kind)
-        return target.read_bytes()
+def _with_integer_ports(model: bytes, io_dtype: IoDtype, source: Path) -> bytes:
+    """Drop the conversions at the model's ends; a float operator there keeps its own."""
+    draft = parsed(source, model)
+    integer_ports(draft, io_dtype)
+    draft.tidy()
+    return rewritten_content(draft)
 
 
 def _result(

@@ -256,9 +256,10 @@ def _settings(outcome: Outcome) -> Iterator[tuple[str, str]]:
         held.append(f"size ≤ {readable_size(gates.max_size_bytes)}")
     none = f"none; what loses more than {DEFAULT_MAX_DROP:g} point is chosen only if nothing loses less"
     yield "gates", ", ".join(held) or none
+    ports = ", ".join({row.settings.io_dtype: None for row in outcome.rows if row.scheme == "int8_static"})
     yield (
         "quantizer",
-        f"calibration method {request.method}, static int8 with {request.io_dtype} input and output",
+        f"calibration method {request.method}, static int8 with {ports} input and output",
     )
     if request.input_shapes:
         shapes = (f"{name or 'input'} {list(shape)}" for name, shape in request.input_shapes.items())

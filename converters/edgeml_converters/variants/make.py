@@ -29,6 +29,7 @@ from edgeml_converters.evaluate.samples import Samples
 from edgeml_converters.evaluate.spool import Spool
 from edgeml_converters.formats.files import size_bytes
 from edgeml_converters.variants.artifact import OPTIONS, Artifact, runs_here
+from edgeml_converters.variants.edge_tpu import with_rewrites
 from edgeml_converters.variants.request import Request
 from edgeml_converters.variants.rows import Row
 from edgeml_converters.variants.step_runner import Executor
@@ -91,7 +92,8 @@ class Evaluator:
         calibration = self.calibration.spool if self.calibration is not None else None
         artifact: Artifact | None = None
         try:
-            artifact = self.executor.make(steps, row.settings, calibration)
+            make = with_rewrites if row.edge_tpu else Executor.make
+            artifact = make(self.executor, steps, row.settings, calibration)
             return self._described(row, artifact)
         except LACKING as error:
             return row.without("unavailable", str(error))

@@ -9,6 +9,7 @@ from typing import Final
 
 from edgeml.converter import CalibrationMethod, QuantizerSettings
 from edgeml.data import DataDeclaration
+from edgeml.edgetpu import ACCELERATOR
 from edgeml.errors import UsageError
 from edgeml.health import HealthPolicy
 from edgeml.preprocess import Postprocess, Preprocess
@@ -48,7 +49,8 @@ class Request:
     measure: bool = True
     measure_on: str = HERE
     """URL of the machine that measures."""
-    io_dtype: IoDtype = "float32"
+    io_dtype: IoDtype | None = None
+    """``None``: int8 for the Edge TPU, float32 for everything else."""
     method: CalibrationMethod = "default"
     input_shapes: Mapping[str, Shape] = field(default_factory=dict)
     trust_code: bool = False
@@ -85,11 +87,12 @@ def wanted_rows(request: Request) -> tuple[Row, ...]:
         for runtime in runtimes:
             for scheme in request.wanted_schemes:
                 settings = _settings(request, target, runtime, scheme)
-                name = row_name(runtime, scheme, settings)
+                edge_tpu = _is_for_edge_tpu(target, runtime, scheme)
+                name = row_name(runtime, scheme, settings, edge_tpu=edge_tpu)
                 if name in rows:
                     rows[name] = replace(rows[name], targets=(*rows[name].targets, target.name))
                 else:
-                    rows[name] = Row(name, runtime, scheme, (target.name,), settings)
+                    rows[name] = Row(name, runtime, scheme, (target.name,), settings, edge_tpu=edge_tpu)
     for runtime in request.runtimes:
         if not any(row.runtime == runtime for row in rows.values()):
             rows |= {row.name: row for row in _without_target(request, runtime)}
@@ -102,8 +105,14 @@ def _settings(request: Request, target: Target, runtime: RuntimeName, scheme: Sc
         # nothing else multiplies 8-bit numbers in a way that depends on the CPU
         return QuantizerSettings(method=request.method)
     settings = quantizer_settings(target, runtime)
-    static = scheme == "int8_static"
-    return replace(settings, method=request.method, io_dtype=request.io_dtype if static else "float32")
+    if scheme != "int8_static":
+        return replace(settings, method=request.method)
+    usual: IoDtype = "int8" if _is_for_edge_tpu(target, runtime, scheme) else "float32"
+    return replace(settings, method=request.method, io_dtype=request.io_dtype or usual)
+
+
+def _is_for_edge_tpu(target: Target, runtime: RuntimeName, scheme: Scheme) -> bool:
+    return ACCELERATOR in target.accelerators and (runtime, scheme) == ("litert", "int8_static")
 
 
 def _without_target(request: Request, runtime: RuntimeName) -> Sequence[Row]:

@@ -59,6 +59,8 @@ class Row:
     options: Mapping[str, str] = field(default_factory=dict)
     runtime_version: str = ""
     """Of the engine that it was tried with."""
+    edge_tpu: bool = False
+    """Made for the Edge TPU: its graph is rewritten as the compiler needs it."""
     golden: Path | None = None
     """npz of the outputs for the golden inputs, under the source's output names."""
     tolerance: Tolerance | None = None
@@ -97,6 +99,8 @@ def lacking(rows: Sequence[Row]) -> tuple[Lacking, ...]:
     return tuple(Lacking(status, tuple(names), reason) for (status, reason), names in groups.items())
 
 
-def row_name(runtime: RuntimeName, scheme: Scheme, settings: QuantizerSettings) -> str:
-    """Name a variant: ``<runtime>-<scheme>``, with ``-reduced`` for 7-bit weights."""
-    return f"{runtime}-{scheme}" + ("-reduced" if settings.reduce_range else "")
+def row_name(
+    runtime: RuntimeName, scheme: Scheme, settings: QuantizerSettings, *, edge_tpu: bool = False
+) -> str:
+    """Name a variant: ``<runtime>-<scheme>``, ``-reduced`` for 7-bit weights, ``-coral`` for the Edge TPU."""
+    return f"{runtime}-{scheme}" + "-reduced" * settings.reduce_range + "-coral" * edge_tpu

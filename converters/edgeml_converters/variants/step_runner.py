@@ -359,6 +359,6 @@ def _version(kind: str, name: str) -> str:
 def _own_code() -> str:
     """Hash this package's steps, quantizers and worker scripts: a cache must not outlive a mended bug."""
     root = Path(__file__).parents[1]
-    folders = ("formats", "steps", "quantize", "workers")
+    folders = ("coral", "formats", "steps", "quantize", "workers")
     files = (one for name in folders for one in sorted((root / name).rglob("*.py")))
     return content_key({file.relative_to(root).as_posix(): hash_tree(file) for file in files})

@@ -140,3 +140,14 @@ def test_a_run_that_makes_nothing_tells_of_the_bundle_that_stands_there(tmp_path
     second = convert(tmp_path / "m.onnx", max_size_bytes=1, **given)
     assert second.bundle is None
     assert "bundle-of-an-earlier-run" in {one.code for one in second.outcome.findings}
+
+
+def test_the_edge_tpu_has_a_variant_of_its_own_with_integers_at_its_ends() -> None:
+    made = rows("coral-usb", "raspberry-pi-4", schemes=("float32", "int8_static"), runtimes=("litert",))
+    assert {row.name: (row.targets, row.settings.io_dtype, row.edge_tpu) for row in made} == {
+        "litert-float32": (("coral-usb", "raspberry-pi-4"), "float32", False),
+        "litert-int8_static-coral": (("coral-usb",), "int8", True),
+        "litert-int8_static": (("raspberry-pi-4",), "float32", False),
+    }
+    (asked,) = rows("coral-usb", schemes=("int8_static",), runtimes=("litert",), io_dtype="float32")
+    assert asked.settings.io_dtype == "float32"

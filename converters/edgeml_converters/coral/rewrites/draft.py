@@ -259,6 +259,7 @@ def parsed(path: Path, content: bytes) -> Draft:
     try:
         model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
         _check(model)
+        _without_lost_names(model)
     except Exception as error:
         raise ModelFileError(
             f"{path}: damaged: it does not parse as a TFLite model; copy it again from its source"
@@ -275,12 +276,19 @@ def _check(model: Any) -> None:
     for one in graph.operators:
         for index in one.intermediates or []:
             graph.tensors[index]
-    for signature in model.signatureDefs or []:
-        for item in (*(signature.inputs or []), *(signature.outputs or [])):
-            model.subgraphs[signature.subgraphIndex].tensors[item.tensorIndex]
     for every in model.subgraphs:
         for tensor in every.tensors or []:
             model.buffers[tensor.buffer]
+
+
+def _without_lost_names(model: Any) -> None:
+    """Forget signatures of tensors that are not there: some tools leave them, LiteRT does not mind."""
+    for one in model.signatureDefs or []:
+        count = len(model.subgraphs[one.subgraphIndex].tensors or [])
+        items = (*(one.inputs or []), *(one.outputs or []))
+        if any(item.tensorIndex >= count for item in items):
+            model.signatureDefs = None
+            return
 
 
 def content(draft: Draft) -> bytes:
