@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +34,7 @@ from edgeml_converters.variants.choose import Choice, Gates
 from edgeml_converters.variants.conversion import Outcome, run
 from edgeml_converters.variants.request import Request
 from edgeml_converters.variants.rows import Row
+from edgeml_converters.variants.scratch import scratch_folder
 from edgeml_converters.variants.step_cache import StepCache
 
 NO_SHAPES: Final[Mapping[str, Shape]] = {}
@@ -167,7 +164,7 @@ def convert(
         DataError: data that cannot be used.
         BundleError: the output cannot be written.
     """
-    with _scratch() as scratch:
+    with scratch_folder() as scratch:
         path = _as_file(source, scratch, example_inputs)
         request = Request(
             source=path,
@@ -232,36 +229,3 @@ def _as_file(source: object, scratch: Path, example_inputs: object) -> Path:
     from edgeml_converters.formats.objects import export_object
 
     return export_object(source, example_inputs, scratch)
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    """Give a scratch folder; those that a killed run left are removed first."""
-    root = settings().cache_dir / "scratch"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        _sweep(root)
-        folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=root))
-    except OSError:
-        folder = Path(tempfile.mkdtemp(prefix="edgeml-convert-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sweep(root: Path) -> None:
-    for folder in root.iterdir():
-        owner = folder.name.partition("-")[0]
-        if owner.isdigit() and not _alive(int(owner)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

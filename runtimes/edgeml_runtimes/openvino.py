@@ -165,6 +165,8 @@ def _add_taps(model: Any, outputs: set[str]) -> list[str]:
             if name in outputs:
                 order.append(name)
             elif port.element_type.is_real():
+                if not port.get_names():  # else the output is named by a running number
+                    port.get_tensor().set_names({name})
                 order.append(name)
                 ports.append(port)
     model.add_outputs(ports)

@@ -170,8 +170,12 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
         "targets": options["targets"] or ("host",),
         "schemes": options["schemes"],
         "runtimes": options["runtimes"] or None,
-        "calibration": _data("--limit", options["calibration"], config.calibration, limit=options["limit"]),
-        "evaluation": _data("--labels", options["evaluation"], config.evaluation, labels=options["labels"]),
+        "calibration": declared_data(
+            "--limit", options["calibration"], config.calibration, limit=options["limit"]
+        ),
+        "evaluation": declared_data(
+            "--labels", options["evaluation"], config.evaluation, labels=options["labels"]
+        ),
         "metric": options["metric"] or (config.evaluation.metric if config.evaluation else None),
         "preprocess": parse_preprocess(options["preprocess"], config.preprocess),
         "postprocess": parse_postprocess(options["postprocess"], config.postprocess),
@@ -206,7 +210,7 @@ def _measure(url: str | None, *, off: bool) -> bool | str:
     return url
 
 
-def _data(
+def declared_data(
     option: str, given: str | None, declared: DataDeclaration | None, **changed: Any
 ) -> DataDeclaration | None:
     """Take the option's source; what the file declares besides (keys, labels) stays but for ``changed``.

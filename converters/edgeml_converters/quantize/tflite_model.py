@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,7 +47,8 @@ def fuse_activations(model: Any) -> int:
     """Move RELU and RELU6 into the operators whose outputs they clamp; gives how many were moved.
 
     Converters from other layouts leave one behind a TRANSPOSE now and then. Its input would need a range
-    of its own, wider than what comes of it, and AI Edge Quantizer has no integer RELU6.
+    of its own, wider than what comes of it, and AI Edge Quantizer has no integer RELU6. Tensors that hold
+    other values for it get another name: it is by names that ranges are held against the float model.
     """
     kinds = operators(model)
     graph = model.subgraphs[0]
@@ -68,6 +69,7 @@ def fuse_activations(model: Any) -> int:
         if getattr(maker.builtinOptions, "fusedActivationFunction", None) != 0:
             continue
         maker.builtinOptions.fusedActivationFunction = code
+        _rename_between(graph, maker, last, makers)
         last.outputs = operator.outputs
         makers[int(operator.outputs[0])] = last
         graph.operators.remove(operator)
@@ -75,6 +77,15 @@ def fuse_activations(model: Any) -> int:
     if moved:
         _drop_unused_operators(model)
     return moved
+
+
+def _rename_between(graph: Any, maker: Any, last: Any, makers: Mapping[int, Any]) -> None:
+    """Rename what is made from ``maker`` up to, but not with, what ``last`` makes."""
+    operator = last
+    while operator is not maker:
+        tensor = graph.tensors[int(operator.inputs[0])]
+        tensor.name += b"/clamped"
+        operator = makers[int(operator.inputs[0])]
 
 
 def _drop_unused_operators(model: Any) -> None:

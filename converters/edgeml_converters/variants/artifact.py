@@ -12,7 +12,7 @@ import numpy as np
 from edgeml import plugins
 from edgeml.arrays import Array
 from edgeml.converter import State
-from edgeml.errors import ConversionError, EngineMissingError, UsageError
+from edgeml.errors import ConversionError, EngineMissingError, ParityError, UsageError
 from edgeml.findings import Finding
 from edgeml.runtime import Runtime, RuntimeOptions, Session
 from edgeml.tensors import Shape, TensorSpec, shape_fits
@@ -45,6 +45,8 @@ class Artifact:
     findings: tuple[Finding, ...] = ()
     parity: list[dict[str, Array]] | None = None
     """Outputs for the parity samples under the source's names; ``None``: nothing could run it."""
+    lost: ParityError | None = None
+    """Why the step that made it is not to be used: it differs from its source by too much."""
     _session: Session | None = None
 
     @property

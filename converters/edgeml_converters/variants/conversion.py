@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -54,6 +55,17 @@ class SourceModel:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """What stands ready before the first variant is made."""
+
+    source: SourceModel
+    rows: tuple[Row, ...]
+    plans: Mapping[str, Plan]
+    """By the row's name, of those whose status is ok."""
+    data: Evaluator
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What a conversion came to, before it is written down."""
 
@@ -78,14 +90,9 @@ def run(request: Request, scratch: Path, cache: StepCache, progress: Progress) -
         ConversionError: the source was changed while it was converted.
     """
     request.check_gates()
-    source = _open_source(request, progress)
-    executor = Executor(source.artifact, scratch, cache, request.input_shapes, request.trust_code, progress)
-    rows, plans = _planned(request, source.state)
-    try:
-        data = _prepare(request, executor, rows, plans)
-        made = _made(rows, plans, data)
-    finally:
-        source.artifact.release()
+    with prepared(request, scratch, cache, progress) as ready:
+        source, data = ready.source, ready.data
+        made = _made(ready.rows, ready.plans, data)
     if request.measure:
         made = _measured(made, progress, request.measure_on)
     made = [_gated(request, row) for row in made]
@@ -101,9 +108,25 @@ def run(request: Request, scratch: Path, cache: StepCache, progress: Progress) -
         rows=tuple(made),
         choices=tuple(choices),
         data=data,
-        findings=(*data.findings, *_judged(request, data, made), *executor.findings),
+        findings=(*data.findings, *_judged(request, data, made), *data.executor.findings),
         machine=machine,
     )
+
+
+@contextmanager
+def prepared(request: Request, scratch: Path, cache: StepCache, progress: Progress) -> Iterator[Prepared]:
+    """Open the source, plan the rows and read the data; the source's engine is freed at the end.
+
+    Raises:
+        ModelFileError, DataError, UsageError: as ``run`` does.
+    """
+    source = _open_source(request, progress)
+    executor = Executor(source.artifact, scratch, cache, request.input_shapes, request.trust_code, progress)
+    rows, plans = _planned(request, source.state)
+    try:
+        yield Prepared(source, rows, plans, _prepare(request, executor, rows, plans))
+    finally:
+        source.artifact.release()
 
 
 def _judged(request: Request, data: Evaluator, rows: Sequence[Row]) -> tuple[Finding, ...]:

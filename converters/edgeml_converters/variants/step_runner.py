@@ -107,9 +107,16 @@ class Executor:
         self._samples_file = save_golden(self.scratch / "samples.npz", self.samples)
 
     def make(
-        self, steps: Sequence[ConversionStep], settings: QuantizerSettings, calibration: Calibration | None
+        self,
+        steps: Sequence[ConversionStep],
+        settings: QuantizerSettings,
+        calibration: Calibration | None,
+        *,
+        lost: bool = False,
     ) -> Artifact:
         """Run a path from the source; steps done before for another path are not done again.
+
+        An artifact that differs from its source by too much is given only where ``lost`` ones are wanted.
 
         Raises:
             EdgemlError: a step failed, or its result differs from its source (ParityError).
@@ -117,6 +124,8 @@ class Executor:
         artifact = self.source
         for step in steps:
             artifact = self._step(step, artifact, settings, calibration)
+            if artifact.lost is not None and not lost:
+                raise artifact.lost
         return artifact
 
     def probe(self, step: ConversionStep) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
@@ -198,7 +207,6 @@ class Executor:
         if parent is self.source and result.source_outputs is not None:
             parent.parity = _unstacked(result.source_outputs)
         findings = list(result.findings)
-        compared: tuple[OutputComparison, ...] = ()
         if runs_here(made.state.format):
             session = made.session()
             made.inputs, made.outputs = session.inputs, session.outputs
@@ -207,17 +215,17 @@ class Executor:
             )
             findings += changed
             made.parity = [made.run(sample) for sample in self.samples]
-            compared = self._compare(step, parent, made)
+            trace = replace(trace, outputs=self._compare(step, parent, made))
         else:
             made.inputs, made.outputs, made.naming = parent.inputs, parent.outputs, parent.naming
-        made.trace = replace(trace, outputs=compared)
+        made.trace = trace
         made.findings = tuple(findings)
         return made
 
     def _compare(
         self, step: ConversionStep, parent: Artifact, made: Artifact
     ) -> tuple[OutputComparison, ...]:
-        """Compare a step's result with its nearest ancestor that could be run."""
+        """Compare a step's result with its nearest ancestor that could be run, and say if it is lost."""
         if not made.parity:
             return ()
         reference = next((one for one in reversed(parent.lineage()) if one.parity), None)
@@ -229,7 +237,7 @@ class Executor:
         compared = tally.result()
         reason = parity_failure(step.source, step.target, compared)
         if reason is not None:
-            raise ParityError(f"{step.name}: {reason}{self._divergence(step, reference, made)}")
+            made.lost = ParityError(f"{step.name}: {reason}{self._divergence(step, reference, made)}")
         return compared
 
     def _divergence(self, step: ConversionStep, reference: Artifact, made: Artifact) -> str:

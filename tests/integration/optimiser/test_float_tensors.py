@@ -8,7 +8,7 @@ import pytest
 
 from edgeml.converter import StepRequest
 from edgeml.words import RuntimeName
-from tests.integration import broken_int8
+from tests.integration.optimiser import broken_int8
 from tests.integration.quantize_models import Samples, only, outputs, run_step, step, top1
 
 OUTLIERS = {

@@ -1,0 +1,162 @@
+"""``edgeml sensitivity``. Light to import: every command line imports this."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeml import completion
+from edgeml.commands.json_output import json_option, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeml_converters.sensitivity.models import Ranking
+
+EXISTING = click.Path(exists=True, path_type=Path)
+BAR = 24
+SOUND_DB = 40.0
+"""A full bar: at 40 dB an activation is off by a hundredth of its size."""
+
+
+@click.command()
+@click.argument("model", type=EXISTING)
+@click.option("--calibration", metavar="DATA", help="Data to calibrate with, as for edgeml convert.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Calibrate with so many samples, evenly spread over the data.",
+)
+@click.option(
+    "--target",
+    default="host",
+    show_default=True,
+    metavar="NAME|FILE",
+    shell_complete=completion.targets,
+    help="The machine whose CPU the quantizers follow.",
+)
+@click.option(
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=completion.runtimes,
+    help="Rank for this runtime (repeat). Default: all that the target has.",
+)
+@click.option("--config", type=EXISTING, help="TOML file that declares data and pre-processing.")
+@click.option("--preprocess", multiple=True, metavar="KEY=VALUE", help="Pre-processing, over the file's.")
+@click.option(
+    "--method",
+    type=click.Choice(["default", "minmax", "percentile"]),
+    default="default",
+    show_default=True,
+    help="How the quantizers find their ranges.",
+)
+@click.option(
+    "--input-shape",
+    "shapes",
+    multiple=True,
+    metavar="[INPUT=]N,N,…",
+    help="Size of an input with free dimensions.",
+)
+@click.option("--trust-code", is_flag=True, help="Let the file run the code that it carries.")
+@click.option("--no-cache", is_flag=True, help="Do every step again.")
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="So many of each runtime; --json has all.",
+)
+@json_option
+def sensitivity(model: Path, top: int, as_json: bool, **options: Any) -> None:
+    """Rank what 8 bits take from each activation of MODEL.
+
+    The worst stands first. A low number of dB says that one range cannot hold
+    the channels of an activation: keep it in float, or repair what makes it.
+
+    \b
+    Examples:
+      edgeml sensitivity model.onnx --calibration data/ --runtime openvino
+      edgeml sensitivity model.tflite --calibration c.npz:x --top 20
+    """  # noqa: D301 - \b is click's mark for text that keeps its lines
+    rankings = _rankings(model, options)
+    if as_json:
+        print_json(_document(model, rankings))
+    else:
+        for one in rankings:
+            _print(one, top)
+    if not any(one.activations for one in rankings):
+        from edgeml.errors import ConversionError
+
+        raise ConversionError(f"{model}: no runtime could be ranked; the reason stands with each")
+
+
+def _rankings(model: Path, options: dict[str, Any]) -> tuple[Ranking, ...]:
+    from edgeml.data import DataConfig, parse_preprocess, read_data_config
+    from edgeml.errors import UsageError
+    from edgeml_converters.cli.convert import declared_data, input_shapes, progress_shown
+    from edgeml_converters.sensitivity.models import sensitivities
+
+    config = read_data_config(options["config"]) if options["config"] else DataConfig()
+    data = declared_data("--limit", options["calibration"], config.calibration, limit=options["limit"])
+    if data is None:
+        raise UsageError("what 8 bits take is seen on data: give --calibration, about 100 samples")
+    with progress_shown() as progress:
+        return sensitivities(
+            model,
+            calibration=data,
+            target=options["target"],
+            runtimes=options["runtimes"],
+            preprocess=parse_preprocess(options["preprocess"], config.preprocess),
+            method=options["method"],
+            input_shapes=input_shapes(options["shapes"]),
+            trust_code=options["trust_code"],
+            use_cache=not options["no_cache"],
+            progress=progress,
+        )
+
+
+def _print(ranking: Ranking, top: int) -> None:
+    from rich.markup import escape
+
+    from edgeml.terminal import Column, open_console, print_table
+
+    console = open_console()
+    if not ranking.activations:
+        console.print(f"[bold]{ranking.runtime}[/]: [red]failed[/] {escape(ranking.reason)}")
+        return
+    shown = ranking.activations[:top]
+    columns = [
+        Column("activation", [one.tensor for one in shown], is_name=True),
+        Column("SQNR dB", [f"{one.sqnr_db:.1f}" for one in shown]),
+        Column("", [_bar(one.sqnr_db) for one in shown], leaves=1, is_word=True),
+        Column("range", [f"{one.low:.3g} … {one.high:.3g}" for one in shown], leaves=2),
+    ]
+    console.print(f"[bold]{ranking.runtime}[/]: {len(shown)} of {len(ranking.activations)} activations")
+    print_table(console, columns)
+
+
+def _bar(decibel: float) -> str:
+    return "▇" * max(1, round(BAR * min(1.0, max(0.0, decibel) / SOUND_DB)))
+
+
+def _document(model: Path, rankings: Sequence[Ranking]) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "model": str(model),
+        "runtimes": [
+            {
+                "runtime": one.runtime,
+                "reason": one.reason or None,
+                "activations": [
+                    {"tensor": item.tensor, "sqnr_db": round(item.sqnr_db, 2), "range": [item.low, item.high]}
+                    for item in one.activations
+                ],
+            }
+            for one in rankings
+        ],
+    }

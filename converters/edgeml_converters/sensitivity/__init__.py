@@ -1,0 +1,1 @@
+"""Which activations of a model lose most in 8 bits."""

@@ -1,0 +1,114 @@
+"""``sensitivities``: the ranking of a model's activations for each runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from edgeml.converter import CalibrationMethod, ConversionStep
+from edgeml.errors import ConversionError, EdgemlError
+from edgeml.preprocess import Preprocess
+from edgeml.settings import settings
+from edgeml.targets import HOST
+from edgeml.tensors import Shape
+from edgeml.words import RUNTIMES, RuntimeName
+from edgeml_converters.arguments import DataArgument, read_data, read_names, read_targets
+from edgeml_converters.graph import Plan
+from edgeml_converters.sensitivity.ranking import Sensitivity, rank
+from edgeml_converters.variants.conversion import prepared
+from edgeml_converters.variants.make import Evaluator
+from edgeml_converters.variants.request import Request
+from edgeml_converters.variants.rows import Row
+from edgeml_converters.variants.scratch import scratch_folder
+from edgeml_converters.variants.step_cache import StepCache
+
+NO_SHAPES: Final[Mapping[str, Shape]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """One runtime's activations, the most sensitive first."""
+
+    runtime: RuntimeName
+    activations: tuple[Sensitivity, ...]
+    reason: str = ""
+    """Why there are none."""
+
+
+def sensitivities(
+    source: Path,
+    *,
+    calibration: DataArgument,
+    target: str = HOST,
+    runtimes: str | Sequence[str] = (),
+    preprocess: Preprocess | None = None,
+    method: CalibrationMethod = "default",
+    input_shapes: Mapping[str, Shape] = NO_SHAPES,
+    trust_code: bool = False,
+    use_cache: bool = True,
+    progress: Callable[[str], None] = lambda _: None,
+) -> tuple[Ranking, ...]:
+    """Quantize a float model for each runtime to static int8, and rank what that takes from its activations.
+
+    Args:
+        source: a float model, in any format that ``convert`` reads.
+        calibration: data as ``convert`` takes them.
+        target: whose CPU the quantizers follow.
+        runtimes: by default all that the target has.
+        preprocess: how a raw sample becomes an input.
+        method: how the quantizers find their ranges.
+        input_shapes: sizes of free dimensions, by input name.
+        trust_code: let a file run the code that it carries.
+        use_cache: take steps that were done before from the cache.
+        progress: is called with what is being done.
+
+    Raises:
+        ModelFileError: the source is damaged or foreign.
+        DataError: data that cannot be used.
+        UsageError: an unknown target or runtime.
+    """
+    with scratch_folder() as scratch:
+        request = Request(
+            source=source,
+            targets=read_targets(target),
+            schemes=("int8_static",),
+            runtimes=read_names("runtime", runtimes, RUNTIMES),
+            calibration=read_data("calibration", calibration, scratch),
+            preprocess=preprocess or Preprocess(),
+            method=method,
+            golden=0,
+            measure=False,
+            input_shapes=input_shapes,
+            trust_code=trust_code,
+        )
+        cache = StepCache(settings().cache_dir / "steps" if use_cache else None)
+        with prepared(request, scratch, cache, progress) as ready:
+            return tuple(_ranked(row, ready.plans, ready.data) for row in ready.rows)
+
+
+def _ranked(row: Row, plans: Mapping[str, Plan], data: Evaluator) -> Ranking:
+    if row.status != "ok":
+        return Ranking(row.runtime, (), row.told)
+    data.executor.stage = f"{row.runtime}: "
+    try:
+        return Ranking(row.runtime, ranked_row(row, plans[row.name].steps, data))
+    except EdgemlError as error:
+        return Ranking(row.runtime, (), str(error))
+
+
+def ranked_row(row: Row, steps: Sequence[ConversionStep], data: Evaluator) -> tuple[Sensitivity, ...]:
+    """Make a row of a calibrated scheme, even if its results are lost, and rank the float model behind it.
+
+    Raises:
+        ConversionError: it cannot be made, or nothing shows its activations.
+    """
+    calibration = data.calibration.spool if data.calibration is not None else ()
+    made = data.executor.make(steps, row.settings, calibration or None, lost=True)
+    made.release()
+    data.executor.tell("rank activations")
+    for one in reversed(made.lineage()):
+        if one.parent is not None and one.trace is not None and one.trace.ranges:
+            return rank(one.parent, one.trace.ranges, calibration)
+    raise ConversionError(f"{row.name}: its quantizer tells no ranges, so nothing can be ranked")
