@@ -57,7 +57,7 @@ def test_float_ports_become_those_of_the_graph(tmp_path: Path, dtype: IoDtype, *
     made = rewritten(source, dtype)
     target = saved(tmp_path / "made.tflite", made)
     assert [one.rewrite.name for one in made.changes] == ["ports"]
-    assert "'image' is" in made.changes[0].text
+    assert "'image': float32 →" in made.changes[0].text
     assert counts(source) == (1, 3)
     assert counts(target) == (1, 1)
     assert names(target) == names(source)
@@ -81,7 +81,7 @@ def test_a_grouped_convolution_becomes_several(tmp_path: Path) -> None:
     source = coral_models.grouped(tmp_path / "model.tflite")
     made = rewritten(source, "int8")
     target = saved(tmp_path / "made.tflite", made)
-    assert made.changes[0].changed == ("'grouped': a convolution in 4 groups became 4 convolutions",)
+    assert made.changes[0].changed == ("'grouped': a convolution in 4 groups → 4 convolutions",)
     assert kinds(target) == ["CONV_2D", "SPLIT", *["CONV_2D"] * 4, "CONCATENATION", "CONV_2D"]
     assert counts(source) == (0, 3)
     assert counts(target) == (8, 8)
@@ -125,7 +125,7 @@ def test_versions_become_what_the_operators_need(tmp_path: Path) -> None:
     made = rewritten(source, "int8")
     target = saved(tmp_path / "made.tflite", made)
     assert [one.version for one in check_file(target).graph.operators] == [3, 1, 1, 4]
-    assert "with a bias of zeros; it was of 6" in made.changes[0].text
+    assert "of version 6 → 4, with a bias of zeros" in made.changes[0].text
     assert (counts(source), counts(target)) == ((0, 4), (4, 4))
     same(source, target)
 
@@ -178,7 +178,7 @@ def test_a_model_that_cannot_be_run_is_not_rewritten(tmp_path: Path) -> None:
 def test_the_command_says_what_it_changed_and_what_it_is_good_for(tmp_path: Path) -> None:
     source, target = coral_models.float_ports(tmp_path / "model.tflite"), tmp_path / "made.tflite"
     done = CliRunner().invoke(coral, ["rewrite", str(source), "-o", str(target)], catch_exceptions=False)
-    assert "ports input 'image' is int8 now" in done.output
+    assert "ports input 'image': float32 → int8" in done.output
     assert "1 of 3 operators run on the Edge TPU before, 1 of 1 after" in " ".join(done.output.split())
     done = CliRunner().invoke(coral, ["rewrite", str(source), "-o", str(target), "--json"])
     found = json.loads(done.output)
@@ -195,7 +195,7 @@ def test_a_conversion_for_a_coral_rewrites_in_steps_of_its_own(tmp_path: Path) -
     steps = {row.name: [step.name for step in row.steps] for row in result.variants}
     assert steps == {"litert-int8_static-coral": ["coral-groups-int8"], "litert-int8_static": []}
     row = result.variants[0] if result.variants[0].steps else result.variants[1]
-    assert row.steps[0].notes == ("'grouped': a convolution in 4 groups became 4 convolutions",)
+    assert row.steps[0].notes == ("'grouped': a convolution in 4 groups → 4 convolutions",)
     assert [one.code for one in row.findings] == ["edge-tpu-rewrite"]
     assert row.measured.sqnr_db == SQNR_OF_EQUAL_DB
     bundle, target = open_bundle(tmp_path / "made.edgeml"), tmp_path / "made.tflite"
@@ -214,6 +214,21 @@ def test_a_signature_that_names_lost_tensors_is_forgotten(tmp_path: Path) -> Non
     path.write_bytes(flatbuffer_utils.convert_object_to_bytearray(built.model))
     made = saved(tmp_path / "made.tflite", rewritten(path, "int8"))
     assert names(made) == (["image"], ["padded"])
+
+
+def test_check_names_the_rewrite_and_what_it_would_gain(tmp_path: Path) -> None:
+    source = coral_models.grouped(tmp_path / "model.tflite")
+    done = CliRunner().invoke(coral, ["check", str(source)], catch_exceptions=False)
+    text = " ".join(done.output.split())
+    assert "make each group a convolution of its own (edgeml coral rewrite)" in text
+    assert "edgeml coral rewrite model.tflite: groups 'grouped': a convolution in 4 groups →" in text
+    assert "8 of 8 would be mapped then, 0 of 3 are now" in text
+    done = CliRunner().invoke(coral, ["check", str(source), "--json"], catch_exceptions=False)
+    found = json.loads(done.output)["rewritten"]
+    assert (found["mapped"], found["total"], found["rewrites"][0]["name"]) == (8, 8, "groups")
+    target = saved(tmp_path / "made.tflite", rewritten(source, "int8"))
+    done = CliRunner().invoke(coral, ["check", str(target), "--json"], catch_exceptions=False)
+    assert json.loads(done.output)["rewritten"] is None
 
 
 @pytest.mark.data

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgeml_converters.coral.check import Check
     from edgeml_converters.coral.inspect import Compiled
     from edgeml_converters.coral.placement import Placements
+    from edgeml_converters.coral.rewrites.prediction import Prediction
 
 EXISTING = click.Path(exists=True, path_type=Path)
 MOST_SENTENCES = 24
@@ -86,10 +87,13 @@ def check(
     found = _check(model, calibration, shapes, converts=converts)
     if picture is not None:
         _draw(found, picture)
+    better = None if converts else _predict(found)
     if as_json:
-        print_json(found.to_json())
-    else:
-        _print_check(found)
+        print_json(found.to_json() | {"rewritten": better.to_json() if better is not None else None})
+        return
+    _print_check(found)
+    if better is not None:
+        _print_prediction(found, better)
 
 
 def _check(model: Path, calibration: str | None, shapes: tuple[str, ...], *, converts: bool) -> Check:
@@ -104,6 +108,25 @@ def _check(model: Path, calibration: str | None, shapes: tuple[str, ...], *, con
 
     with tempfile.TemporaryDirectory(prefix="edgeml-coral-") as folder, progress_shown() as progress:
         return check_file(int8_tflite(model, calibration, input_shapes(shapes), Path(folder), progress))
+
+
+def _predict(found: Check) -> Prediction | None:
+    from edgeml_converters.coral.rewrites.prediction import predict
+
+    return predict(found)
+
+
+def _print_prediction(found: Check, better: Prediction) -> None:
+    from rich.markup import escape
+
+    from edgeml.terminal import open_console
+
+    changes = "; ".join(f"[bold]{one.rewrite.name}[/] {escape(one.text)}" for one in better.changes)
+    open_console().print(
+        f"edgeml coral rewrite {escape(found.path.name)}: {changes}. "
+        f"[bold]{better.mapped} of {better.total}[/] would be mapped then, "
+        f"{found.placements.mapped} of {found.total} are now"
+    )
 
 
 def _draw(found: Check, path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from edgeml.errors import ModelFileError, UnsafeFileError
-from edgeml.flatbuffer import DAMAGE, Flatbuffer
+from edgeml.flatbuffer import DAMAGE, Bytes, Flatbuffer
 from edgeml.formats import check_file
 from edgeml.wire import mapped
 
@@ -136,11 +136,15 @@ def read_graph(path: Path) -> Graph:
     """
     check_file(path, "tflite")
     with mapped(path) as data:
-        reader = Flatbuffer(path, data)
-        try:
-            graph = _read(reader)
-        except DAMAGE as error:
-            raise _damaged(path, "an offset leads out of it") from error
+        return graph_of(path, data)
+
+
+def graph_of(path: Path, data: Bytes) -> Graph:
+    """Read the main graph of a file's content; ``path`` is for messages. Raises as :func:`read_graph`."""
+    try:
+        graph = _read(Flatbuffer(path, data))
+    except DAMAGE as error:
+        raise _damaged(path, "an offset leads out of it") from error
     _check_indices(path, graph)
     return graph
 

@@ -31,6 +31,7 @@ _EIGHT_BITS: Final = frozenset({"int8", "uint8"})
 _DATA: Final = _EIGHT_BITS | {"int16", "float32"}
 _SMALLER: Final = "make the model's input smaller, or cut the model before this operator"
 _CUT: Final = "cut the model before this operator and do the rest on the CPU"
+REWRITE: Final = " (edgeml coral rewrite)"
 _SHAPES: Final = frozenset({"int32", "int64", "bool"})
 _STATIC: Final = "fix the model's shapes (a batch of 1), so that nothing computes them, or leave it outside"
 _QUANTIZE: Final = "quantize the whole model to int8, or leave this operator outside it"
@@ -115,7 +116,7 @@ def float_quantize(node: Node) -> Objection | None:
     if not any(one.dtype == "float32" for one in node.inputs):
         return None
     cause = "it turns the float32 of the caller into integers, which the CPU does"
-    return Objection(LIMIT, cause, "give the model an int8 or uint8 input", "inferred")
+    return Objection(LIMIT, cause, f"give the model an int8 or uint8 input{REWRITE}", "inferred")
 
 
 def eight_bits(node: Node) -> Objection | None:
@@ -181,7 +182,9 @@ def no_fused_activation(node: Node) -> Objection | None:
     """Refuse an activation inside the operator."""
     if not node.option("fused_activation"):
         return None
-    return Objection(LIMIT, "an activation is fused into it", "make the activation an operator of its own")
+    return Objection(
+        LIMIT, "an activation is fused into it", f"make the activation an operator of its own{REWRITE}"
+    )
 
 
 def constant_inputs(node: Node) -> Objection | None:
@@ -210,7 +213,7 @@ def groups(node: Node) -> Objection | None:
     if source is None or weights is None or source.yxz[2] == weights.yxz[2]:
         return None
     cause = f"its filters see {weights.yxz[2]} of {source.yxz[2]} channels"
-    return Objection(UNKNOWN, cause, "make each group a convolution of its own", "unknown")
+    return Objection(UNKNOWN, cause, f"make each group a convolution of its own{REWRITE}", "unknown")
 
 
 def fully_connected(node: Node) -> Objection | None:
@@ -373,7 +376,10 @@ def unsupported(node: Node) -> Objection:
         return Objection(DTYPE, cause, "leave it at the model's end, where the CPU runs it", "inferred")
     if kind == "DEQUANTIZE":
         return Objection(
-            DTYPE, "it turns integers into float32", "give the model int8 or uint8 outputs", "inferred"
+            DTYPE,
+            "it turns integers into float32",
+            f"give the model int8 or uint8 outputs{REWRITE}",
+            "inferred",
         )
     cause = f"the Edge TPU has no {kind}"
     return Objection(UNSUPPORTED, cause, REPLACEMENTS.get(kind, f"replace it, or {_CUT}"))

@@ -126,7 +126,9 @@ def objection(graph: Graph, operator: Operator) -> Objection | None:
             return found
     if operator.version > rule.seen_version:
         cause = f"it is of version {operator.version}; compiled models have {rule.seen_version} at most"
-        return Objection(UNKNOWN, cause, "export the model for an older TensorFlow Lite", "unknown")
+        return Objection(
+            UNKNOWN, cause, f"export the model for an older TensorFlow Lite{limits.REWRITE}", "unknown"
+        )
     return None
 
 
@@ -147,7 +149,7 @@ def _refused_version(operator: Operator) -> Objection:
     most = REFUSED_VERSIONS[operator.kind] - 1
     cause = f"it is of version {operator.version}; the compiler reads {most} at most"
     remedy = {
-        "CONV_2D": "make each group a convolution of its own; no int4 and int16",
-        "TRANSPOSE_CONV": "make the fused activation an operator of its own",
-    }.get(operator.kind, "export the model for an older TensorFlow Lite")
+        "CONV_2D": f"make each group a convolution of its own{limits.REWRITE}; no int4 and int16",
+        "TRANSPOSE_CONV": f"make the fused activation an operator of its own{limits.REWRITE}",
+    }.get(operator.kind, f"export the model for an older TensorFlow Lite{limits.REWRITE}")
     return Objection(VERSION, cause, remedy, "inferred")

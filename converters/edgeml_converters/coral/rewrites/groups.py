@@ -38,10 +38,10 @@ def _expanded(draft: Draft) -> Iterator[str]:
         name = draft.name(operator.outputs[0])
         if weights.shape[_CHANNELS] == 1:
             draft.replace(operator, [_depthwise(draft, operator, weights)])
-            yield f"{name!r}: a convolution in {groups} groups of one channel became a depthwise one"
+            yield f"{name!r}: a convolution in {groups} groups of one channel → a depthwise one"
         else:
             draft.replace(operator, list(_several(draft, operator, weights, bias, groups)))
-            yield f"{name!r}: a convolution in {groups} groups became {groups} convolutions"
+            yield f"{name!r}: a convolution in {groups} groups → {groups} convolutions"
 
 
 def _groups(draft: Draft, operator: Any) -> int:

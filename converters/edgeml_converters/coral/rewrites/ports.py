@@ -48,7 +48,7 @@ def _input(draft: Draft, index: int, dtype: str) -> str:
         for one in readers:
             draft.graph.operators.remove(one)
         _reconnect(draft, {*made}, index)
-    return f"input {draft.name(index)!r} is {dtype} now, {_told(draft, index)}; it was float32"
+    return f"input {draft.name(index)!r}: float32 → {dtype} {_told(draft, index)}"
 
 
 def _output(draft: Draft, index: int, dtype: str) -> str:
@@ -71,7 +71,7 @@ def _output(draft: Draft, index: int, dtype: str) -> str:
         _reconnect(draft, {source}, index)
     else:
         draft.replace(maker, [draft.operator("QUANTIZE", [source], [index], 1)])
-    return f"output {draft.name(index)!r} is {dtype} now, {_told(draft, index)}; it was float32"
+    return f"output {draft.name(index)!r}: float32 → {dtype} {_told(draft, index)}"
 
 
 def _hold(draft: Draft, index: int, like: int, dtype: str) -> None:
@@ -93,4 +93,4 @@ def _reconnect(draft: Draft, old: set[int], new: int) -> None:
 
 def _told(draft: Draft, index: int) -> str:
     scale: Any = draft.scale(index) or (1.0, 0)
-    return f"scale {scale[0]:.6g}, zero point {scale[1]}"
+    return f"of scale {scale[0]:.6g} and zero point {scale[1]}"

@@ -37,7 +37,7 @@ def _lowered(draft: Draft) -> Iterator[str]:
         if least is not None and least < declared:
             operator.opcodeIndex = draft.code(kind, least)
             name = draft.name(outputs_of(operator)[0])
-            yield f"{name!r}: {kind} is of version {least} now{given}; it was of {declared}"
+            yield f"{name!r}: {kind} of version {declared} → {least}{given}"
 
 
 def _most(kind: str) -> float:
