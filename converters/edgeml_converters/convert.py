@@ -116,6 +116,7 @@ def convert(
     measure: bool | str = True,
     io_dtype: IoDtype | None = None,
     method: CalibrationMethod = "default",
+    compile_edgetpu: bool | str = True,
     input_shapes: Mapping[str, Shape] = NO_SHAPES,
     example_inputs: object = (),
     trust_code: bool = False,
@@ -150,6 +151,8 @@ def convert(
         io_dtype: dtype of inputs and outputs of int8_static variants; by default float32, and int8 for the
             Edge TPU.
         method: how static quantization finds its ranges.
+        compile_edgetpu: have int8 variants compiled for targets with an Edge TPU, if Coral's compiler is
+            here; the URL of a machine that has it: there.
         input_shapes: sizes of free dimensions, by input name.
         example_inputs: for objects: one array or tensor, or a sequence, each with its batch dimension.
         trust_code: let a file run the code that it carries (Keras Lambda layers).
@@ -186,6 +189,8 @@ def convert(
             measure_on=measure if isinstance(measure, str) else HERE,
             io_dtype=io_dtype,
             method=method,
+            compiles=bool(compile_edgetpu),
+            compiler_via=compile_edgetpu if isinstance(compile_edgetpu, str) else None,
             input_shapes=input_shapes,
             trust_code=trust_code,
             drift_reference=drift_reference,
@@ -220,7 +225,9 @@ def _with_leftover(outcome: Outcome, bundle: Path) -> Outcome:
 
 def _without_scratch(outcome: Outcome) -> Outcome:
     """Forget the paths of files that go with the scratch folder."""
-    return replace(outcome, rows=tuple(replace(row, artifact=None, golden=None) for row in outcome.rows))
+    return replace(
+        outcome, rows=tuple(replace(row, artifact=None, golden=None, fallback=None) for row in outcome.rows)
+    )
 
 
 def _as_file(source: object, scratch: Path, example_inputs: object) -> Path:

@@ -155,7 +155,8 @@ def test_json_has_the_documented_shape(kws, tmp_path):
     assert document["source"]["sha256"] == sha256
     made, lacking = document["variants"]
     assert list(made) == [
-        "name", "runtime", "scheme", "targets", "file", "size_bytes", "metric", "accuracy", "float_accuracy",
+        "name", "runtime", "scheme", "targets", "file", "accelerator", "mapping", "size_bytes", "metric",
+        "accuracy", "float_accuracy",
         "drop_points", "sqnr_db", "latency_ms", "load_ms", "peak_memory_bytes", "measured_on", "status",
         "reason",
     ]  # fmt: skip

@@ -58,6 +58,11 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(autouse=True)
+def nothing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDGEML_EDGETPU_COMPILER", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def nothing_is_left(scratch: Path) -> Iterator[None]:
     yield
     assert list(scratch.glob("edgeml*")) == []
@@ -573,7 +578,7 @@ def test_a_machine_without_the_compiler_says_where_it_comes_from(model, tmp_path
     text = fails(model)
     assert "this machine has no edgetpu_compiler (not in PATH, /usr/bin, /usr/local/bin)" in text
     assert "install Coral's package edgetpu-compiler" in text
-    assert "--via ssh://USER@HOST" in text
+    assert "--compiler-via ssh://USER@HOST" in text
 
 
 @pytest.mark.parametrize("platform", ["Linux aarch64", "Darwin arm64"])
@@ -581,7 +586,7 @@ def test_a_machine_on_which_it_does_not_run_says_so(model, tmp_path, monkeypatch
     only_tools(tmp_path, monkeypatch, platform)
     text = fails(model)
     assert f"Coral's compiler runs on x86-64 Linux alone, and this is {platform}" in text
-    assert "--via ssh://USER@HOST" in text
+    assert "--compiler-via ssh://USER@HOST" in text
     assert "install" not in text
 
 
@@ -590,6 +595,14 @@ def test_a_machine_of_another_kind_may_have_one_all_the_same(good, model, tmp_pa
     fake = fake_compiler(tmp_path / "mine", good)
     only_tools(tmp_path, monkeypatch, "Darwin arm64")
     assert answer(model, "--compiler", fake.path)["mapped"] == 1
+
+
+def test_the_compiler_may_be_named_by_a_variable(good, model, tmp_path, monkeypatch) -> None:
+    fake = fake_compiler(tmp_path / "mine", good)
+    monkeypatch.setenv("EDGEML_EDGETPU_COMPILER", str(fake.path))
+    assert answer(model)["compiler"]["path"] == str(fake.path)
+    monkeypatch.setenv("EDGEML_EDGETPU_COMPILER", "yours")
+    assert "this machine has no yours: " in fails(model)
 
 
 def test_the_compiler_may_be_named_by_a_relative_path(good, model, tmp_path, monkeypatch) -> None:

@@ -121,6 +121,12 @@ EXISTING = click.Path(exists=True, path_type=Path)
     metavar="[INPUT=]N,N,…",
     help="Size of an input with free dimensions.",
 )
+@click.option(
+    "--compiler-via",
+    metavar="URL",
+    help="For a Coral target: the machine that has the Edge TPU compiler. By default this one.",
+)
+@click.option("--no-compile", is_flag=True, help="Compile nothing for the Edge TPU.")
 @click.option("--trust-code", is_flag=True, help="Let the file run the code that it carries.")
 @click.option(
     "--measure",
@@ -191,10 +197,24 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
         "method": options["method"],
         "input_shapes": input_shapes(options["shapes"]),
         "trust_code": options["trust_code"],
+        "compile_edgetpu": _compile(options["compiler_via"], off=options["no_compile"]),
         "measure": _measure(options["measure_on"], off=options["no_measure"]),
         "drift_reference": not options["no_drift_reference"],
         "use_cache": not options["no_cache"],
     }
+
+
+def _compile(url: str | None, *, off: bool) -> bool | str:
+    """Say whether to compile for the Edge TPU, and where.
+
+    Raises:
+        UsageError: both were said.
+    """
+    if url is None:
+        return not off
+    if off:
+        raise UsageError("--compiler-via or --no-compile, not both")
+    return url
 
 
 def _measure(url: str | None, *, off: bool) -> bool | str:

@@ -29,13 +29,16 @@ TIMEOUT_S = 600.0
 @click.option("--variant", metavar="NAME", help="Which one of a bundle. Default: int8_static for LiteRT.")
 @click.option(
     "--via",
+    "--compiler-via",
+    "via",
     metavar="URL",
     help="Compile on another machine, an x86-64 Linux that has the compiler: ssh://USER@HOST.",
 )
 @click.option(
     "--compiler",
     metavar="PROGRAM",
-    help="Name or path of the compiler, where it runs. Default: edgetpu_compiler, in PATH or /usr/bin.",
+    help="Name or path of the compiler, where it runs. Default: EDGEML_EDGETPU_COMPILER, else "
+    "edgetpu_compiler in PATH or /usr/bin.",
 )
 @click.option(
     "--timeout-s",

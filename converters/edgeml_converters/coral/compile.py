@@ -31,6 +31,8 @@ from edgeml_converters.coral.inspect import Compiled, inspect_file
 
 TIMEOUT_S: Final = 600.0
 SUFFIX: Final = "_edgetpu"
+COMPILED_FILE: Final = f"model{SUFFIX}.tflite"
+"""What it is called in a bundle."""
 _SEARCHES_SINCE: Final = 16
 """This version has a time limit of its own, and can search for the part of a model that it compiles."""
 _SEARCH_STEPS: Final = 16
@@ -87,6 +89,15 @@ class Compilation:
     def mapped(self) -> int:
         """How many of them the compiled file has no longer: they run on the Edge TPU."""
         return self.total - len(self.compiled.on_cpu)
+
+    def mapping(self) -> dict[str, Any]:
+        """Give what a variant of a bundle says of it."""
+        return {
+            "compiler": self.compiler.version,
+            "min_runtime": self.compiled.min_runtime,
+            "mapped": self.mapped,
+            "total": self.total,
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Give what ``edgeml coral compile --json`` prints of it; docs/reference/json.md describes it."""
@@ -265,7 +276,7 @@ class _Run:
         if last.outcome == "timeout":
             return ConversionError(
                 f"{self.title}: the compiler did not end within {self.timeout_s:g} s and was killed; "
-                "give it more time (--timeout-s), or a smaller model"
+                "give it more time (edgeml coral compile --timeout-s), or a smaller model"
             )
         room = full_disk(self.place, self.source.stat().st_size + _SLACK_BYTES)
         if room is not None:

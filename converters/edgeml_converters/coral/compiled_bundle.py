@@ -14,17 +14,14 @@ from edgeml.atomic import replacing_file
 from edgeml.bundle import Bundle, write_bundle
 from edgeml.edgetpu import ACCELERATOR
 from edgeml.errors import UsageError
-from edgeml.manifest import FileEntry, Manifest, Measured, Needs, Variant
+from edgeml.manifest import FileEntry, Manifest, Needs, Variant
 from edgeml.targets import named_target
 from edgeml.words import Scheme
-from edgeml_converters.coral.compile import SUFFIX, Compilation
+from edgeml_converters.coral.compile import COMPILED_FILE, SUFFIX, Compilation
 from edgeml_converters.formats.inspection import inspect_model
 from edgeml_converters.report.bundle import bundle_name, make_folder
+from edgeml_converters.variants.compiled import COMPILED
 
-ENDING: Final = "-edgetpu"
-"""What the name of a compiled variant has behind that of its source."""
-FIELD: Final = "edgetpu"
-"""Of a compiled variant: what the compiler made of it."""
 CORALS: Final = ("coral-usb", "coral-dev-board")
 _INT8: Final[Scheme] = "int8_static"
 
@@ -127,20 +124,18 @@ def write_added(bundle: Bundle, variant: Variant, made: Compilation, path: Path)
 def _compiled_variant(source: Variant, made: Compilation, files: dict[str, Path]) -> Variant:
     """Describe the compiled variant, and add its files to those of the bundle.
 
-    What was measured of its source is not said of it: nobody ran it on an Edge TPU.
+    Its accuracy is its source's, whose integers it computes with; its times are nobody's yet.
     """
-    name = source.name + ENDING
-    compiled, fallback = f"variants/{name}/model_edgetpu.tflite", f"variants/{name}/model.tflite"
+    untimed = replace(
+        source.measured, latency_ms=None, load_ms=None, peak_memory_bytes=None, machine=None, threads=None
+    )
+    name = source.name + COMPILED
+    compiled, fallback = f"variants/{name}/{COMPILED_FILE}", f"variants/{name}/model.tflite"
     files |= {compiled: made.compiled.path, fallback: made.source}
     targets = tuple(one for one in source.targets if _has_edge_tpu(one)) or source.targets
     extra: dict[str, Any] = {
         "chosen_for": [one for one in targets if _has_edge_tpu(one)],
-        FIELD: {
-            "compiler": made.compiler.version,
-            "min_runtime": made.compiled.min_runtime,
-            "mapped": made.mapped,
-            "total": made.total,
-        },
+        ACCELERATOR: made.mapping(),
     }
     return replace(
         source,
@@ -149,7 +144,7 @@ def _compiled_variant(source: Variant, made: Compilation, files: dict[str, Path]
         targets=targets,
         needs=Needs(accelerator=ACCELERATOR),
         fallback=fallback,
-        measured=Measured(),
+        measured=untimed,
         golden=None if source.golden is None else FileEntry(f"golden/{name}.npz", 0, ""),
         extra={key: value for key, value in source.extra.items() if key == "made_with"} | extra,
     )

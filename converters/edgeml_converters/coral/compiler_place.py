@@ -23,6 +23,8 @@ from edgeml.transport import CommandResult, ReportsProgress
 from edgeml_converters.coral.compiler_output import read_version
 
 PROGRAM: Final = "edgetpu_compiler"
+VARIABLE: Final = "EDGEML_EDGETPU_COMPILER"
+"""Names another program, by its name or path where it runs."""
 PLACES: Final = ("/usr/bin", "/usr/local/bin")
 """Where it is looked for besides ``PATH``, which is short where nobody logs in."""
 HERE: Final = "this machine"
@@ -149,12 +151,14 @@ def find_compiler(place: Place, named: str | None = None) -> Compiler:
 
     Args:
         place: the machine.
-        named: the program's name or path there; only this one is tried then.
+        named: the program's name or path there; only this one is tried then. By default what
+            ``EDGEML_EDGETPU_COMPILER`` says, if it is set.
 
     Raises:
         EngineMissingError: it is not there; says where it was looked for and what to do.
         EngineError: what is there is no Edge TPU compiler, or cannot be run.
     """
+    named = named or os.environ.get(VARIABLE) or None
     wanted = _absolute(named) if named is not None and place.name == HERE else named
     tried = [wanted] if wanted is not None else [PROGRAM, *(f"{one}/{PROGRAM}" for one in PLACES)]
     found = place.run(["sh", "-c", _FIND, "sh", *tried], _STEP_TIMEOUT_S)
@@ -190,7 +194,10 @@ def _absolute(named: str) -> str:
 
 def _missing(place: Place, wanted: str | None, platform: tuple[str, str]) -> str:
     what = wanted or f"{PROGRAM} (not in PATH, {', '.join(PLACES)})"
-    remedies = ["name it with --compiler PATH", "have a machine compile that has it: --via ssh://USER@HOST"]
+    remedies = [
+        f"name it in {VARIABLE}",
+        "have a machine compile that has it: --compiler-via ssh://USER@HOST",
+    ]
     if platform == _PLATFORM:
         remedies.insert(0, _INSTALL)
     return f"{place.name} has no {what}{_foreign(platform)}: {', or '.join(remedies)}"

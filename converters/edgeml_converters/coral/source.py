@@ -51,6 +51,7 @@ def int8_tflite(
         golden=1,
         measure=False,
         drift_reference=False,
+        compile_edgetpu=False,
         output=folder / "model.edgeml",
         progress=progress,
     )

@@ -16,6 +16,7 @@ from edgeml.bundle import SUFFIX, bundle_file_name, write_bundle
 from edgeml.errors import BundleError, UsageError
 from edgeml.manifest import DataEntry, FileEntry, Manifest, Needs, Variant
 from edgeml.telemetry.reference import Reference, reference_to_json
+from edgeml.words import ARTIFACT_FILE, FORMAT_OF_RUNTIME
 from edgeml_converters.evaluate.drift import NO_OUTPUTS, make_reference
 from edgeml_converters.evaluate.golden import save_golden
 from edgeml_converters.formats.files import model_files
@@ -165,6 +166,11 @@ def _variant(row: Row, outcome: Outcome, files: dict[str, Path]) -> Variant:
         name = variant_file(row) if place == 0 else f"{folder}/{source.name}"
         files[name] = source
         entries.append(FileEntry(name, 0, ""))
+    fallback = None
+    if row.fallback is not None:
+        fallback = f"{folder}/{ARTIFACT_FILE[FORMAT_OF_RUNTIME[row.runtime]]}"
+        files[fallback] = row.fallback
+        entries.append(FileEntry(fallback, 0, ""))
     golden = None
     if row.golden is not None:
         golden = FileEntry(f"golden/{row.name}.npz", 0, "")
@@ -175,6 +181,8 @@ def _variant(row: Row, outcome: Outcome, files: dict[str, Path]) -> Variant:
         extra["chosen_for"] = chosen_for
     if row.runtime_version:
         extra["made_with"] = row.runtime_version
+    if row.accelerator is not None:
+        extra[row.accelerator] = dict(row.mapping)
     return Variant(
         name=row.name,
         runtime=row.runtime,
@@ -184,6 +192,7 @@ def _variant(row: Row, outcome: Outcome, files: dict[str, Path]) -> Variant:
         runtime_version=version_range(row.runtime_version),
         options=row.options,
         needs=_needs(row, outcome),
+        fallback=fallback,
         measured=row.measured,
         golden=golden,
         tolerance=row.tolerance,
@@ -214,6 +223,7 @@ def _needs(row: Row, outcome: Outcome) -> Needs:
     x86 = bool(targets) and all(target.architecture == "x86_64" for target in targets)
     return Needs(
         memory_bytes=row.measured.peak_memory_bytes,
+        accelerator=row.accelerator,
         cpu_features=("vnni",) if saturating and x86 else (),
     )
 

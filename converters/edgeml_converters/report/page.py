@@ -14,7 +14,6 @@ from typing import Any, Final
 import edgeml
 from edgeml.converter import QuantizerSettings
 from edgeml.data import DataDeclaration
-from edgeml.edgetpu import ACCELERATOR
 from edgeml.figures import readable_size, shorten_glued
 from edgeml_converters.coral import picture
 from edgeml_converters.coral.check import Check, check_file
@@ -122,6 +121,7 @@ def render(outcome: Outcome, bundle: str) -> str:
             findings=all_findings(outcome),
             has_bundle=any(row.status == "ok" for row in outcome.rows),
             edge_tpu=_edge_tpu(outcome),
+            compiled=[row for row in shown if row.accelerator is not None],
             steps=steps,
             data=_data(outcome),
             settings=list(_settings(outcome)),
@@ -210,11 +210,10 @@ def _rows(rows: Sequence[Row], outcome: Outcome) -> list[PageRow]:
 
 def _edge_tpu(outcome: Outcome) -> list[PageEdgeTpu]:
     """Look at the variants that could be compiled, where a target has an Edge TPU."""
-    wanted = {one.name for one in outcome.request.targets if ACCELERATOR in one.accelerators}
     found = []
     for row in outcome.rows:
-        is_candidate = (row.runtime, row.scheme) == ("litert", "int8_static") and wanted & {*row.targets}
-        if row.status in {"ok", "gate"} and row.artifact is not None and is_candidate:
+        is_source = row.edge_tpu and row.accelerator is None
+        if is_source and row.status in {"ok", "gate"} and row.artifact is not None:
             check = check_file(row.artifact)
             found.append(PageEdgeTpu(row.name, check, picture.picture(check)))
     return found

@@ -15,6 +15,7 @@ from edgeml.telemetry.reference import Reference
 from edgeml.tensors import TensorSpec
 from edgeml.words import ARTIFACT_FILE, FORMAT_OF_RUNTIME
 from edgeml_converters.compare.outputs import OutputComparison
+from edgeml_converters.coral.compile import COMPILED_FILE
 from edgeml_converters.evaluate.samples import Samples
 from edgeml_converters.report.cells import row_cells
 from edgeml_converters.variants.conversion import Outcome
@@ -30,6 +31,8 @@ TOOLS: Final = (
 
 def variant_file(row: Row) -> str:
     """Give the path in the bundle of the file that the runtime loads."""
+    if row.accelerator is not None:
+        return f"variants/{row.name}/{COMPILED_FILE}"
     return f"variants/{row.name}/{ARTIFACT_FILE[FORMAT_OF_RUNTIME[row.runtime]]}"
 
 
@@ -69,6 +72,8 @@ def row_document(row: Row) -> dict[str, Any]:
         "scheme": row.scheme,
         "targets": list(row.targets),
         "file": variant_file(row) if row.status == "ok" else None,
+        "accelerator": row.accelerator,
+        "mapping": dict(row.mapping) or None,
         "size_bytes": row.size_bytes,
         "metric": measured.metric,
         "accuracy": measured.accuracy,

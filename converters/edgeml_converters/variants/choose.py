@@ -3,7 +3,9 @@
 A variant is a candidate if it was made, suits the target and holds every gate. Of the candidates that
 lose at most the allowed points of accuracy (``max_drop``, 1.0 unless given) the one with the lowest median
 latency is taken; latencies within 5 % of the lowest count as equal, and then accuracy decides, then size.
-Without measured latencies the smallest file wins. Where accuracy is unknown, a quantized variant must come
+Without measured latencies the smallest file wins. What was compiled for the target's accelerator, and has at
+least half of its operators there, goes before what runs on the CPU as long as nobody timed it there; what has
+less of them there waits until it is timed. Where accuracy is unknown, a quantized variant must come
 within ``SQNR_FLOOR_DB`` of the source's outputs, or float stays. Where nothing holds an allowance that nobody
 asked for, the most accurate candidate is taken and the reason says so. ``edgeml.load`` takes on the device
 what was chosen here, if its engine is there.
@@ -147,6 +149,11 @@ def _why(rows: Sequence[Row]) -> str:
 
 
 def _best(rows: Sequence[Row]) -> Row:
+    untimed = [row for row in rows if row.accelerator is not None and row.measured.latency_ms is None]
+    mostly = [row for row in untimed if 2 * row.mapping.get("mapped", 0) >= row.mapping.get("total", 0)]
+    if mostly:
+        return min(mostly, key=_loss)
+    rows = [row for row in rows if row not in untimed] or rows
     timed = [row for row in rows if row.measured.latency_ms is not None]
     if not timed:
         return min(rows, key=lambda row: row.size_bytes or 0)
@@ -161,6 +168,10 @@ def _reason(
     best: Row, within: Sequence[Row], candidates: Sequence[Row], allowed: float, *, foreign: bool
 ) -> str:
     facts = []
+    if best.accelerator is not None:
+        facts.append(
+            f"{best.mapping['mapped']} of {best.mapping['total']} operators on the {best.accelerator}"
+        )
     if best.measured.latency_ms is not None:
         facts.append(f"{_p50(best):.3g} ms (p50)")
     if best.drop_points is not None:
@@ -186,6 +197,8 @@ def _reason(
 
 def _how(best: Row, within: Sequence[Row]) -> str:
     """Say by what the variant is the best."""
+    if best.accelerator is not None and best.measured.latency_ms is None:
+        return "one that uses the accelerator, not timed on it,"
     if best.measured.latency_ms is None:
         return "smallest"
     if _p50(best) == min(map(_p50, within)):

@@ -31,6 +31,7 @@ from edgeml_converters.steps.onnx import with_unknown_operators
 from edgeml_converters.variants import findings
 from edgeml_converters.variants.artifact import Artifact, random_samples, runs_here, with_shapes
 from edgeml_converters.variants.choose import Choice, choose
+from edgeml_converters.variants.compiled import with_compiled
 from edgeml_converters.variants.make import Evaluator
 from edgeml_converters.variants.request import Request, wanted_rows
 from edgeml_converters.variants.rows import Row
@@ -93,6 +94,8 @@ def run(request: Request, scratch: Path, cache: StepCache, progress: Progress) -
     with prepared(request, scratch, cache, progress) as ready:
         source, data = ready.source, ready.data
         made = _made(ready.rows, ready.plans, data)
+    if request.compiles:
+        made = with_compiled(request, made, scratch, progress)
     if request.measure:
         made = _measured(made, progress, request.measure_on)
     made = [_gated(request, row) for row in made]
@@ -143,7 +146,7 @@ def _judged(request: Request, data: Evaluator, rows: Sequence[Row]) -> tuple[Fin
         *findings.accuracy_unknown(request, data.metric),
         *findings.not_calibrated(request),
         *findings.runtimes_left_out(request, rows),
-        *findings.accelerators_left_out(request),
+        *findings.accelerators_left_out(request, rows),
     )
 
 
@@ -294,10 +297,15 @@ def _measured(rows: Sequence[Row], progress: Progress, url: str) -> list[Row]:
     jobs = [
         latency.Job(row.name, row.runtime, row.artifact, row.options)
         for row in rows
-        if row.status == "ok" and row.artifact is not None
+        if row.status == "ok" and row.artifact is not None and _is_measured(row, url)
     ]
     results = latency.measure(jobs, progress, url) if jobs else {}
     return [_with_measurement(row, results.get(row.name)) for row in rows]
+
+
+def _is_measured(row: Row, url: str) -> bool:
+    """Say whether to try: what is compiled for an accelerator is left out where this machine has none."""
+    return row.accelerator is None or url != latency.HERE or row.accelerator in host().accelerators
 
 
 def _with_measurement(row: Row, result: latency.Result | None) -> Row:

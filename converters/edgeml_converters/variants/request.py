@@ -52,6 +52,10 @@ class Request:
     io_dtype: IoDtype | None = None
     """``None``: int8 for the Edge TPU, float32 for everything else."""
     method: CalibrationMethod = "default"
+    compiles: bool = True
+    """Have int8 variants compiled for the Edge TPUs of targets, where their compiler is found."""
+    compiler_via: str | None = None
+    """URL of the machine that compiles; ``None``: this one."""
     input_shapes: Mapping[str, Shape] = field(default_factory=dict)
     trust_code: bool = False
     drift_reference: bool = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from edgeml.converter import QuantizerSettings
 from edgeml.findings import Finding
@@ -64,6 +64,12 @@ class Row:
     golden: Path | None = None
     """npz of the outputs for the golden inputs, under the source's output names."""
     tolerance: Tolerance | None = None
+    accelerator: str | None = None
+    """What it was compiled for."""
+    fallback: Path | None = None
+    """What it was compiled of, which runs on the CPU."""
+    mapping: Mapping[str, Any] = field(default_factory=dict)
+    """What the accelerator's compiler made of it, as the bundle says it."""
 
     @property
     def agreement(self) -> float | None:

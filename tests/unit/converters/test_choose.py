@@ -143,3 +143,36 @@ def test_each_gate_names_its_number():
     assert Gates(max_drop=1).broken_by(made) == "accuracy drop 3.00 points, allowed 1"
     assert Gates(max_latency_ms=1).broken_by(made) == "latency 2 ms (p50), allowed 1 ms"
     assert Gates(max_size_bytes=100).broken_by(made) == "size 200 bytes, allowed 100 bytes"
+
+
+def compiled(mapped, p50=None, drop=None, sqnr=30.0):
+    made = row("litert-int8_static", p50, drop, 200_000, sqnr=sqnr)
+    mapping = {"mapped": mapped, "total": 10}
+    return replace(made, name="litert-int8_static-edgetpu", accelerator="edgetpu", mapping=mapping)
+
+
+def test_what_uses_the_accelerator_goes_before_the_cpu_as_long_as_nobody_timed_it():
+    on_cpu = [row("litert-int8_static", 1.0, 0.1), row("litert-float32", 2.0, 0.0)]
+    choice = chosen([*on_cpu, compiled(9, drop=0.1)])
+    assert choice.variant == "litert-int8_static-edgetpu"
+    assert "9 of 10 operators on the edgetpu" in choice.reason
+    assert "not timed" in choice.reason
+    assert choice.suiting == ("litert-int8_static", "litert-float32", "litert-int8_static-edgetpu")
+
+
+def test_what_uses_the_accelerator_and_was_timed_is_judged_by_its_time():
+    on_cpu = row("litert-int8_static", 1.0, 0.1)
+    assert chosen([on_cpu, compiled(9, 0.3, 0.1)]).variant == "litert-int8_static-edgetpu"
+    assert chosen([on_cpu, compiled(9, 3.0, 0.1)]).variant == "litert-int8_static"
+
+
+def test_what_hardly_uses_the_accelerator_waits_until_it_is_timed():
+    on_cpu = row("litert-int8_static", 1.0, 0.1)
+    assert chosen([on_cpu, compiled(2, drop=0.1)]).variant == "litert-int8_static"
+    assert chosen([row("litert-int8_static", size=500_000, sqnr=30.0), compiled(2)]).variant == on_cpu.name
+    assert chosen([compiled(2, drop=0.1)]).variant == "litert-int8_static-edgetpu"
+
+
+def test_what_uses_the_accelerator_and_loses_too_much_is_left():
+    choice = chosen([row("litert-float32", 2.0, 0.0), compiled(10, drop=3.0)])
+    assert choice.variant == "litert-float32"

@@ -1,5 +1,6 @@
 """What a finished conversion tells a person besides its figures."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,9 +98,20 @@ def test_a_runtime_that_was_not_asked_for_is_no_loss():
 
 
 def test_an_accelerator_that_nothing_is_made_for_is_said():
-    (found,) = findings.accelerators_left_out(request("coral-usb", "raspberry-pi-4"))
+    (found,) = findings.accelerators_left_out(request("coral-usb", "raspberry-pi-4"), ())
     assert (found.code, found.subject) == ("accelerator-not-used", "coral-usb")
     assert "edgetpu" in found.message
+    assert "--calibration" in found.remedy
+
+
+def test_an_accelerator_whose_compiler_is_missing_says_what_is_to_be_done():
+    compiled = replace(row("litert-int8_static-edgetpu", ("coral-usb",)), accelerator="edgetpu")
+    asked = request("coral-usb", "coral-dev-board")
+    used, unused = compiled, compiled.without("unavailable", "no compiler: install it")
+    assert [one.subject for one in findings.accelerators_left_out(asked, (used,))] == ["coral-dev-board"]
+    found = findings.accelerators_left_out(asked, (unused,))
+    assert {one.remedy for one in found} == {"no compiler: install it"}
+    assert len(found) == 2
 
 
 def test_scattered_latencies_are_a_finding():
