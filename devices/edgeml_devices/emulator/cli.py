@@ -9,7 +9,8 @@ import click
 
 from edgeml.commands.json_output import json_option, print_json
 from edgeml.words import RUNTIMES
-from edgeml_devices.emulator.machine.cli import COMMANDS, start_command
+from edgeml_devices.emulator.machine.cli import COMMANDS
+from edgeml_devices.emulator.machine.start_cli import start_command
 
 if TYPE_CHECKING:
     from edgeml_devices.emulator.boards import Board

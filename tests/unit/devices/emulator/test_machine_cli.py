@@ -7,12 +7,19 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from click.testing import CliRunner, Result
 from edgeml_devices.emulator.machine import state
+from edgeml_devices.emulator.machine.addresses import Addresses
+from edgeml_devices.emulator.machine.launch import Setup
+from edgeml_devices.emulator.machine.machine import Machine
+from edgeml_devices.emulator.machine.start_cli import stay
 from edgeml_devices.emulator.machine.terminal import LEAVE
 
 from edgeml.cli import main
@@ -99,6 +106,36 @@ def test_json_of_a_machine_in_the_foreground_is_refused() -> None:
     done = _emulate(BOARD, "--json")
     assert done.exit_code == 2
     assert "--json goes with --detach" in done.stderr
+
+
+def test_the_foreground_says_the_ports_of_the_new_start_and_not_those_of_the_one_before(
+    cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, owner = state.new_folder(BOARD)
+    processes = [run(folder)]
+    machine = Machine(cast("Setup", None), folder, RECORD)
+    again = replace(RECORD, ports=Addresses(11, 12, 13, 14), started_s=2.0)
+
+    def others() -> None:
+        time.sleep(0.5)
+        state.kill(folder)
+        time.sleep(0.5)
+        processes.append(run(folder, again, said_after_s=0.7))
+        time.sleep(0.5)
+        state.kill(folder)
+        state.remove(folder)
+
+    other = threading.Thread(target=others)
+    other.start()
+    stay(machine)
+    other.join(30)
+    owner.close()
+    for process in processes:
+        process.wait()
+    said = capsys.readouterr().out
+    assert said.count("is up") == 2
+    assert said.count("127.0.0.1:1?") == 1
+    assert said.index("is off") < said.index("127.0.0.1:11?") < said.index("has ended")
 
 
 ATTACHED = """

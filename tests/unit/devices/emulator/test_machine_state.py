@@ -37,8 +37,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         state.kill(folder)
 
 
-def run(folder: Path, record: Record = RECORD) -> subprocess.Popen[bytes]:
-    """Start a process that holds a machine's lock, as QEMU does."""
+def run(folder: Path, record: Record = RECORD, said_after_s: float = 0.0) -> subprocess.Popen[bytes]:
+    """Start a process that holds a machine's lock, as QEMU does; its record is written some time later."""
     with state.run_lock(folder) as lock:
         process = subprocess.Popen(
             SLEEP,
@@ -49,6 +49,7 @@ def run(folder: Path, record: Record = RECORD) -> subprocess.Popen[bytes]:
             stderr=subprocess.DEVNULL,
         )
         lock.write(str(process.pid).encode())
+    time.sleep(said_after_s)
     state.write_record(folder, record)
     return process
 
