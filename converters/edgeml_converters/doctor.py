@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from edgeml.doctor import Check, Package, package_check
+from edgeml.errors import EngineError, EngineMissingError
+from edgeml_converters.coral.compiler_place import PROGRAM, find_compiler, open_place
 
 _ALL: Final = "edgeml-converters[all]"
 TOOLS: Final = (
@@ -20,4 +22,17 @@ TOOLS: Final = (
 
 def tool_checks() -> tuple[Check, ...]:
     """Look at each tool; one that is only not installed is no fault."""
-    return tuple(package_check("tool", package) for package in TOOLS)
+    return (*(package_check("tool", package) for package in TOOLS), _edge_tpu_compiler())
+
+
+def _edge_tpu_compiler() -> Check:
+    """Look for Coral's compiler, which is the user's own."""
+    try:
+        with open_place(None, lambda _: None) as place:
+            found = find_compiler(place)
+    except EngineMissingError as error:
+        remedy = str(error).partition(": ")[2]
+        return Check("tool", PROGRAM, "missing", "for compiling for the Edge TPU", remedy)
+    except EngineError as error:
+        return Check("tool", PROGRAM, "broken", str(error), "install Coral's package edgetpu-compiler again")
+    return Check("tool", PROGRAM, "ok", f"{found.version}, {found.path}")

@@ -501,10 +501,12 @@ def is_running(pid: int) -> bool:
 
 def test_a_compiler_that_hangs_is_killed_with_what_it_started(install, good, model) -> None:
     fake = install(replace(good, hangs=True))
-    text = fails(model, "--timeout-s", 2)
-    assert "did not end within 2 s and was killed; give it more time (--timeout-s)" in text
+    text = fails(model, "--timeout-s", 4)
+    assert (
+        "did not end within 4 s and was killed; give it more time (edgeml coral compile --timeout-s)" in text
+    )
     (asked,) = fake.calls
-    assert asked["argv"][3:5] == ["--timeout_sec", "2"]
+    assert asked["argv"][3:5] == ["--timeout_sec", "4"]
     eventually(lambda: not is_running(int(asked["pid"])))
     assert files(model.parent) == ["model.tflite"]
 
@@ -576,7 +578,7 @@ def only_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str = 
 def test_a_machine_without_the_compiler_says_where_it_comes_from(model, tmp_path, monkeypatch) -> None:
     only_tools(tmp_path, monkeypatch)
     text = fails(model)
-    assert "this machine has no edgetpu_compiler (not in PATH, /usr/bin, /usr/local/bin)" in text
+    assert "this machine has no program edgetpu_compiler (not in PATH, /usr/bin, /usr/local/bin)" in text
     assert "install Coral's package edgetpu-compiler" in text
     assert "--compiler-via ssh://USER@HOST" in text
 
@@ -602,7 +604,7 @@ def test_the_compiler_may_be_named_by_a_variable(good, model, tmp_path, monkeypa
     monkeypatch.setenv("EDGEML_EDGETPU_COMPILER", str(fake.path))
     assert answer(model)["compiler"]["path"] == str(fake.path)
     monkeypatch.setenv("EDGEML_EDGETPU_COMPILER", "yours")
-    assert "this machine has no yours: " in fails(model)
+    assert "this machine has no program yours: " in fails(model)
 
 
 def test_the_compiler_may_be_named_by_a_relative_path(good, model, tmp_path, monkeypatch) -> None:
@@ -610,6 +612,11 @@ def test_the_compiler_may_be_named_by_a_relative_path(good, model, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     assert answer(model, "--compiler", "mine/edgetpu_compiler")["compiler"]["path"] == str(fake.path)
     assert "this machine has no" in fails(model, "--compiler", "yours/edgetpu_compiler")
+
+
+def test_what_it_prints_does_not_write_to_the_terminal(install, model) -> None:
+    install(Run("\x1b]0;owned\x07Internal compiler error \x1b[2J", exit_code=1))
+    assert "\x1b" not in fails(model)
 
 
 def test_another_program_is_not_taken_for_it(model) -> None:
@@ -696,7 +703,7 @@ def test_what_fails_there_fails_as_here_and_leaves_nothing(url, there, model, sc
 
 def test_a_compiler_that_hangs_there_is_killed(url, there, good, model, scratch) -> None:
     fake = there(replace(good, hangs=True))
-    assert "did not end within 2 s and was killed" in fails(model, "--via", url, "--timeout-s", 2)
+    assert "did not end within 4 s and was killed" in fails(model, "--via", url, "--timeout-s", 4)
     eventually(lambda: not is_running(int(fake.calls[0]["pid"])))
     assert list(scratch.iterdir()) == []
 
@@ -709,7 +716,7 @@ def test_ctrl_c_kills_it_there_too(url, there, good, model, scratch) -> None:
 
 def test_a_machine_without_the_compiler_is_named(url, model) -> None:
     text = fails(model, "--via", url, "--compiler", "no_such_compiler")
-    assert f"{url} has no no_such_compiler" in text
+    assert f"{url} has no program no_such_compiler" in text
 
 
 def test_a_machine_that_cannot_be_reached_is_named(model, tmp_path) -> None:

@@ -147,7 +147,7 @@ def test_without_a_compiler_the_row_is_unavailable_and_says_what_to_do(made, sou
     result = made()
     row = the_row(result)
     assert row.status == "unavailable"
-    assert f"this machine has no {tmp_path / 'none'}" in row.reason
+    assert f"this machine has no program {tmp_path / 'none'}" in row.reason
     assert "--compiler-via ssh://USER@HOST" in row.reason
     assert [one.variant for one in result.choices] == [PLAIN]
     (finding,) = [one for one in result.outcome.findings if one.code == "accelerator-not-used"]

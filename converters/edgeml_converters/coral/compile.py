@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 from edgeml.errors import ConversionError, ModelFileError
 from edgeml.formats import TITLE, identify
+from edgeml.terminal import printable
 from edgeml_converters.coral.check import Check, check_file
 from edgeml_converters.coral.compiler_output import (
     INTERNAL,
@@ -297,7 +298,7 @@ def _judged(exit_code: int | None, printed: str, *, wrote: bool) -> tuple[Outcom
         return "compiled", ""
     problem: Problem | None = read_problem(printed)
     if problem is not None:
-        return problem.fault, problem.text
+        return problem.fault, printable(problem.text)
     return "failed", f"it ended with exit code {exit_code} and wrote nothing{_last_line(printed)}"
 
 
@@ -309,13 +310,14 @@ def _what_next(attempt: Attempt) -> str:
 
 def _last_line(printed: str) -> str:
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
-    return f" ({lines[-1][:200]})" if lines else ""
+    return f" ({printable(lines[-1][:200])})" if lines else ""
 
 
 def _reasons(rows: tuple[OperatorRow, ...]) -> str:
     """Give the reasons, the most frequent first."""
     counts: dict[str, int] = {}
     for row in rows:
-        counts[row.reason] = counts.get(row.reason, 0) + row.count
+        reason = printable(row.reason)
+        counts[reason] = counts.get(reason, 0) + row.count
     told = sorted(counts.items(), key=lambda item: -item[1])[:3]
     return ": " + "; ".join(f"{count} × {reason}" for reason, count in told) if told else ""

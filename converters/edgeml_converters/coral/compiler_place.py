@@ -200,7 +200,7 @@ def _missing(place: Place, wanted: str | None, platform: tuple[str, str]) -> str
     ]
     if platform == _PLATFORM:
         remedies.insert(0, _INSTALL)
-    return f"{place.name} has no {what}{_foreign(platform)}: {', or '.join(remedies)}"
+    return f"{place.name} has no program {what}{_foreign(platform)}: {', or '.join(remedies)}"
 
 
 def _foreign(platform: tuple[str, str]) -> str:
