@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from edgeml.errors import EngineError, EngineMissingError, TransportError, UsageError
 from edgeml_devices.emulator.images.image import ImageRequest
+from edgeml_devices.emulator.machine.condition import unreachable
 from edgeml_devices.emulator.machine.starting import Wanted, find_machine, start_machine
 from edgeml_devices.emulator.user import canary
 from edgeml_devices.transports.ssh import SshTransport
@@ -155,6 +156,7 @@ def _of_somebody(address: EmulatorAddress, name: str) -> Machine:
     machine = find_machine(name)
     if machine.setup.board != address.board:
         raise UsageError(f"{address.url}: {name} is a {machine.setup.board.name}")
-    if not machine.running:
-        raise TransportError(f"{address.url}: {name} has no power")
+    why = unreachable(machine.folder)
+    if why is not None:
+        raise TransportError(f"{address.url}: {why}")
     return machine

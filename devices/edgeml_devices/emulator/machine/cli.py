@@ -120,7 +120,7 @@ def ssh(name: str, command: tuple[str, ...]) -> None:
 
     from edgeml_devices.emulator import tools
 
-    machine = _machine_named(name, running=True)
+    machine = _answering(name)
     argv = [str(tools.find(tools.SSH)), "-F", str(machine.ssh_config), name, *command]
     sys.exit(subprocess.run(argv, check=False).returncode)
 
@@ -140,7 +140,7 @@ def console(name: str, serial: bool) -> None:
     """  # noqa: D301 - as above
     from edgeml_devices.emulator.machine.terminal import attach_terminal
 
-    machine = _machine_named(name, running=True)
+    machine = _answering(name, by_network=False)
     if not sys.stdin.isatty():
         raise UsageError(f"a console needs a terminal; run commands by: edgeml emulate ssh {name} COMMAND")
     click.echo(f"{name}: Ctrl-] leaves the console")
@@ -172,15 +172,20 @@ def network(
     limits = (kbit_per_s, delay_ms, loss_percent)
     if (how == "slow") != any(limits):
         raise click.UsageError("--kbit-per-s, --delay-ms and --loss-percent go with slow, one at least")
-    machine = _machine_named(name, running=True)
     if how == "off":
-        machine.network(on=False)
+        _running(name).network(on=False)
+        click.echo(f"{name} has no network; put its cable back: edgeml emulate network {name} on")
         return
+    machine = _answering(name, by_network=False)
     machine.network(on=True)
     machine.slow_network(
         bits_per_s=1000 * (kbit_per_s or 0), delay_ms=delay_ms or 0, loss_percent=loss_percent or 0.0
     )
     machine.hang_up()
+    if how == "on":
+        click.echo(f"{name} has its network as it was")
+    else:
+        click.echo(f"{name} has a slow network; as before: edgeml emulate network {name} on")
 
 
 @click.command()
@@ -197,9 +202,11 @@ def disk(name: str, kb_per_s: int | None, operations_per_s: int | None) -> None:
       edgeml emulate disk raspberry-pi-4 --kb-per-s 2000
       edgeml emulate disk raspberry-pi-4
     """  # noqa: D301 - as above
-    _machine_named(name, running=True).slow_disk(
-        bytes_per_s=1000 * (kb_per_s or 0), operations_per_s=operations_per_s or 0
-    )
+    _running(name).slow_disk(bytes_per_s=1000 * (kb_per_s or 0), operations_per_s=operations_per_s or 0)
+    if kb_per_s or operations_per_s:
+        click.echo(f"{name} has a slow disk; as before: edgeml emulate disk {name}")
+    else:
+        click.echo(f"{name} has its disk as it was")
 
 
 @click.command()
@@ -215,11 +222,13 @@ def hang(name: str, end: bool) -> None:
       edgeml emulate hang raspberry-pi-4
       edgeml emulate hang raspberry-pi-4 --end
     """  # noqa: D301 - as above
-    machine = _machine_named(name, running=True)
+    machine = _running(name)
     if end:
         machine.resume()
+        click.echo(f"{name} goes on")
     else:
         machine.hang()
+        click.echo(f"{name} hangs; let it go on: edgeml emulate hang {name} --end")
 
 
 COMMANDS: Final = (ps, stop, power_cut, restart, ssh, console, network, disk, hang)
@@ -231,12 +240,26 @@ def _found(name: str) -> Found:
     return machine_folder(name)
 
 
-def _machine_named(name: str, *, running: bool = False) -> Machine:
+def _machine_named(name: str) -> Machine:
     from edgeml_devices.emulator.machine.starting import find_machine
 
-    machine = find_machine(name)
-    if running and not machine.running:
+    return find_machine(name)
+
+
+def _running(name: str) -> Machine:
+    machine = _machine_named(name)
+    if not machine.running:
         raise UsageError(f"{name} is off; boot it on its disk: edgeml emulate restart {name}")
+    return machine
+
+
+def _answering(name: str, *, by_network: bool = True) -> Machine:
+    from edgeml_devices.emulator.machine.condition import unreachable
+
+    machine = _machine_named(name)
+    why = unreachable(machine.folder, by_network=by_network)
+    if why is not None:
+        raise UsageError(why)
     return machine
 
 
@@ -244,6 +267,7 @@ def _print_machines(found: tuple[Found, ...]) -> None:
     from datetime import UTC, datetime
 
     from edgeml.terminal import Column, open_console, print_table
+    from edgeml_devices.emulator.machine.condition import condition
 
     records = [one.record for one in found]
     since = [datetime.fromtimestamp(one.started_s, UTC).astimezone() for one in records]
@@ -252,7 +276,7 @@ def _print_machines(found: tuple[Found, ...]) -> None:
         (
             Column("machine", [one.name for one in found], is_name=True),
             Column("board", [one.board for one in records], is_word=True, leaves=2),
-            Column("power", ["on" if one.running else "off" for one in found], is_word=True),
+            Column("state", [condition(one.folder).replace("_", " ") for one in found], is_word=True),
             Column(
                 "ends", ["by stop" if one.detached else "with its command" for one in records], is_word=True
             ),

@@ -16,6 +16,7 @@ from edgeml.transport import CommandResult
 from edgeml_devices.emulator.machine import launch, state
 from edgeml_devices.emulator.machine.addresses import Addresses
 from edgeml_devices.emulator.machine.command import DISK, NETWORK, MemoryFile
+from edgeml_devices.emulator.machine.condition import UNPLUGGED
 from edgeml_devices.emulator.machine.launch import Setup, Snapshot
 from edgeml_devices.emulator.machine.qmp import open_qmp
 from edgeml_devices.emulator.machine.state import Record
@@ -257,6 +258,10 @@ class Machine:
     def network(self, *, on: bool) -> None:
         """Pull the network cable, or put it back."""
         self._qmp("set_link", {"name": NETWORK, "up": on})
+        if on:
+            (self.folder / UNPLUGGED).unlink(missing_ok=True)
+        else:
+            (self.folder / UNPLUGGED).touch()
 
     def slow_network(self, *, bits_per_s: int = 0, delay_ms: int = 0, loss_percent: float = 0.0) -> None:
         """Make what it sends slow, late or lost; with nothing given, as before. Gone after a restart.
@@ -319,6 +324,7 @@ def attach(found: state.Found, setup: Setup) -> Machine:
 def _launched(
     setup: Setup, folder: Path, file: MemoryFile | None = None, *, detached: bool = False
 ) -> tuple[subprocess.Popen[bytes], Record]:
+    (folder / UNPLUGGED).unlink(missing_ok=True)
     process = launch.launch(setup, folder, file)
     try:
         ports = launch.addresses(process, folder)

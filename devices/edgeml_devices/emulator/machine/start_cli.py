@@ -148,4 +148,7 @@ def shape_of(found: Found) -> dict[str, object]:
     """Give what JSON says of a machine."""
     from dataclasses import asdict
 
-    return {"name": found.name, "folder": str(found.folder), "running": found.running} | asdict(found.record)
+    from edgeml_devices.emulator.machine.condition import condition
+
+    shape = {"name": found.name, "folder": str(found.folder), "running": found.running}
+    return shape | {"condition": condition(found.folder)} | asdict(found.record)

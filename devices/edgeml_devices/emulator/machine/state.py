@@ -7,6 +7,7 @@ console.log qemu.log
 ssh_config known_hosts
 running           locked by QEMU itself, as long as it runs; holds its process number
 owner             locked by the process that started the machine, unless it was detached
+unplugged         while its network cable is pulled
 ```
 
 QEMU ends after its owner, however that one ended: the next who looks finds ``owner`` free, and kills it.

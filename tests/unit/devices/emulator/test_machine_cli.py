@@ -50,11 +50,12 @@ def _emulate(*words: str) -> Result:
 
 def test_ps_says_what_runs(machine: Path) -> None:
     lines = _emulate("ps").stdout.splitlines()
-    assert lines[0].split() == ["machine", "board", "power", "ends", "memory", "since", "ssh"]
+    assert lines[0].split() == ["machine", "board", "state", "ends", "memory", "since", "ssh"]
     assert lines[1].split()[:6] == [BOARD, BOARD, "on", "with", "its", "command"]
     state.kill(machine)
     (found,) = json.loads(_emulate("ps", "--json").stdout)["machines"]
-    assert (found["name"], found["running"], found["ports"]["ssh"]) == (BOARD, False, RECORD.ports.ssh)
+    assert (found["name"], found["running"], found["condition"]) == (BOARD, False, "off")
+    assert found["ports"]["ssh"] == RECORD.ports.ssh
 
 
 def test_ps_of_none_says_how_to_start_one() -> None:
