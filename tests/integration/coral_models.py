@@ -213,3 +213,31 @@ def of_newer_versions(path: Path) -> Path:
     options = schema.FullyConnectedOptionsT()
     built.op("FULLY_CONNECTED", [flat, built.constant("dense", values, 0.02)], [score], 6, options)
     return built.write(path, [source], [score])
+
+
+def of_free_batch(path: Path) -> Path:
+    """A flattening as Keras writes it for a free batch: SHAPE, STRIDED_SLICE, PACK, RESHAPE."""
+    built = Built()
+    source = built.tensor("image", (1, 6, 6, 4), signature=(-1, 6, 6, 4))
+    inner = built.tensor("inner", (1, 6, 6, 8), scale=0.5, signature=(-1, 6, 6, 8))
+    sides = built.tensor("sides", (4,), "int32")
+    batch = built.tensor("batch", (), "int32")
+    wanted = built.tensor("wanted", (2,), "int32")
+    flat = built.tensor("flat", (1, 1), scale=0.5, signature=(-1, -1))
+    score = built.tensor("score", (1, 5), scale=9.0, signature=(-1, 5))
+    built.convolution(source, inner, built.weights("w", 8, 3, 3, 4), built.bias("b", 8))
+    built.op("SHAPE", [inner], [sides], 1, schema.ShapeOptionsT())
+    built.model.subgraphs[0].operators[-1].builtinOptions.outType = TYPES["int32"]
+    numbers = [built.constant(f"n{place}", np.array([place], np.int32)) for place in (0, 1)]
+    options = schema.StridedSliceOptionsT()
+    options.shrinkAxisMask = 1
+    built.op("STRIDED_SLICE", [sides, numbers[0], numbers[1], numbers[1]], [batch], 1, options)
+    packs = schema.PackOptionsT()
+    packs.valuesCount = 2
+    built.op("PACK", [batch, built.constant("rest", np.array(288, np.int32))], [wanted], 1, packs)
+    built.op("RESHAPE", [inner, wanted], [flat])
+    values = built.chance.integers(-127, 128, (5, 288), np.int8)
+    bias = built.constant("b1", np.zeros(5, np.int32), [0.01])
+    dense = built.constant("dense", values, 0.02)
+    built.op("FULLY_CONNECTED", [flat, dense, bias], [score], 4, schema.FullyConnectedOptionsT())
+    return built.write(path, [source], [score])

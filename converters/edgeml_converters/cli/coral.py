@@ -201,7 +201,7 @@ def _print_summary(console: Console, found: Check) -> None:
     if computed is not None:
         console.print(
             f"[yellow]the compiler may stop[/] at dynamic-sized tensors: operator {computed.index} "
-            f"({computed.kind}) computes a shape; fix the shapes of the inputs, batch included"
+            f"({computed.kind}) computes a shape; edgeml coral rewrite fixes the shapes of the inputs"
         )
     if found.is_float:
         console.print("the model is not quantized: give --calibration to see what becomes of it as int8")

@@ -33,7 +33,10 @@ _SMALLER: Final = "make the model's input smaller, or cut the model before this 
 _CUT: Final = "cut the model before this operator and do the rest on the CPU"
 REWRITE: Final = " (edgeml coral rewrite)"
 _SHAPES: Final = frozenset({"int32", "int64", "bool"})
-_STATIC: Final = "fix the model's shapes (a batch of 1), so that nothing computes them, or leave it outside"
+_STATIC: Final = (
+    "fix the model's shapes (a batch of 1), so that nothing computes them (edgeml coral rewrite), "
+    "or leave it outside"
+)
 _QUANTIZE: Final = "quantize the whole model to int8, or leave this operator outside it"
 
 
@@ -81,7 +84,7 @@ class Node:
         return frozenset(axis % rank for axis in found.values)
 
 
-_SHAPE_INPUTS: Final[Mapping[str, tuple[int, ...]]] = {
+SHAPE_INPUTS: Final[Mapping[str, tuple[int, ...]]] = {
     "BROADCAST_TO": (1,),
     "FILL": (0,),
     "PAD": (1,),
@@ -104,7 +107,7 @@ def described(tensor: Tensor) -> str:
 
 def computes_shape(node: Node) -> bool:
     """Say whether the shape of a result is only known while the model runs."""
-    given = [node.input(place) for place in _SHAPE_INPUTS.get(node.operator.kind, ())]
+    given = [node.input(place) for place in SHAPE_INPUTS.get(node.operator.kind, ())]
     return any(one is not None and not one.is_constant for one in given)
 
 

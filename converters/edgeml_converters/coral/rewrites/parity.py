@@ -60,10 +60,10 @@ class _Runner:
                 experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
             )
             self._engine.allocate_tensors()
+            self.inputs: list[dict[str, Any]] = self._engine.get_input_details()
+            self.outputs: list[dict[str, Any]] = self._engine.get_output_details()
         except (RuntimeError, ValueError) as error:
             raise self._refused(error) from error
-        self.inputs: list[dict[str, Any]] = self._engine.get_input_details()
-        self.outputs: list[dict[str, Any]] = self._engine.get_output_details()
 
     def run(self, values: Sequence[Array]) -> list[Array]:
         try:

@@ -16,6 +16,7 @@ from edgeml_converters.coral.rewrites.draft import Draft, content, parsed, read_
 from edgeml_converters.coral.rewrites.groups import expand_groups
 from edgeml_converters.coral.rewrites.parity import require_same
 from edgeml_converters.coral.rewrites.ports import integer_ports
+from edgeml_converters.coral.rewrites.shapes import fix_shapes
 from edgeml_converters.coral.rewrites.versions import lower_versions
 
 DAMAGE: Final = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError, struct.error)
@@ -36,6 +37,11 @@ class Rewrite:
 
 
 REWRITES: Final = (
+    Rewrite(
+        "shapes",
+        "the Edge TPU compiler stops at shapes that are computed",
+        lambda draft, _: fix_shapes(draft),
+    ),
     Rewrite(
         "groups",
         "they are newer than the Edge TPU compiler",
