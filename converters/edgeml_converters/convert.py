@@ -120,6 +120,7 @@ def convert(
     input_shapes: Mapping[str, Shape] = NO_SHAPES,
     example_inputs: object = (),
     trust_code: bool = False,
+    accuracy_control: bool = True,
     drift_reference: bool = True,
     use_cache: bool = True,
     progress: Callable[[str], None] = lambda _: None,
@@ -156,6 +157,7 @@ def convert(
         input_shapes: sizes of free dimensions, by input name.
         example_inputs: for objects: one array or tensor, or a sequence, each with its batch dimension.
         trust_code: let a file run the code that it carries (Keras Lambda layers).
+        accuracy_control: where static int8 loses more than allowed, make a variant with parts in float.
         drift_reference: put into the bundle what the evaluation data look like, else the calibration data:
             devices and servers tell drift by it.
         use_cache: take steps that were done before from the cache.
@@ -193,6 +195,7 @@ def convert(
             compiler_via=compile_edgetpu if isinstance(compile_edgetpu, str) else None,
             input_shapes=input_shapes,
             trust_code=trust_code,
+            accuracy_control=accuracy_control,
             drift_reference=drift_reference,
         )
         place = places(Path(output), request.name, release) if output is not None else None

@@ -134,6 +134,11 @@ EXISTING = click.Path(exists=True, path_type=Path)
     metavar="URL",
     help="Take them on this machine: ssh://user@host. By default on this one.",
 )
+@click.option(
+    "--no-accuracy-control",
+    is_flag=True,
+    help="Do not keep parts in float where static int8 loses more than allowed.",
+)
 @click.option("--no-measure", is_flag=True, help="Do not take latency, load time and memory.")
 @click.option(
     "--no-drift-reference",
@@ -199,6 +204,7 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
         "trust_code": options["trust_code"],
         "compile_edgetpu": _compile(options["compiler_via"], off=options["no_compile"]),
         "measure": _measure(options["measure_on"], off=options["no_measure"]),
+        "accuracy_control": not options["no_accuracy_control"],
         "drift_reference": not options["no_drift_reference"],
         "use_cache": not options["no_cache"],
     }

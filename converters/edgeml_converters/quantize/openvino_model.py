@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +16,11 @@ _WEIGHTED: Final = frozenset({
     "Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul",
 })  # fmt: skip
 """Operators that hold the weights of a network, as their input 1."""
+_MOVING: Final = frozenset({
+    "Broadcast", "Clamp", "Concat", "DepthToSpace", "Gather", "MaxPool", "Pad", "Relu", "Reshape", "Split",
+    "Squeeze", "StridedSlice", "Tile", "Transpose", "Unsqueeze", "VariadicSplit",
+})  # fmt: skip
+"""Operators whose results are values that they took."""
 _PORTS: Final = frozenset({"Parameter", "Constant", "Result"})
 _STORED: Final = frozenset({"i8", "u8", "i4", "u4", "nf4"})
 _PASSING: Final = frozenset({"Convert", "Multiply", "Subtract", "Reshape", "Transpose"})
@@ -51,14 +56,24 @@ def refuse_if_quantized(model: Any, source: Path) -> None:
 
 
 def touching(model: Any, tensors: Sequence[str]) -> tuple[str, ...]:
-    """Give the names of the operators that make or take one of the tensors."""
+    """Give the names of the operators that make or take one of the tensors, or its values moved elsewhere.
+
+    NNCF quantizes values once, before or behind the operators that move them; where it may not before, it
+    would behind.
+    """
     wanted, found = set(tensors), []
     for node in model.get_ordered_ops():
-        ports = [*node.outputs(), *(port.get_source_output() for port in node.inputs())]
-        names = {name for port in ports for name in (*port.get_names(), port.get_node().get_friendly_name())}
-        if not wanted.isdisjoint(names) and node.get_type_name() not in _PORTS:
+        taken = _names(port.get_source_output() for port in node.inputs())
+        made, kind = _names(node.outputs()), node.get_type_name()
+        if kind in _MOVING and not wanted.isdisjoint(taken):
+            wanted |= made
+        if kind not in _PORTS and not wanted.isdisjoint(taken | made):
             found.append(node.get_friendly_name())
     return tuple(found)
+
+
+def _names(ports: Iterable[Any]) -> set[str]:
+    return {name for port in ports for name in (*port.get_names(), port.get_node().get_friendly_name())}
 
 
 def coverage(model: Any, *, kinds: frozenset[str] = _STORED) -> Coverage:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgeml.converter import CalibrationMethod, ConversionStep
-from edgeml.errors import ConversionError, EdgemlError
+from edgeml.converter import CalibrationMethod
+from edgeml.errors import EdgemlError
 from edgeml.preprocess import Preprocess
 from edgeml.settings import settings
 from edgeml.targets import HOST
@@ -16,7 +16,7 @@ from edgeml.tensors import Shape
 from edgeml.words import RUNTIMES, RuntimeName
 from edgeml_converters.arguments import DataArgument, read_data, read_names, read_targets
 from edgeml_converters.graph import Plan
-from edgeml_converters.sensitivity.ranking import Sensitivity, rank
+from edgeml_converters.sensitivity.ranking import Sensitivity, ranked_row
 from edgeml_converters.variants.conversion import prepared
 from edgeml_converters.variants.make import Evaluator
 from edgeml_converters.variants.request import Request
@@ -96,19 +96,3 @@ def _ranked(row: Row, plans: Mapping[str, Plan], data: Evaluator) -> Ranking:
         return Ranking(row.runtime, ranked_row(row, plans[row.name].steps, data))
     except EdgemlError as error:
         return Ranking(row.runtime, (), str(error))
-
-
-def ranked_row(row: Row, steps: Sequence[ConversionStep], data: Evaluator) -> tuple[Sensitivity, ...]:
-    """Make a row of a calibrated scheme, even if its results are lost, and rank the float model behind it.
-
-    Raises:
-        ConversionError: it cannot be made, or nothing shows its activations.
-    """
-    calibration = data.calibration.spool if data.calibration is not None else ()
-    made = data.executor.make(steps, row.settings, calibration or None, lost=True)
-    made.release()
-    data.executor.tell("rank activations")
-    for one in reversed(made.lineage()):
-        if one.parent is not None and one.trace is not None and one.trace.ranges:
-            return rank(one.parent, one.trace.ranges, calibration)
-    raise ConversionError(f"{row.name}: its quantizer tells no ranges, so nothing can be ranked")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from edgeml import plugins
-from edgeml.converter import Sample
+from edgeml.converter import ConversionStep, Sample
 from edgeml.errors import ConversionError
 from edgeml.runtime import TensorTap
 from edgeml_converters.sensitivity.noise import ChannelNoise
 from edgeml_converters.variants.artifact import Artifact
+from edgeml_converters.variants.make import Evaluator
+from edgeml_converters.variants.rows import Row
 
 RANKING_SAMPLES: Final = 64
 """Samples whose activations are looked at: the mean over so many moves the ranking no more."""
@@ -62,3 +64,19 @@ def rank(
         )
     ranked = [Sensitivity(name, noise.sqnr_db(), *ranges[name]) for name, noise in found.items()]
     return tuple(sorted(ranked, key=lambda one: one.sqnr_db))
+
+
+def ranked_row(row: Row, steps: Sequence[ConversionStep], data: Evaluator) -> tuple[Sensitivity, ...]:
+    """Make a row of a calibrated scheme, even if its results are lost, and rank the float model behind it.
+
+    Raises:
+        ConversionError: it cannot be made, or nothing shows its activations.
+    """
+    calibration = data.calibration.spool if data.calibration is not None else ()
+    made = data.executor.make(steps, row.settings, calibration or None, lost=True)
+    made.release()
+    data.executor.tell("rank activations")
+    for one in reversed(made.lineage()):
+        if one.parent is not None and one.trace is not None and one.trace.ranges:
+            return rank(one.parent, one.trace.ranges, calibration)
+    raise ConversionError(f"{row.name}: its quantizer tells no ranges, so nothing can be ranked")

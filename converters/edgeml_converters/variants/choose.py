@@ -41,6 +41,11 @@ class Gates:
     max_latency_ms: float | None = None
     max_size_bytes: int | None = None
 
+    @property
+    def allowed_drop(self) -> float:
+        """Points of accuracy that the chosen variant may lose."""
+        return DEFAULT_MAX_DROP if self.max_drop is None else self.max_drop
+
     def broken_by(self, row: Row) -> str | None:
         """Say which gate the row breaks, if any; what was not measured holds no gate."""
         if self.max_drop is not None:
@@ -94,8 +99,8 @@ def choose(target: str, rows: Sequence[Row], gates: Gates, measured_on: str | No
             return Choice(target, None, f"no variant holds the gates: {_why(gated)}", gated=True)
         why = _why(asked) or "it has none of the runtimes asked for"
         return Choice(target, None, f"no variant could be made: {why}")
-    allowed = DEFAULT_MAX_DROP if gates.max_drop is None else gates.max_drop
-    within = [row for row in candidates if _may_be_chosen(row, allowed)]
+    allowed = gates.allowed_drop
+    within = [row for row in candidates if may_be_chosen(row, allowed)]
     if within:
         best = _best(within)
         reason = _reason(best, within, candidates, allowed, foreign=foreign)
@@ -108,7 +113,7 @@ def choose(target: str, rows: Sequence[Row], gates: Gates, measured_on: str | No
     return Choice(target, best.name, reason, foreign, suiting=tuple(row.name for row in within))
 
 
-def _may_be_chosen(row: Row, allowed: float) -> bool:
+def may_be_chosen(row: Row, allowed: float) -> bool:
     """Say whether a variant is near enough to its source to be ranked by speed."""
     if row.drop_points is not None:
         return row.drop_points <= allowed

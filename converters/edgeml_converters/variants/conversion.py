@@ -30,8 +30,9 @@ from edgeml_converters.graph import Plan, no_way, plan, this_machine
 from edgeml_converters.steps.onnx import with_unknown_operators
 from edgeml_converters.variants import findings
 from edgeml_converters.variants.artifact import Artifact, random_samples, runs_here, with_shapes
-from edgeml_converters.variants.choose import Choice, choose
+from edgeml_converters.variants.choose import Choice, choose, may_be_chosen
 from edgeml_converters.variants.compiled import with_compiled
+from edgeml_converters.variants.control import Control
 from edgeml_converters.variants.make import Evaluator
 from edgeml_converters.variants.request import Request, wanted_rows
 from edgeml_converters.variants.rows import Row
@@ -159,8 +160,23 @@ def _made(rows: Sequence[Row], plans: Mapping[str, Plan], data: Evaluator) -> li
     for place, row in enumerate((*first, *last), 1):
         data.executor.stage = f"variant {place}/{len(planned)}, {row.name}: "
         made[row.name] = data.make(row, plans[row.name].steps)
+    mixed = [found for row in made.values() if (found := _controlled(row, plans[row.name], data)) is not None]
     data.executor.stage = ""
-    return [made.get(row.name, row) for row in rows]
+    return [*(made.get(row.name, row) for row in rows), *mixed]
+
+
+def _controlled(row: Row, plan_: Plan, data: Evaluator) -> Row | None:
+    """Keep parts of a static int8 variant in float where it loses more than allowed, unless told not to."""
+    allowed = data.request.gates.allowed_drop
+
+    def holds(one: Row) -> bool:
+        return one.status == "ok" and may_be_chosen(one, allowed)
+
+    if not data.request.accuracy_control or row.scheme != "int8_static" or row.edge_tpu or holds(row):
+        return None
+    if row.status not in {"ok", "failed"}:
+        return None
+    return Control(row, plan_.steps, data, holds).run()
 
 
 def _open_source(request: Request, progress: Progress) -> SourceModel:

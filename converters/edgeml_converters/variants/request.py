@@ -58,6 +58,8 @@ class Request:
     """URL of the machine that compiles; ``None``: this one."""
     input_shapes: Mapping[str, Shape] = field(default_factory=dict)
     trust_code: bool = False
+    accuracy_control: bool = True
+    """Keep parts of static int8 variants in float where they lose more than allowed."""
     drift_reference: bool = True
     """Put into the bundle what the data look like, for devices to compare with."""
 

@@ -108,5 +108,11 @@ def lacking(rows: Sequence[Row]) -> tuple[Lacking, ...]:
 def row_name(
     runtime: RuntimeName, scheme: Scheme, settings: QuantizerSettings, *, edge_tpu: bool = False
 ) -> str:
-    """Name a variant: ``<runtime>-<scheme>``, ``-reduced`` for 7-bit weights, ``-coral`` for the Edge TPU."""
-    return f"{runtime}-{scheme}" + "-reduced" * settings.reduce_range + "-coral" * edge_tpu
+    """Name a variant: ``<runtime>-<scheme>`` and what is particular to it.
+
+    ``-reduced``: 7-bit weights; ``-mixed``: parts in float; ``-coral``: for the Edge TPU.
+    """
+    particular = {
+        "-reduced": settings.reduce_range, "-mixed": bool(settings.float_tensors), "-coral": edge_tpu,
+    }  # fmt: skip
+    return f"{runtime}-{scheme}" + "".join(text for text, said in particular.items() if said)

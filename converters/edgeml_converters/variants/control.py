@@ -1,0 +1,100 @@
+"""Accuracy control: the fewest activations in float that make static int8 lose no more than allowed.
+
+Activations are ranked by what 8 bits take from them (``sensitivity``). The first 1, 2, 4, … of the ranking
+stay in float until a variant is good enough, then the number is halved down between the last that was not and
+the first that was: with N activations about 2 log₂ N variants are made, each judged on all evaluation data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from edgeml.converter import ConversionStep
+from edgeml.errors import EdgemlError
+from edgeml.findings import Finding
+from edgeml_converters.sensitivity.ranking import Sensitivity, ranked_row
+from edgeml_converters.variants.make import Evaluator
+from edgeml_converters.variants.rows import Row, row_name
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """One row of static int8 that loses too much, and what may be done about it."""
+
+    row: Row
+    steps: Sequence[ConversionStep]
+    data: Evaluator
+    holds: Callable[[Row], bool]
+    """Whether a variant loses no more than allowed."""
+
+    def run(self) -> Row | None:
+        """Give the variant with the fewest activations in float that holds.
+
+        Returns:
+            Where none does, the one that loses least; ``None`` where nothing could be made or ranked.
+        """
+        try:
+            ranking = ranked_row(self.row, self.steps, self.data)
+        except EdgemlError as error:
+            self.data.executor.tell(f"no accuracy control: {error}")
+            return None
+        made: dict[int, Row] = {}
+
+        def enough(count: int) -> bool:
+            if count not in made:
+                made[count] = self._make(ranking, count)
+            return self.holds(made[count])
+
+        fewest = fewest_that(enough, len(ranking))
+        if fewest is not None:
+            return self._told(made[fewest], ranking[:fewest])
+        usable = {count: row for count, row in made.items() if row.status == "ok"}
+        if not usable:
+            return None
+        nearest = min(usable, key=lambda count: _loss(usable[count]))
+        return self._told(usable[nearest], ranking[:nearest])
+
+    def _make(self, ranking: Sequence[Sensitivity], count: int) -> Row:
+        tensors = tuple(one.tensor for one in ranking[:count])
+        settings = replace(self.row.settings, float_tensors=tensors)
+        name = row_name(self.row.runtime, self.row.scheme, settings)
+        self.data.executor.stage = f"{name}, {count} of {len(ranking)} activations in float: "
+        plain = Row(name, self.row.runtime, self.row.scheme, self.row.targets, settings)
+        return self.data.make(plain, self.steps)
+
+    def _told(self, row: Row, kept: Sequence[Sensitivity]) -> Row:
+        """Add the finding that says what stays in float, and what int8 alone loses."""
+        lost = self.row.drop_points
+        alone = self.row.told or (f"it loses {lost:.2f} points" if lost is not None else "too far off")
+        named = ", ".join(f"{one.tensor} ({one.sqnr_db:.1f} dB)" for one in kept[:5])
+        finding = Finding(
+            "kept-in-float",
+            "info",
+            row.name,
+            f"{len(kept)} activations stay in float, with what makes and takes them: {named}"
+            f"{', …' if len(kept) > 5 else ''}; all in int8: {alone}",  # noqa: PLR2004 - a line's worth
+            "see all with edgeml sensitivity",
+        )
+        return replace(row, findings=(*row.findings, finding))
+
+
+def fewest_that(enough: Callable[[int], bool], most: int) -> int | None:
+    """Give the least number from 1 to ``most`` that is enough, if more never is less; ``None``: none is."""
+    below, count = 0, 1
+    while not enough(min(count, most)):
+        if count >= most:
+            return None
+        below, count = count, 2 * count
+    above = min(count, most)
+    while above - below > 1:
+        middle = (above + below) // 2
+        if enough(middle):
+            above = middle
+        else:
+            below = middle
+    return above
+
+
+def _loss(row: Row) -> tuple[float, float]:
+    return row.drop_points or 0.0, -(row.measured.sqnr_db or 0.0)

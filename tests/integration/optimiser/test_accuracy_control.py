@@ -1,0 +1,86 @@
+"""Where plain int8 loses too much, ``convert`` keeps the fewest activations in float that mend it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from edgeml_converters.convert import ConvertResult, convert
+from edgeml_converters.variants.control import fewest_that
+
+from edgeml.words import RuntimeName
+from tests.integration.optimiser import broken_int8
+
+KEPT = {"litert": 2, "onnxruntime": 3, "openvino": 1}
+"""Activations that the outliers pass through, as each quantizer counts them."""
+
+
+def converted(model: Path, runtime: RuntimeName, **options: Any) -> ConvertResult:
+    samples, labels = broken_int8.held_out_digits()
+    return convert(
+        model,
+        runtimes=runtime,
+        calibration=np.concatenate(broken_int8.calibration_digits()),
+        evaluation=(np.concatenate(samples), labels),
+        measure=False,
+        use_cache=False,
+        **options,
+    )
+
+
+def outliers(runtime: RuntimeName, folder: Path) -> Path:
+    return (broken_int8.digits_tflite if runtime == "litert" else broken_int8.digits_onnx)(folder)
+
+
+@pytest.mark.parametrize("runtime", ["litert", "onnxruntime", "openvino"])
+def test_int8_that_outliers_ruin_is_mended_with_the_fewest_in_float(
+    runtime: RuntimeName, tmp_path: Path
+) -> None:
+    result = converted(outliers(runtime, tmp_path), runtime, max_drop=0.5, output=tmp_path / "out.edgeml")
+    rows = {row.name: row for row in result.rows}
+    assert rows[f"{runtime}-int8_static"].status == "failed"
+    mixed = rows[f"{runtime}-int8_static-mixed"]
+    assert mixed.status == "ok"
+    assert mixed.drop_points is not None
+    assert mixed.drop_points <= 0.5
+    assert len(mixed.settings.float_tensors) == KEPT[runtime]
+    (told,) = (finding for finding in mixed.findings if finding.code == "kept-in-float")
+    assert f"{KEPT[runtime]} activations stay in float" in told.message
+    assert "is lost" in told.message
+
+
+def test_a_sound_model_gets_no_mixed_variant(tmp_path: Path) -> None:
+    result = converted(broken_int8.DIGITS / "digits.onnx", "onnxruntime", max_drop=0.5)
+    assert [row.name for row in result.rows] == ["onnxruntime-float32", "onnxruntime-int8_static"]
+
+
+def test_none_is_made_where_it_is_not_wanted(tmp_path: Path) -> None:
+    result = converted(outliers("onnxruntime", tmp_path), "onnxruntime", accuracy_control=False)
+    assert [row.name for row in result.rows] == ["onnxruntime-float32", "onnxruntime-int8_static"]
+
+
+def test_the_same_data_give_the_same_choice(tmp_path: Path) -> None:
+    one, two = (
+        converted(outliers("onnxruntime", tmp_path), "onnxruntime").rows[-1].settings for _ in range(2)
+    )
+    assert one == two
+    assert one.float_tensors
+
+
+@pytest.mark.parametrize("fewest", [1, 2, 3, 6, 7, 8, 9, 100])
+def test_the_fewest_that_are_enough_are_found_in_few_trials(fewest: int) -> None:
+    tried: list[int] = []
+
+    def enough(count: int) -> bool:
+        tried.append(count)
+        return count >= fewest
+
+    assert fewest_that(enough, 100) == fewest
+    assert len(tried) <= 15
+    assert max(tried) <= 2 * fewest
+
+
+def test_none_is_found_where_all_are_not_enough() -> None:
+    assert fewest_that(lambda _: False, 5) is None
