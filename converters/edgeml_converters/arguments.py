@@ -13,7 +13,8 @@ from edgeml.errors import UsageError
 from edgeml.health import HealthPolicy, declared_health
 from edgeml.preprocess import Postprocess, Preprocess
 from edgeml.targets import Target, target
-from edgeml_converters.variants.request import ALL
+from edgeml.words import SCHEMES, Scheme
+from edgeml_converters.variants.request import ALL, AUTO, SEARCHED
 
 DataArgument = DataDeclaration | str | Path | object | None
 """A declaration, a source as ``open_data`` takes it, an array [N,…], or a pair of samples and labels."""
@@ -52,6 +53,20 @@ def read_names(what: str, given: str | Sequence[str], known: Sequence[str]) -> t
         if one not in known:
             raise UsageError(f"no {what} {one!r}; {what}s are: {', '.join(known)}, {ALL}")
     return tuple(dict.fromkeys(several))
+
+
+def read_schemes(given: str | Sequence[str]) -> tuple[Scheme, ...]:
+    """Give schemes that are known; ``auto`` stands for what may be best, ``all`` for every one.
+
+    Raises:
+        UsageError: an unknown name, or others beside ``auto``.
+    """
+    several = (given,) if isinstance(given, str) else tuple(given)
+    if AUTO not in several:
+        return read_names("scheme", several, SCHEMES)
+    if len(several) > 1:
+        raise UsageError(f"scheme {AUTO} stands for {', '.join(SEARCHED)}; leave the others out")
+    return SEARCHED
 
 
 def read_preprocess(given: Preprocess | Declared | None) -> Preprocess:

@@ -15,7 +15,7 @@ from edgeml.preprocess import Postprocess, Preprocess
 from edgeml.settings import settings
 from edgeml.targets import HOST, Target
 from edgeml.tensors import Shape
-from edgeml.words import RUNTIMES, SCHEMES, IoDtype
+from edgeml.words import RUNTIMES, IoDtype
 from edgeml_converters.arguments import (
     DataArgument,
     Declared,
@@ -24,6 +24,7 @@ from edgeml_converters.arguments import (
     read_names,
     read_postprocess,
     read_preprocess,
+    read_schemes,
     read_targets,
 )
 from edgeml_converters.evaluate.latency import HERE
@@ -32,6 +33,7 @@ from edgeml_converters.report.page import render
 from edgeml_converters.report.record import document
 from edgeml_converters.variants.choose import Choice, Gates
 from edgeml_converters.variants.conversion import Outcome, run
+from edgeml_converters.variants.objective import Objective
 from edgeml_converters.variants.request import Request
 from edgeml_converters.variants.rows import Row
 from edgeml_converters.variants.scratch import scratch_folder
@@ -110,6 +112,7 @@ def convert(
     output: Path | str | None = None,
     name: str = "",
     release: int = 1,
+    objective: Objective = "latency",
     max_drop: float | None = None,
     max_latency_ms: float | None = None,
     max_size_bytes: int | None = None,
@@ -131,7 +134,8 @@ def convert(
         source: a model file or folder; a ``torch.nn.Module`` (with ``example_inputs``); a fitted
             scikit-learn estimator (with ``example_inputs``).
         targets: names, paths of TOML files, or profiles; this machine by default.
-        schemes: of ``words.SCHEMES``, or ``all``; by default float32, and int8_static with calibration data.
+        schemes: of ``words.SCHEMES``, ``all``, or ``auto`` for those that may be best; by default float32,
+            and int8_static with calibration data.
         runtimes: by default all that the targets have.
         calibration: data for static quantization: a source as ``edgeml.data.open_data`` takes it, a
             declaration, or an array [N,…].
@@ -145,6 +149,7 @@ def convert(
         output: a folder, or ``NAME.edgeml``; nothing is written without it.
         name: the bundle's; made from the source's file or class by default.
         release: the bundle's counter.
+        objective: what the variant chosen for a target has least of: ``latency``, ``size`` or ``memory``.
         max_drop: gate: points of accuracy that a variant may lose.
         max_latency_ms: gate: median latency.
         max_size_bytes: gate: size of a variant.
@@ -174,7 +179,7 @@ def convert(
         request = Request(
             source=path,
             targets=read_targets(targets),
-            schemes=read_names("scheme", schemes, SCHEMES),
+            schemes=read_schemes(schemes),
             runtimes=read_names("runtime", runtimes or (), RUNTIMES),
             calibration=read_data("calibration", calibration, scratch),
             evaluation=read_data("evaluation", evaluation, scratch),
@@ -186,6 +191,7 @@ def convert(
             health=read_health(health),
             name=bundle_name(name, path if isinstance(source, (str, Path)) else Path(type(source).__name__)),
             release=release,
+            objective=objective,
             gates=Gates(max_drop, max_latency_ms, max_size_bytes),
             measure=bool(measure),
             measure_on=measure if isinstance(measure, str) else HERE,

@@ -36,9 +36,10 @@ EXISTING = click.Path(exists=True, path_type=Path)
     "--scheme",
     "schemes",
     multiple=True,
-    metavar="NAME|all",
+    metavar="NAME|auto|all",
     shell_complete=completion.schemes,
-    help="Make this scheme (repeat). Default: float32, and int8_static with --calibration.",
+    help="Make this scheme (repeat); auto: those that may be best. Default: float32, and int8_static "
+    "with --calibration.",
 )
 @click.option(
     "--runtime",
@@ -98,6 +99,13 @@ EXISTING = click.Path(exists=True, path_type=Path)
     show_default=True,
     help="The bundle's release counter.",
 )
+@click.option(
+    "--objective",
+    type=click.Choice(["latency", "size", "memory"]),
+    default="latency",
+    show_default=True,
+    help="What the variant chosen for a target has least of.",
+)
 @click.option("--max-drop", type=float, metavar="POINTS", help="Gate: points of accuracy a variant may lose.")
 @click.option("--max-latency-ms", type=float, metavar="MS", help="Gate: median latency.")
 @click.option("--max-size", metavar="BYTES", help="Gate: size of a variant, such as 500k or 4M.")
@@ -156,7 +164,7 @@ def convert(model: Path, output: Path, as_json: bool, **options: Any) -> None:
     Examples:
       edgeml convert model.onnx --calibration data/ --evaluate test.npz:x,y
       edgeml convert model.onnx --config data.toml --target raspberry-pi-5 --target x86-64-v3
-      edgeml convert model.tflite --scheme all --calibration c.npz --evaluate t.npz --max-drop 0.5 -o out/
+      edgeml convert model.tflite --scheme auto --calibration c.npz --evaluate t.npz --max-drop 0.5 -o out/
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
     from edgeml_converters.convert import convert as convert_model
 
@@ -195,6 +203,7 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
         "golden": options["golden"],
         "name": options["name"],
         "release": options["release"],
+        "objective": options["objective"],
         "max_drop": options["max_drop"],
         "max_latency_ms": options["max_latency_ms"],
         "max_size_bytes": _bytes(options["max_size"]),

@@ -1,9 +1,10 @@
 """The best variant per target, by a written rule.
 
 A variant is a candidate if it was made, suits the target and holds every gate. Of the candidates that
-lose at most the allowed points of accuracy (``max_drop``, 1.0 unless given) the one with the lowest median
-latency is taken; latencies within 5 % of the lowest count as equal, and then accuracy decides, then size.
-Without measured latencies the smallest file wins. What was compiled for the target's accelerator, and has at
+lose at most the allowed points of accuracy (``max_drop``, 1.0 unless given) the best by the objective is
+taken: the lowest median latency, the smallest file or the least memory. Latencies, and memory, within 5 % of
+the lowest count as equal, and then accuracy decides, then size. What was not measured leaves it to the size.
+What was compiled for the target's accelerator, and has at
 least half of its operators there, goes before what runs on the CPU as long as nobody timed it there; what has
 less of them there waits until it is timed. Where accuracy is unknown, a quantized variant must come
 within ``SQNR_FLOOR_DB`` of the source's outputs, or float stays. Where nothing holds an allowance that nobody
@@ -21,12 +22,18 @@ from edgeml.engines import engine
 from edgeml.figures import readable_size
 from edgeml.words import Scheme
 from edgeml_converters.compare.outputs import SQNR_OF_EQUAL_DB
+from edgeml_converters.variants.objective import (
+    EQUAL_LATENCY,
+    GOALS,
+    Goal,
+    Objective,
+    goal,
+    latency,
+)
 from edgeml_converters.variants.rows import Row, lacking
 
 DEFAULT_MAX_DROP: Final = 1.0
 """Points of accuracy that a faster variant may cost when no ``max_drop`` is given."""
-EQUAL_LATENCY: Final = 1.05
-"""Medians of the same file measured twice differ by up to about 5 %."""
 SQNR_FLOOR_DB: Final = 20.0
 """At 20 dB the outputs are off by a tenth of their own size (root mean square). Static int8 of sound small
 networks gives 20 to 35 dB; what a quantizer ruined gives 0 to 10."""
@@ -81,7 +88,13 @@ class Choice:
     """Variants that may be chosen; a device without the chosen one's engine takes the fastest other."""
 
 
-def choose(target: str, rows: Sequence[Row], gates: Gates, measured_on: str | None) -> Choice:
+def choose(
+    target: str,
+    rows: Sequence[Row],
+    gates: Gates,
+    measured_on: str | None,
+    objective: Objective = "latency",
+) -> Choice:
     """Choose for one target.
 
     Args:
@@ -89,6 +102,7 @@ def choose(target: str, rows: Sequence[Row], gates: Gates, measured_on: str | No
         rows: all rows, whatever their status and target.
         gates: only their ``max_drop`` matters here; rows that break one have the status ``gate``.
         measured_on: name of the machine class that latencies come from; ``None`` if it is the target's.
+        objective: what to have least of.
     """
     asked = [row for row in rows if target in row.targets]
     candidates = [row for row in asked if row.status == "ok"]
@@ -102,8 +116,8 @@ def choose(target: str, rows: Sequence[Row], gates: Gates, measured_on: str | No
     allowed = gates.allowed_drop
     within = [row for row in candidates if may_be_chosen(row, allowed)]
     if within:
-        best = _best(within)
-        reason = _reason(best, within, candidates, allowed, foreign=foreign)
+        best = _best(within, objective)
+        reason = _reason(best, within, candidates, allowed, goal(objective, within), foreign=foreign)
     else:
         best = min(candidates, key=_loss)
         within, reason = [best], _of_the_poor(best, candidates, allowed)
@@ -153,24 +167,28 @@ def _why(rows: Sequence[Row]) -> str:
     return "; ".join(f"{', '.join(one.names)}: {one.reason}" for one in lacking(rows))
 
 
-def _best(rows: Sequence[Row]) -> Row:
+def _best(rows: Sequence[Row], objective: Objective) -> Row:
     untimed = [row for row in rows if row.accelerator is not None and row.measured.latency_ms is None]
     mostly = [row for row in untimed if 2 * row.mapping.get("mapped", 0) >= row.mapping.get("total", 0)]
     if mostly:
         return min(mostly, key=_loss)
     rows = [row for row in rows if row not in untimed] or rows
-    timed = [row for row in rows if row.measured.latency_ms is not None]
-    if not timed:
-        return min(rows, key=lambda row: row.size_bytes or 0)
-    lowest = min(map(_p50, timed))
+    compared = goal(objective, rows)
+    limit = compared.equal * compared.least(rows)
     return min(
-        (row for row in timed if _p50(row) <= EQUAL_LATENCY * lowest),
-        key=lambda row: (*_loss(row), _p50(row)),
+        (row for row in rows if compared.cost(row) <= limit),
+        key=lambda row: (*_loss(row), compared.cost(row)),
     )
 
 
 def _reason(
-    best: Row, within: Sequence[Row], candidates: Sequence[Row], allowed: float, *, foreign: bool
+    best: Row,
+    within: Sequence[Row],
+    candidates: Sequence[Row],
+    allowed: float,
+    compared: Goal,
+    *,
+    foreign: bool,
 ) -> str:
     facts = []
     if best.accelerator is not None:
@@ -178,17 +196,19 @@ def _reason(
             f"{best.mapping['mapped']} of {best.mapping['total']} operators on the {best.accelerator}"
         )
     if best.measured.latency_ms is not None:
-        facts.append(f"{_p50(best):.3g} ms (p50)")
+        facts.append(f"{latency(best):.3g} ms (p50)")
     if best.drop_points is not None:
         facts.append(_drop(best.drop_points))
     elif best.measured.sqnr_db is not None and best.measured.sqnr_db < SQNR_OF_EQUAL_DB:
         facts.append(f"SQNR {best.measured.sqnr_db:.1f} dB")
     if best.size_bytes is not None:
         facts.append(readable_size(best.size_bytes))
+    if compared is GOALS["memory"] and best.measured.peak_memory_bytes is not None:
+        facts.append(f"{readable_size(best.measured.peak_memory_bytes)} of memory")
     text = f"{best.name}: {', '.join(facts)}"
     if len(candidates) == 1:
         return f"{text}; the only usable variant"
-    text += f"; the {_how(best, within)} of {_count(within)}"
+    text += f"; the {_how(best, within, compared)} of {_count(within)}"
     text += f" that lose at most {_points(allowed)}" if best.drop_points is not None else ""
     if best.drop_points is None:
         text += "; accuracy was not evaluated"
@@ -200,17 +220,16 @@ def _reason(
     return f"{text}. {slower}" if slower else text
 
 
-def _how(best: Row, within: Sequence[Row]) -> str:
+def _how(best: Row, within: Sequence[Row], compared: Goal) -> str:
     """Say by what the variant is the best."""
     if best.accelerator is not None and best.measured.latency_ms is None:
         return "one that uses the accelerator, not timed on it,"
-    if best.measured.latency_ms is None:
-        return "smallest"
-    if _p50(best) == min(map(_p50, within)):
-        return "fastest"
-    if any(_loss(row)[:2] > _loss(best)[:2] and _p50(row) < _p50(best) for row in within):
-        return "most accurate of those within 5 % of the lowest latency"
-    return "smallest of those within 5 % of the lowest latency"
+    cost = compared.cost
+    if cost(best) == compared.least(within):
+        return compared.best
+    if any(_loss(row)[:2] > _loss(best)[:2] and cost(row) < cost(best) for row in within):
+        return f"most accurate of those {compared.among_equals}"
+    return f"smallest of those {compared.among_equals}"
 
 
 def _unpaid_int8(best: Row, candidates: Sequence[Row], *, foreign: bool) -> str | None:
@@ -220,16 +239,18 @@ def _unpaid_int8(best: Row, candidates: Sequence[Row], *, foreign: bool) -> str 
     rivals = [row for row in candidates if row.scheme.startswith("int") and row.measured.latency_ms]
     if not rivals:
         return None
-    rival = min(rivals, key=_p50)
-    if _p50(rival) > EQUAL_LATENCY * _p50(best):
+    rival = min(rivals, key=latency)
+    if latency(rival) > EQUAL_LATENCY * latency(best):
         if foreign:
             return None
         return (
-            f"int8 is slower here: float32 kept ({_p50(best):.3g} ms against {_p50(rival):.3g} ms "
+            f"int8 is slower here: float32 kept ({latency(best):.3g} ms against {latency(rival):.3g} ms "
             f"for {rival.name})"
         )
-    if _p50(best) > EQUAL_LATENCY * _p50(rival) and rival.drop_points is not None:
-        return f"{rival.name} is faster ({_p50(rival):.3g} ms) and loses too much: {_drop(rival.drop_points)}"
+    if latency(best) > EQUAL_LATENCY * latency(rival) and rival.drop_points is not None:
+        return (
+            f"{rival.name} is faster ({latency(rival):.3g} ms) and loses too much: {_drop(rival.drop_points)}"
+        )
     return None
 
 
@@ -245,8 +266,3 @@ def _points(number: float) -> str:
 
 def _count(rows: Sequence[Row]) -> str:
     return "one variant" if len(rows) == 1 else f"{len(rows)} variants"
-
-
-def _p50(row: Row) -> float:
-    latency = row.measured.latency_ms
-    return latency.p50 if latency is not None else float("inf")

@@ -103,7 +103,7 @@ def run(request: Request, scratch: Path, cache: StepCache, progress: Progress) -
     _check_unchanged(source)
     machine = _measured_by(made)
     choices = [
-        choose(one.name, made, request.gates, None if one.name == machine else machine)
+        choose(one.name, made, request.gates, None if one.name == machine else machine, request.objective)
         for one in request.targets
     ]
     return Outcome(

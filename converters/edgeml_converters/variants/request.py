@@ -19,9 +19,13 @@ from edgeml.tensors import Shape
 from edgeml.words import SCHEMES, IoDtype, RuntimeName, Scheme
 from edgeml_converters.evaluate.latency import HERE
 from edgeml_converters.variants.choose import Gates
+from edgeml_converters.variants.objective import Objective
 from edgeml_converters.variants.rows import Row, row_name
 
 ALL: Final = "all"
+AUTO: Final = "auto"
+SEARCHED: Final[tuple[Scheme, ...]] = ("float32", "float16", "int8_dynamic", "int8_static")
+"""What ``auto`` tries: weights held small alone make nothing faster, and 16-bit activations run slowly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Request:
     name: str = ""
     release: int = 1
     gates: Gates = field(default_factory=Gates)
+    objective: Objective = "latency"
     measure: bool = True
     measure_on: str = HERE
     """URL of the machine that measures."""
@@ -71,6 +76,8 @@ class Request:
         """
         if self.gates.max_drop is not None and self.evaluation is None:
             raise UsageError("--max-drop needs labelled data to measure accuracy on: give --evaluate")
+        if self.objective == "memory" and not self.measure:
+            raise UsageError("--objective memory needs memory to be measured: leave --no-measure out")
         if self.gates.max_latency_ms is not None and not self.measure:
             raise UsageError("--max-latency-ms needs latency to be measured: leave --no-measure out")
 

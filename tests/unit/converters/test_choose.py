@@ -26,8 +26,8 @@ def row(name, p50=None, drop=None, size=100_000, *, status="ok", targets=("board
     )
 
 
-def chosen(rows, gates=None, measured_on=None):
-    return choose("board", rows, gates or Gates(), measured_on)
+def chosen(rows, gates=None, measured_on=None, objective="latency"):
+    return choose("board", rows, gates or Gates(), measured_on, objective)
 
 
 def test_the_fastest_within_the_allowed_drop():
@@ -176,3 +176,29 @@ def test_what_hardly_uses_the_accelerator_waits_until_it_is_timed():
 def test_what_uses_the_accelerator_and_loses_too_much_is_left():
     choice = chosen([row("litert-float32", 2.0, 0.0), compiled(10, drop=3.0)])
     assert choice.variant == "litert-float32"
+
+
+def test_the_smallest_wins_where_size_is_the_objective():
+    rows = [row("litert-float32", 1.0, 0.0, 400_000), row("litert-int8_static", 2.0, 0.4, 100_000)]
+    choice = chosen(rows, objective="size")
+    assert choice.variant == "litert-int8_static"
+    assert "the smallest of 2 variants that lose at most 1 point" in choice.reason
+
+
+def test_the_least_memory_wins_where_memory_is_the_objective_and_what_is_near_counts_as_equal():
+    def with_peak(one, peak):
+        return replace(one, measured=replace(one.measured, peak_memory_bytes=peak))
+
+    rows = [
+        with_peak(row("litert-float32", 1.0, 0.0), 40_000_000),
+        with_peak(row("litert-int8_static", 2.0, 0.9), 20_000_000),
+        with_peak(row("litert-int8_dynamic", 3.0, 0.1), 20_900_000),
+    ]
+    choice = chosen(rows, objective="memory")
+    assert choice.variant == "litert-int8_dynamic"
+    assert "20.9 MB of memory; the most accurate of those within 5 % of the least memory" in choice.reason
+
+
+def test_without_what_the_objective_needs_the_smallest_wins():
+    rows = [row("litert-float32", drop=0.0, size=4000), row("litert-int8_static", drop=0.4, size=1000)]
+    assert chosen(rows, objective="memory").variant == "litert-int8_static"

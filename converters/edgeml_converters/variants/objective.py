@@ -1,0 +1,59 @@
+"""What the variant chosen for a target has least of: latency, size or memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from edgeml_converters.variants.rows import Row
+
+Objective = Literal["latency", "size", "memory"]
+EQUAL_LATENCY: Final = 1.05
+"""Medians of the same file measured twice differ by up to about 5 %."""
+EQUAL_MEMORY: Final = 1.05
+"""Peaks of the same file differ by a few per cent with what the allocator keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What an objective compares."""
+
+    cost: Callable[[Row], float]
+    """Infinite where it was not measured."""
+    equal: float
+    """Costs up to so many times the lowest count as equal."""
+    best: str
+    among_equals: str
+
+    def least(self, rows: Sequence[Row]) -> float:
+        """Give the lowest cost."""
+        return min(map(self.cost, rows))
+
+
+def goal(objective: Objective, rows: Sequence[Row]) -> Goal:
+    """Give what is compared among rows; their size, where nothing was measured."""
+    wanted = GOALS[objective]
+    return wanted if math.isfinite(wanted.least(rows)) else GOALS["size"]
+
+
+def latency(row: Row) -> float:
+    """Give the median in ms."""
+    return math.inf if row.measured.latency_ms is None else row.measured.latency_ms.p50
+
+
+def _size(row: Row) -> float:
+    return math.inf if row.size_bytes is None else row.size_bytes
+
+
+def _memory(row: Row) -> float:
+    peak = row.measured.peak_memory_bytes
+    return math.inf if peak is None else peak
+
+
+GOALS: Final[Mapping[Objective, Goal]] = {
+    "latency": Goal(latency, EQUAL_LATENCY, "fastest", "within 5 % of the lowest latency"),
+    "size": Goal(_size, 1.0, "smallest", "of the same size"),
+    "memory": Goal(_memory, EQUAL_MEMORY, "one with the least memory", "within 5 % of the least memory"),
+}
