@@ -101,6 +101,7 @@ class FakeCompiler:
 
 def fake_compiler(folder: Path, *runs: Run, version: str = V16) -> FakeCompiler:
     """Make the program; call after call it does what the runs say, the last one from then on."""
+    folder = folder.absolute()
     folder.mkdir(parents=True)
     program, path = folder / "program.py", folder / "edgetpu_compiler"
     program.write_text(_PROGRAM)

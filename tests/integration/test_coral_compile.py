@@ -26,6 +26,7 @@ from edgeml.fallback import FallbackWarning
 from edgeml.manifest import FileEntry, Manifest, Variant
 from edgeml.testing.coral.compiled import write_compiled
 from edgeml.testing.models import make_double, make_quantized
+from tests.conftest import require
 from tests.fake_edgetpu_compiler import (
     FAILED,
     INTERNAL,
@@ -349,7 +350,7 @@ def test_a_log_that_says_otherwise_than_the_file_is_told_of(install, data_dir, t
     assert about["operators on the Edge TPU in the log"] == (5, 4)
     assert about["bytes of parameters on the chip"][1] == 64
     text = call(folder / f"{name}.tflite", "--output", tmp_path / "out").stdout
-    assert "they do not agree: operators in the log: the compiled file has 6, the compiler says 5" in text
+    assert "they do not agree: operators in the log: 6 by the file, 5 by the compiler" in text
 
 
 @pytest.mark.data
@@ -526,15 +527,39 @@ def interrupted(model: Path, fake: FakeCompiler, *more: str) -> None:
     eventually(lambda: not is_running(int(fake.calls[0]["pid"])))
 
 
-def test_a_full_disk_where_it_works_is_named(install, model, tmp_path, monkeypatch) -> None:
-    install(Run(success(1, 1), content="1c00000054464c33"))
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    (tools / "df").write_text("#!/bin/sh\necho 'Filesystem 1024-blocks Used Available Capacity Mounted on'\n"
-                              "echo 'tmpfs 1000 996 4 100% /tmp'\n")  # fmt: skip
-    (tools / "df").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
-    assert "the disk is full on this machine: 4096 bytes are left at" in fails(model)
+@pytest.fixture
+def small_disk(request: pytest.FixtureRequest, scratch: Path) -> Iterator[None]:
+    """The temporary folder is a disk of so many KiB."""
+    size = getattr(request, "param", 256)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(scratch)]
+    done = subprocess.run(mount, check=False, capture_output=True)
+    require(done.returncode == 0, "mounting a tmpfs takes root")
+    yield
+    subprocess.run(["umount", str(scratch)], check=True)
+
+
+def test_a_full_disk_is_named_before_anything_is_done(install, good, model, small_disk) -> None:
+    fake = install(good)
+    text = fails(model)
+    assert "the disk is full on this machine: " in text
+    assert "set TMPDIR to another place" in text
+    assert fake.calls == []
+    assert files(model.parent) == ["model.tflite"]
+
+
+def test_a_full_disk_elsewhere_is_named(url, there, good, model, small_disk) -> None:
+    fake = there(good)
+    assert f"the disk is full on {url}: " in fails(model, "--via", url)
+    assert fake.calls == []
+
+
+@pytest.mark.parametrize("small_disk", [1500], indirect=True)
+def test_a_disk_that_gets_full_is_named(install, model, tmp_path, small_disk) -> None:
+    compiled = write_compiled(model, tmp_path / "large.tflite", 2_000_000)
+    fake = install(Run(success(1, 1), compiled=str(compiled), log=LOG))
+    assert "the disk is full on this machine: " in fails(model)
+    assert len(fake.calls) == 1
+    assert files(model.parent) == ["model.tflite"]
 
 
 @pytest.mark.parametrize("output", ["out", "out/model.edgeml"])

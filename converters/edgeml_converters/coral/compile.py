@@ -191,6 +191,7 @@ class _Run:
         return _UNSAFE.sub("_", self.source.stem)[:100] or "model"
 
     def compile(self) -> Compilation:
+        self._require_room(2 * self.source.stat().st_size + _SLACK_BYTES)
         self.place.put(self.source, f"{self.name}.tflite")
         attempts: list[Attempt] = []
         for options in self._ways():
@@ -260,8 +261,8 @@ class _Run:
         try:
             compiled, is_same = inspect_file(self._target), interface(self.source) == interface(self._target)
         except ModelFileError as error:
-            full = full_disk(self.place, _SLACK_BYTES)
-            raise full or ConversionError(
+            self._require_room(_SLACK_BYTES)
+            raise ConversionError(
                 f"{self.title}: what the compiler wrote is no compiled model that can be read, though it "
                 f"says nothing of it: {str(error).removeprefix(f'{self._target}: ')}"
             ) from error
@@ -271,6 +272,12 @@ class _Run:
             )
         return compiled
 
+    def _require_room(self, needed_bytes: int) -> None:
+        """Raise if the disk is full: beforehand, since a transport may need room to say so afterwards."""
+        full = full_disk(self.place, needed_bytes)
+        if full is not None:
+            raise full
+
     def _failure(self, attempts: list[Attempt], printed: str) -> ConversionError:
         """Make an error of the last attempt."""
         last = attempts[-1]
@@ -279,9 +286,7 @@ class _Run:
                 f"{self.title}: the compiler did not end within {self.timeout_s:g} s and was killed; "
                 "give it more time (edgeml coral compile --timeout-s), or a smaller model"
             )
-        room = full_disk(self.place, self.source.stat().st_size + _SLACK_BYTES)
-        if room is not None:
-            return room
+        self._require_room(_SLACK_BYTES)
         times = f" ({len(attempts)} attempts)" if len(attempts) > 1 else ""
         problem = read_problem(printed)
         remedy = problem.remedy if problem is not None else _what_next(last)

@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 from edgeml import plugins
 from edgeml.errors import ConversionError, EngineError, EngineMissingError, TransportError
+from edgeml.figures import readable_size
 from edgeml.processes import run_command
 from edgeml.remote import remote_folder, transferring
 from edgeml.transport import CommandResult, ReportsProgress
@@ -119,7 +120,7 @@ class _ThisMachine:
         shutil.copyfile(local, remote)
 
     def get(self, remote: str, local: Path) -> None:
-        shutil.copyfile(remote, local)
+        shutil.move(remote, local)
 
 
 @contextmanager
@@ -178,13 +179,13 @@ def find_compiler(place: Place, named: str | None = None) -> Compiler:
 
 
 def full_disk(place: Place, needed_bytes: int) -> ConversionError | None:
-    """Make an error of a disk without room for what the compiler writes; ``None``: there is room."""
+    """Make an error of a disk without so much room where the compiler works; ``None``: it has it."""
     free = place.free_bytes()
     if free is None or free >= needed_bytes:
         return None
     return ConversionError(
-        f"the disk is full on {place.name}: {free} bytes are left at {place.folder}, where the compiler "
-        "works; free some space, or set TMPDIR to a folder that has some"
+        f"the disk is full on {place.name}: {readable_size(free)} are left at {place.folder}, where the "
+        f"compiler works and needs {readable_size(needed_bytes)}; free some, or set TMPDIR to another place"
     )
 
 

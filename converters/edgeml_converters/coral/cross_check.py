@@ -25,9 +25,9 @@ class Disagreement:
     predicted: int | None = None
 
     def __str__(self) -> str:
-        others = {"the compiler says": self.compiler, "edgeml coral check said": self.predicted}
-        told = ", ".join(f"{who} {number}" for who, number in others.items() if number is not None)
-        return f"{self.about}: the compiled file has {self.file}, {told}"
+        others = {"the compiler": self.compiler, "edgeml coral check": self.predicted}
+        told = ", ".join(f"{number} by {who}" for who, number in others.items() if number is not None)
+        return f"{self.about}: {self.file} by the file, {told}"
 
 
 def disagreements(predicted: Check, compiled: Compiled, said: Said) -> tuple[Disagreement, ...]:
