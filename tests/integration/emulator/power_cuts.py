@@ -31,6 +31,12 @@ ROLLED_BACK = 4
 """Is switched to, and rolled back: no application says that it is alive."""
 FATES: tuple[Fate, ...] = ("keep", "lose", "some")
 SETTLED_WITHIN_S = 300
+ENDED = "ended"
+MOST_IN_A_ROW = 6
+"""Cuts in one installation."""
+CLOCKS = ("seconds", "writes", "flushes")
+"""An instant is one of these: what a device installs takes long, and is written in few of those seconds."""
+HEALTH = {"probation_s": 2.0, "max_starts": MOST_IN_A_ROW + 1}
 _HASHES = f"cd {MODEL} && readlink current && cd current/ && find . -type f -exec sha256sum {{}} +"
 _FILES = f"cd {HOME} && find . -not -path './logs/*' | sort"
 
@@ -46,21 +52,26 @@ class CutBoard:
     folder: Path
     good: int = 0
     """The release that is to be found again whatever fails."""
-    took_s: float = 0.0
-    """From an order to its end without a cut, at the most."""
+    took: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    """Of each release: what the clocks count from an order to its end without a cut."""
     shapes: set[str] = field(default_factory=set)
     """Of the paths that are there when nothing was cut, without their numbers."""
     cut_in: list[tuple[str, int, Fate, int]] = field(default_factory=list)
     """Of each cut: the state it fell into, the release on its way, the card's fate, the blocks lost."""
 
+    @property
+    def cuts(self) -> int:
+        """Give how many fell into an installation that had not ended by what was on the card."""
+        return sum(state != ENDED for state, *_ in self.cut_in)
+
     def prepare(self) -> None:
         """Publish the releases, and see once what each does without a cut."""
         self._expected = {}
         for number, bundle in (
-            (1, release(self.folder, 1)),
-            (2, release(self.folder, 2)),
-            (REFUSED, release(self.folder, REFUSED, wrong=True)),
-            (ROLLED_BACK, release(self.folder, ROLLED_BACK, heartbeat="required", heartbeat_timeout_s=5.0)),
+            (1, release(self.folder, 1, **HEALTH)),
+            (2, release(self.folder, 2, **HEALTH)),
+            (REFUSED, release(self.folder, REFUSED, wrong=True, **HEALTH)),
+            (ROLLED_BACK, release(self.folder, ROLLED_BACK, heartbeat="required", **HEALTH)),
         ):
             self.fleet.shop.do("publish", bundle)
             self._expected[number] = _hashes(bundle)
@@ -71,7 +82,7 @@ class CutBoard:
 
     def order(self, number: int) -> None:
         """Tell the device to run a release."""
-        self._ordered_s = time.monotonic()
+        self._ordered_at = self._clocks()
         self._entry = self.record()["entry"]
         body = {"release": number, "hold": False}
         status, answer = self.fleet.server.call("PUT", f"/v1/devices/{NAME}/models/digits", body)
@@ -80,30 +91,48 @@ class CutBoard:
     def settle(self, number: int) -> None:
         """Wait until nothing is on its way, and hold what runs to what may."""
         wanted = number if number in GOOD else self.good
-
-        def is_settled() -> bool:
-            record = self.record()
-            return record["entry"] > self._entry and (record["state"], record["target"]) == ("IDLE", number)
-
-        eventually(is_settled, f"release {number} to end: {self.cut_in[-1:]}", SETTLED_WITHIN_S, every_s=0.5)
+        what = f"release {number} to end: {self.cut_in[-1:]}"
+        eventually(lambda: self._has_ended(number, self.record()), what, SETTLED_WITHIN_S, every_s=0.5)
         if not self.cut_in:
-            self.took_s = max(self.took_s, time.monotonic() - self._ordered_s)
+            self.took[number] = tuple(
+                now - then for now, then in zip(self._clocks(), self._ordered_at, strict=True)
+            )
         self.good = wanted
         assert self.runs_a_verified_release() == wanted
 
     def cut(self) -> None:
-        """Order another release, cut the power at an instant, and boot."""
+        """Order another release, cut the power at an instant, boot, perhaps cut it again; let it end then."""
         number = self.chance.choice([*(one for one in GOOD if one != self.good), REFUSED, ROLLED_BACK])
-        fate = self.chance.choice(FATES)
         self.order(number)
-        time.sleep(self.chance.uniform(0, self.took_s))
-        self.machine.power_cut()
-        lost = self.card.power_cut(fate, self.chance)
-        self.machine.restart()
-        self.cut_in.append((str(self.record()["state"]), number, fate, lost))
-        assert self.runs_a_verified_release() in {self.good, number} - {REFUSED}, self.cut_in[-1]
+        for _ in range(self.chance.randint(1, MOST_IN_A_ROW)):
+            self._wait_for_an_instant(number)
+            fate = self.chance.choice(FATES)
+            self.machine.power_cut()
+            lost = self.card.power_cut(fate, self.chance)
+            self.machine.restart()
+            record = self.record()
+            state = ENDED if self._has_ended(number, record) else str(record["state"])
+            self.cut_in.append((state, number, fate, lost))
+            print(*self.cut_in[-1], flush=True)
+            assert self.runs_a_verified_release() in {self.good, number} - {REFUSED}, self.cut_in[-1]
+            if state == ENDED:
+                break
         self.settle(number)
         assert _shapes(self.machine.sh(_FILES)) <= self.shapes, self.cut_in[-1]
+
+    def _wait_for_an_instant(self, number: int) -> None:
+        """Let one of the clocks go on for a random part of what it does without a cut."""
+        which = self.chance.randrange(len(CLOCKS))
+        begun, took = self._clocks(), self.took[number]
+        goes_on = took[which] * self.chance.random()
+        while (now := self._clocks())[which] < begun[which] + goes_on and now[0] < begun[0] + took[0]:
+            time.sleep(0.001)
+
+    def _clocks(self) -> tuple[float, ...]:
+        return time.monotonic(), self.card.writes, self.card.flushes
+
+    def _has_ended(self, number: int, record: Mapping[str, Any]) -> bool:
+        return record["entry"] > self._entry and (record["state"], record["target"]) == ("IDLE", number)
 
     def record(self) -> Mapping[str, Any]:
         """Give what the model's state file says."""

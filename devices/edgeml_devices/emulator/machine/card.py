@@ -60,6 +60,8 @@ class Card:
         self.address = address
         self.flushes = 0
         """That the guest asked for so far: what it syncs."""
+        self.writes = 0
+        """Of the guest so far."""
         self._base = os.open(base, os.O_RDONLY)
         self.size_bytes = os.fstat(self._base).st_size
         self._durable: dict[int, bytes] = {}
@@ -122,6 +124,7 @@ class Card:
     def _write(self, offset: int, data: bytes, *, through: bool) -> None:
         first, last = offset // BLOCK_BYTES, (offset + len(data) - 1) // BLOCK_BYTES
         with self._lock:
+            self.writes += 1
             head = self._block(first)[: offset - first * BLOCK_BYTES]
             tail = self._block(last)[offset + len(data) - last * BLOCK_BYTES :]
             whole = head + data + tail

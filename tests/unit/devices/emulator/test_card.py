@@ -78,6 +78,7 @@ def test_what_was_flushed_stays_and_what_was_not_is_lost(base: Path, tmp_path: P
 def test_the_guests_flush_and_write_through_reach_it(card: Card) -> None:
     do(card, "write -P 0x22 0 4096", "flush")
     assert card.flushes >= 1
+    assert card.writes == 1
     do(card, "write -f -P 0x33 4096 4096")
     assert lose(card) == 0
     assert holds(card, 0x22, 0, 4096)
