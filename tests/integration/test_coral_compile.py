@@ -512,18 +512,21 @@ def test_a_compiler_that_hangs_is_killed_with_what_it_started(install, good, mod
     assert files(model.parent) == ["model.tflite"]
 
 
-def test_ctrl_c_kills_the_compiler_and_leaves_nothing(install, good, model, scratch) -> None:
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_kills_the_compiler_and_leaves_nothing(install, good, model, sent, code) -> None:
     fake = install(replace(good, hangs=True))
-    interrupted(model, fake)
+    interrupted(model, fake, sent=sent, code=code)
     assert files(model.parent) == ["model.tflite"]
 
 
-def interrupted(model: Path, fake: FakeCompiler, *more: str) -> None:
+def interrupted(
+    model: Path, fake: FakeCompiler, *more: str, sent: signal.Signals = signal.SIGINT, code: int = 130
+) -> None:
     argv = [sys.executable, "-m", "edgeml", "coral", "compile", str(model), *more]
     with subprocess.Popen(argv, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as program:
         eventually(lambda: fake.calls)
-        program.send_signal(signal.SIGINT)
-        assert program.wait(20) == 130
+        program.send_signal(sent)
+        assert program.wait(20) == code
     eventually(lambda: not is_running(int(fake.calls[0]["pid"])))
 
 
@@ -737,6 +740,25 @@ def test_ctrl_c_kills_it_there_too(url, there, good, model, scratch) -> None:
     fake = there(replace(good, hangs=True))
     interrupted(model, fake, "--via", url)
     assert list(scratch.iterdir()) == []
+
+
+def test_a_machine_that_is_lost_is_an_error_and_its_compiler_is_killed(
+    good, model, scratch, tmp_path
+) -> None:
+    fake = fake_compiler(tmp_path / "there", replace(good, hangs=True))
+    (tmp_path / "sshd").mkdir()
+    with ssh_server(tmp_path / "sshd", f"SetEnv TMPDIR={scratch}") as server:
+        argv = [sys.executable, "-m", "edgeml", "coral", "compile", str(model), "--via", server.url]
+        argv += ["--compiler", str(fake.path)]
+        with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as program:
+            eventually(lambda: fake.calls)
+            server.cut()
+            _, said = program.communicate(timeout=30)
+        assert program.returncode == 1
+        assert "the connection was lost" in said
+        eventually(lambda: not is_running(int(fake.calls[0]["pid"])))
+    assert files(model.parent) == ["model.tflite"]
+    shutil.rmtree(next(scratch.glob("edgeml.*")))  # nobody is left to remove it
 
 
 def test_a_machine_without_the_compiler_is_named(url, model) -> None:
