@@ -240,7 +240,7 @@ class _Run:
         if not compiled.packages:
             raise ConversionError(
                 f"{self.title}: the compiler mapped nothing to the Edge TPU{_reasons(said.rows)}; "
-                f"see what to change: edgeml coral check"
+                "see what to change: edgeml coral check"
             )
         found = disagreements(self.predicted, compiled, said)
         if attempts[-1].searched:
