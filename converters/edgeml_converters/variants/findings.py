@@ -208,15 +208,16 @@ def accelerators_left_out(request: Request, rows: Sequence[Row]) -> tuple[Findin
     """Say that the variants run on the CPU of a target that has an accelerator."""
     compiled = [row for row in rows if row.accelerator is not None]
     used = {name for row in compiled if row.status == "ok" for name in row.targets}
-    why = "; ".join(dict.fromkeys(row.told for row in compiled if row.status != "ok"))
+    lost = ", ".join(row.name for row in compiled if row.status != "ok")
     return tuple(
         Finding(
             "accelerator-not-used",
             "warning",
             target.name,
             f"no variant uses its {', '.join(target.accelerators)}: all of them run on the CPU",
-            why
-            or "have an int8_static variant for LiteRT made, with --calibration, and compiled: the Edge TPU "
+            f"do what {lost} says"
+            if lost
+            else "have an int8_static variant for LiteRT made, with --calibration, and compiled: the Edge TPU "
             "takes nothing else",
         )
         for target in request.targets
