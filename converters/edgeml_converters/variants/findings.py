@@ -217,8 +217,8 @@ def accelerators_left_out(request: Request, rows: Sequence[Row]) -> tuple[Findin
             f"no variant uses its {', '.join(target.accelerators)}: all of them run on the CPU",
             f"do what {lost} says"
             if lost
-            else "have an int8_static variant for LiteRT made, with --calibration, and compiled: the Edge TPU "
-            "takes nothing else",
+            else "have an int8_static variant for LiteRT made, with --calibration, and compiled: it takes "
+            "nothing else",
         )
         for target in request.targets
         if target.accelerators and target.name not in used
