@@ -63,6 +63,8 @@ class QuantizerSettings:
     """7-bit weights, so that u8×s8 products cannot saturate on x86 without VNNI."""
     per_channel: bool = True
     io_dtype: IoDtype = "float32"
+    equalize: bool = False
+    """Cross-layer equalization of the float model first: for channels that differ much in size."""
     float_tensors: tuple[str, ...] = ()
     """Activations that static int8 leaves in float32, with the operators that make or take them."""
 

@@ -18,7 +18,8 @@ from edgeml_converters.coral.rewrites.draft import content as rewritten_content
 from edgeml_converters.coral.rewrites.draft import parsed
 from edgeml_converters.coral.rewrites.ports import integer_ports
 from edgeml_converters.formats import tflite_file
-from edgeml_converters.quantize import aeq, choice, tflite_model
+from edgeml_converters.quantize import aeq, choice, tflite_equalize, tflite_model
+from edgeml_converters.quantize.equalization import note as equalization_note
 from edgeml_converters.quantize.ranges import (
     CANDIDATES_LITERT,
     MINMAX,
@@ -61,6 +62,9 @@ def _static(scheme: Scheme) -> Callable[[StepRequest, str], StepResult]:
         if moved:
             content = tflite_model.content(parsed)
             notes = (*notes, f"{moved} activation functions moved into the operators before them")
+        if request.settings.equalize:
+            notes = (*notes, equalization_note(tflite_equalize.equalized(parsed)))
+            content = tflite_model.content(parsed)
         inputs = tflite_model.inputs(parsed)
         samples = CheckedSamples(step, request.calibration, inputs)
         tool = wrapper()

@@ -8,7 +8,8 @@ from typing import Any, Final
 from edgeml.converter import ConversionStep, QuantizerSettings, StepRequest, StepResult
 from edgeml.findings import Finding
 from edgeml.words import ARTIFACT_FILE
-from edgeml_converters.quantize import bias, calibration, choice, onnx_model, onnx_weights, qdq
+from edgeml_converters.quantize import bias, calibration, choice, onnx_equalize, onnx_model, onnx_weights, qdq
+from edgeml_converters.quantize.equalization import note as equalization_note
 from edgeml_converters.quantize.ranges import CANDIDATES, MINMAX, PERCENTILE, Percentile, Range, Rule
 from edgeml_converters.quantize.step import CheckedSamples, judge_coverage, quantization_step
 
@@ -17,6 +18,8 @@ _TOOLS: Final = ("onnx", "onnxruntime")
 
 def _int8_static(request: StepRequest, step: str) -> StepResult:
     model, notes = onnx_model.prepared(request)
+    if request.settings.equalize:
+        notes = (*notes, equalization_note(onnx_equalize.equalized(model)))
     samples = CheckedSamples(step, request.calibration, onnx_model.inputs(model))
     made, ranges, chosen = _quantized(model, samples, request.settings)
     covered = onnx_model.coverage(model, made)

@@ -14,7 +14,8 @@ from edgeml.errors import QuantizationError
 from edgeml.findings import Finding
 from edgeml.offline import silence_openvino
 from edgeml.words import ARTIFACT_FILE
-from edgeml_converters.quantize import openvino_bias, openvino_model
+from edgeml_converters.quantize import openvino_bias, openvino_equalize, openvino_model
+from edgeml_converters.quantize.equalization import note as equalization_note
 from edgeml_converters.quantize.step import CheckedSamples, Coverage, judge_coverage, quantization_step
 from edgeml_converters.steps import openvino_ir
 
@@ -35,6 +36,8 @@ def _int8_static(request: StepRequest, step: str) -> StepResult:
     with _nncf() as nncf:
         model, notes = _prepared(request)
         samples = CheckedSamples(step, request.calibration, openvino_model.inputs(model))
+        if request.settings.equalize:
+            notes = (*notes, equalization_note(openvino_equalize.equalized(model)))
         kept = openvino_model.touching(model, request.settings.float_tensors)
         means = openvino_bias.input_means(model, samples) if request.settings.reduce_range else {}
         made = nncf.quantize(

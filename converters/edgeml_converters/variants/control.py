@@ -1,21 +1,27 @@
-"""Accuracy control: the fewest activations in float that make static int8 lose no more than allowed.
+"""Accuracy control: what makes static int8 lose no more than allowed, and costs least.
 
-Activations are ranked by what 8 bits take from them (``sensitivity``). The first 1, 2, 4, … of the ranking
-stay in float until a variant is good enough, then the number is halved down between the last that was not and
-the first that was: with N activations about 2 log₂ N variants are made, each judged on all evaluation data.
+First the float model is equalized (``quantize.equalization``), which leaves everything in int8. Where that
+is not enough, activations are ranked by what 8 bits take from them (``sensitivity``). The first 1, 2, 4, … of
+the ranking stay in float until a variant is good enough, then the number is halved down between the last that
+was not and the first that was: with N activations about 2 log₂ N variants are made, each judged on all
+evaluation data.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
-from edgeml.converter import ConversionStep
+from edgeml.converter import ConversionStep, QuantizerSettings
 from edgeml.errors import EdgemlError
 from edgeml.findings import Finding
 from edgeml_converters.sensitivity.ranking import Sensitivity, ranked_row
 from edgeml_converters.variants.make import Evaluator
 from edgeml_converters.variants.rows import Row, row_name
+
+SHOWN: Final = 5
+"""Activations that a finding names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +35,20 @@ class Control:
     """Whether a variant loses no more than allowed."""
 
     def run(self) -> Row | None:
-        """Give the variant with the fewest activations in float that holds.
+        """Give the equalized variant if it holds, or the one with the fewest activations in float that does.
 
         Returns:
             Where none does, the one that loses least; ``None`` where nothing could be made or ranked.
         """
+        equalized = self._make(replace(self.row.settings, equalize=True), "equalized")
+        if self.holds(equalized):
+            return self._told(equalized, "equalized", "channels that differ in size were brought together")
+        mixed = self._mixed()
+        if mixed is None or self.holds(mixed) or equalized.status != "ok":
+            return mixed
+        return min(equalized, mixed, key=_loss)
+
+    def _mixed(self) -> Row | None:
         try:
             ranking = ranked_row(self.row, self.steps, self.data)
         except EdgemlError as error:
@@ -43,39 +58,37 @@ class Control:
 
         def enough(count: int) -> bool:
             if count not in made:
-                made[count] = self._make(ranking, count)
+                tensors = tuple(one.tensor for one in ranking[:count])
+                doing = f"{count} of {len(ranking)} activations in float"
+                made[count] = self._make(replace(self.row.settings, float_tensors=tensors), doing)
             return self.holds(made[count])
 
         fewest = fewest_that(enough, len(ranking))
         if fewest is not None:
-            return self._told(made[fewest], ranking[:fewest])
+            return self._kept(made[fewest], ranking[:fewest])
         usable = {count: row for count, row in made.items() if row.status == "ok"}
         if not usable:
             return None
         nearest = min(usable, key=lambda count: _loss(usable[count]))
-        return self._told(usable[nearest], ranking[:nearest])
+        return self._kept(usable[nearest], ranking[:nearest])
 
-    def _make(self, ranking: Sequence[Sensitivity], count: int) -> Row:
-        tensors = tuple(one.tensor for one in ranking[:count])
-        settings = replace(self.row.settings, float_tensors=tensors)
+    def _make(self, settings: QuantizerSettings, doing: str) -> Row:
         name = row_name(self.row.runtime, self.row.scheme, settings)
-        self.data.executor.stage = f"{name}, {count} of {len(ranking)} activations in float: "
+        self.data.executor.stage = f"{name}, {doing}: "
         plain = Row(name, self.row.runtime, self.row.scheme, self.row.targets, settings)
         return self.data.make(plain, self.steps)
 
-    def _told(self, row: Row, kept: Sequence[Sensitivity]) -> Row:
-        """Add the finding that says what stays in float, and what int8 alone loses."""
+    def _kept(self, row: Row, kept: Sequence[Sensitivity]) -> Row:
+        named = ", ".join(f"{one.tensor} ({one.sqnr_db:.1f} dB)" for one in kept[:SHOWN])
+        more = ", …" if len(kept) > SHOWN else ""
+        what = f"{len(kept)} activations stay in float, with what makes and takes them: {named}{more}"
+        return self._told(row, "kept-in-float", what)
+
+    def _told(self, row: Row, code: str, what: str) -> Row:
+        """Add the finding that says what was done, and what int8 alone loses."""
         lost = self.row.drop_points
         alone = self.row.told or (f"it loses {lost:.2f} points" if lost is not None else "too far off")
-        named = ", ".join(f"{one.tensor} ({one.sqnr_db:.1f} dB)" for one in kept[:5])
-        finding = Finding(
-            "kept-in-float",
-            "info",
-            row.name,
-            f"{len(kept)} activations stay in float, with what makes and takes them: {named}"
-            f"{', …' if len(kept) > 5 else ''}; all in int8: {alone}",  # noqa: PLR2004 - a line's worth
-            "see all with edgeml sensitivity",
-        )
+        finding = Finding(code, "info", row.name, f"{what}; without: {alone}", "see edgeml sensitivity")
         return replace(row, findings=(*row.findings, finding))
 
 

@@ -110,9 +110,11 @@ def row_name(
 ) -> str:
     """Name a variant: ``<runtime>-<scheme>`` and what is particular to it.
 
-    ``-reduced``: 7-bit weights; ``-mixed``: parts in float; ``-coral``: for the Edge TPU.
+    ``-reduced``: 7-bit weights; ``-equalized``: channels brought together before; ``-mixed``: parts in
+    float; ``-coral``: for the Edge TPU.
     """
     particular = {
-        "-reduced": settings.reduce_range, "-mixed": bool(settings.float_tensors), "-coral": edge_tpu,
+        "-reduced": settings.reduce_range, "-equalized": settings.equalize,
+        "-mixed": bool(settings.float_tensors), "-coral": edge_tpu,
     }  # fmt: skip
     return f"{runtime}-{scheme}" + "".join(text for text, said in particular.items() if said)

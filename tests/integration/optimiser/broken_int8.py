@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +15,7 @@ DIGITS = REPOSITORY / "examples" / "digits"
 OUTLIER = 2000.0
 """One channel reaches so many times as far as it did; what takes it gives it back. Between is only a ReLU."""
 CHANNELS = (0, 5)
+PIXELS = 640.0
 
 
 def digits_onnx(folder: Path) -> Path:
@@ -52,6 +55,39 @@ def digits_tflite(folder: Path) -> Path:
         buffer.data = list(values.tobytes())
     (folder / "outlier.tflite").write_bytes(tflite_model.content(model))
     return folder / "outlier.tflite"
+
+
+def detector_onnx(folder: Path) -> Path:
+    """Write the digits' network with a detection head: boxes in pixels beside scores, in one output."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    model = onnx.load(DIGITS / "digits.onnx")
+    graph = model.graph
+    weights = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    graph.initializer.append(numpy_helper.from_array(weights, "corners"))
+    graph.initializer.append(numpy_helper.from_array(np.float32(PIXELS), "pixels"))
+    for item in graph.initializer:
+        if item.name in {"dense", "dense_bias"}:  # so that no score is as good as 1
+            item.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(item) * np.float32(0.15), item.name))
+    graph.node.extend(
+        [
+            helper.make_node("Sigmoid", ["scores"], ["likely"], name="likely"),
+            helper.make_node("Gemm", ["features", "corners"], ["shifts"], name="shifts"),
+            helper.make_node("Sigmoid", ["shifts"], ["relative"], name="relative"),
+            helper.make_node("Mul", ["relative", "pixels"], ["boxes"], name="boxes"),
+            helper.make_node("Concat", ["boxes", "likely"], ["found"], name="found", axis=1),
+        ]
+    )
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info("found", onnx.TensorProto.FLOAT, [1, 14]))
+    onnx.save(model, folder / "detector.onnx")
+    return folder / "detector.onnx"
+
+
+def is_found(outputs: Mapping[str, Array], label: Any) -> float:
+    """Say whether the highest score behind the four corners is the label's: a metric for ``convert``."""
+    return float(np.argmax(outputs["found"].reshape(-1)[4:]) == int(label))
 
 
 def calibration_digits() -> list[Array]:

@@ -13,8 +13,7 @@ from edgeml_converters.variants.control import fewest_that
 from edgeml.words import RuntimeName
 from tests.integration.optimiser import broken_int8
 
-KEPT = {"litert": 2, "onnxruntime": 3, "openvino": 1}
-"""Activations that the outliers pass through, as each quantizer counts them."""
+RUNTIMES = ("litert", "onnxruntime", "openvino")
 
 
 def converted(model: Path, runtime: RuntimeName, **options: Any) -> ConvertResult:
@@ -34,21 +33,41 @@ def outliers(runtime: RuntimeName, folder: Path) -> Path:
     return (broken_int8.digits_tflite if runtime == "litert" else broken_int8.digits_onnx)(folder)
 
 
-@pytest.mark.parametrize("runtime", ["litert", "onnxruntime", "openvino"])
-def test_int8_that_outliers_ruin_is_mended_with_the_fewest_in_float(
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_channels_that_differ_in_size_are_brought_together_and_all_stays_in_int8(
     runtime: RuntimeName, tmp_path: Path
 ) -> None:
     result = converted(outliers(runtime, tmp_path), runtime, max_drop=0.5, output=tmp_path / "out.edgeml")
     rows = {row.name: row for row in result.rows}
     assert rows[f"{runtime}-int8_static"].status == "failed"
-    mixed = rows[f"{runtime}-int8_static-mixed"]
+    made = rows[f"{runtime}-int8_static-equalized"]
+    assert made.status == "ok"
+    assert made.drop_points is not None
+    assert made.drop_points <= 0.5
+    assert "4 of 4 operators with weights quantized" in made.steps[-1].notes
+    (told,) = (finding for finding in made.findings if finding.code == "equalized")
+    assert "is lost" in told.message
+
+
+@pytest.mark.worker("onnx2tf")
+@pytest.mark.parametrize("runtime", ["litert", "onnxruntime"])  # NNCF leaves outputs in float by itself
+def test_a_detection_head_with_boxes_in_pixels_keeps_its_scores(runtime: RuntimeName, tmp_path: Path) -> None:
+    result = converted(
+        broken_int8.detector_onnx(tmp_path),
+        runtime,
+        max_drop=0.5,
+        metric="tests.integration.optimiser.broken_int8:is_found",
+    )
+    rows = {row.name: row for row in result.rows}
+    plain, mixed = rows[f"{runtime}-int8_static"], rows[f"{runtime}-int8_static-mixed"]
+    assert plain.drop_points is not None
+    assert plain.drop_points > 5
     assert mixed.status == "ok"
     assert mixed.drop_points is not None
     assert mixed.drop_points <= 0.5
-    assert len(mixed.settings.float_tensors) == KEPT[runtime]
+    assert mixed.steps[-1].notes[-1] in {f"{count} of 5 operators with weights quantized" for count in (4, 5)}
     (told,) = (finding for finding in mixed.findings if finding.code == "kept-in-float")
-    assert f"{KEPT[runtime]} activations stay in float" in told.message
-    assert "is lost" in told.message
+    assert f"{len(mixed.settings.float_tensors)} activations stay in float" in told.message
 
 
 def test_a_sound_model_gets_no_mixed_variant(tmp_path: Path) -> None:
@@ -62,9 +81,8 @@ def test_none_is_made_where_it_is_not_wanted(tmp_path: Path) -> None:
 
 
 def test_the_same_data_give_the_same_choice(tmp_path: Path) -> None:
-    one, two = (
-        converted(outliers("onnxruntime", tmp_path), "onnxruntime").rows[-1].settings for _ in range(2)
-    )
+    model, metric = broken_int8.detector_onnx(tmp_path), "tests.integration.optimiser.broken_int8:is_found"
+    one, two = (converted(model, "onnxruntime", metric=metric).rows[-1].settings for _ in range(2))
     assert one == two
     assert one.float_tensors
 

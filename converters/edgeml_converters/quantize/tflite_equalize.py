@@ -1,0 +1,111 @@
+"""The pairs of a TFLite model that cross-layer equalization may change."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from edgeml.arrays import Array
+from edgeml_converters.quantize import tflite_model
+from edgeml_converters.quantize.equalization import Layer, Pair, equalize
+
+_AXES: Final = {"CONV_2D": (0, 3), "DEPTHWISE_CONV_2D": (3, 3), "FULLY_CONNECTED": (0, 1)}
+"""Axes of output and input channels in the weights; of a depthwise convolution with one output per input."""
+_HOMOGENEOUS: Final = frozenset({"RELU", "LEAKY_RELU", "MAX_POOL_2D", "AVERAGE_POOL_2D", "MEAN"})
+_RESHAPES: Final = frozenset({"RESHAPE", "SQUEEZE"})
+_FUSED: Final = (0, 1)
+"""Numbers of the schema's ActivationFunctionType that a positive factor passes through: none and RELU."""
+
+
+def equalized(model: Any) -> int:
+    """Equalize a parsed model's main graph in place; gives the number of pairs, 0: nothing changed."""
+    graph, kinds = model.subgraphs[0], tflite_model.operators(model)
+    readers = Counter(int(item) for operator in graph.operators for item in operator.inputs)
+    readers.update(int(item) for item in graph.outputs)
+    buffers = Counter(tensor.buffer for one in model.subgraphs for tensor in one.tensors)
+    layers = {
+        int(operator.outputs[0]): layer
+        for operator in graph.operators
+        if (layer := _layer(model, kinds[operator.opcodeIndex], operator, buffers)) is not None
+    }
+    pairs = []
+    for index, first in layers.items():
+        second = _behind(index, model, kinds, readers, layers)
+        if second is not None:
+            pairs.append(Pair(first, second))
+    if not equalize(pairs):
+        return 0
+    for operator in graph.operators:
+        layer = layers.get(int(operator.outputs[0]))
+        if layer is not None:
+            _store(model, int(operator.inputs[1]), layer.weights)
+            if layer.bias is not None:
+                _store(model, int(operator.inputs[2]), layer.bias)
+    return len(pairs)
+
+
+def _layer(model: Any, kind: str, operator: Any, buffers: Counter[int]) -> Layer | None:
+    """Give an operator's arrays, if its weights and bias are its own constants and its channels are plain."""
+    if kind not in _AXES or getattr(operator.builtinOptions, "fusedActivationFunction", None) not in _FUSED:
+        return None
+    graph, axes = model.subgraphs[0], _AXES[kind]
+    arrays = [_constant(model, int(item), buffers) for item in operator.inputs[1:] if item >= 0]
+    if not arrays or any(one is None for one in arrays):
+        return None
+    weights, *bias = (one for one in arrays if one is not None)
+    channels = int(np.atleast_1d(graph.tensors[int(operator.inputs[0])].shape)[-1])
+    if weights.shape[axes[1]] != channels or any(one.size != weights.shape[axes[0]] for one in bias):
+        return None
+    name = graph.tensors[int(operator.outputs[0])].name.decode()
+    return Layer(name, weights, *axes, bias[0] if bias else None)
+
+
+def _behind(
+    index: int, model: Any, kinds: list[str], readers: Counter[int], layers: Mapping[int, Layer]
+) -> Layer | None:
+    """Give the layer that alone takes a tensor, as it is or through homogeneous operators."""
+    graph = model.subgraphs[0]
+    while readers[index] == 1:
+        operator = next((one for one in graph.operators if index in map(int, one.inputs)), None)
+        if operator is None or int(operator.inputs[0]) != index:
+            return None
+        made, kind = int(operator.outputs[0]), kinds[operator.opcodeIndex]
+        if made in layers:
+            return layers[made]
+        if not _passes(model, kind, operator):
+            return None
+        index = made
+    return None
+
+
+def _passes(model: Any, kind: str, operator: Any) -> bool:
+    """Say whether an operator gives each channel's factor on, in the last axis."""
+    graph = model.subgraphs[0]
+    before, after = (
+        [int(side) for side in np.atleast_1d(graph.tensors[int(item)].shape)]
+        for item in (operator.inputs[0], operator.outputs[0])
+    )
+    if before[-1:] != after[-1:]:
+        return False
+    if kind in _RESHAPES:
+        return True
+    fused = getattr(operator.builtinOptions, "fusedActivationFunction", 0)
+    return kind in _HOMOGENEOUS and fused in _FUSED
+
+
+def _constant(model: Any, index: int, buffers: Counter[int]) -> Array | None:
+    tensor = model.subgraphs[0].tensors[index]
+    data = model.buffers[tensor.buffer].data
+    if data is None or not len(data) or buffers[tensor.buffer] > 1:
+        return None
+    if tflite_model.dtype_of(tensor) != "float32":
+        return None
+    shape = [int(side) for side in np.atleast_1d(tensor.shape)]
+    return np.frombuffer(bytes(data), np.float32).reshape(shape).copy()
+
+
+def _store(model: Any, index: int, values: Array) -> None:
+    model.buffers[model.subgraphs[0].tensors[index].buffer].data = np.frombuffer(values.tobytes(), np.uint8)
