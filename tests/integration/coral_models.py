@@ -241,3 +241,21 @@ def of_free_batch(path: Path) -> Path:
     dense = built.constant("dense", values, 0.02)
     built.op("FULLY_CONNECTED", [flat, dense, bias], [score], 4, schema.FullyConnectedOptionsT())
     return built.write(path, [source], [score])
+
+
+def with_stopper(path: Path, *, signature: bool = False) -> Path:
+    """Convolutions, then floats and an operator that the compiler cannot read; two outputs, one early."""
+    built = Built()
+    source = built.tensor("image", (1, 6, 6, 4))
+    inner = built.tensor("inner", (1, 6, 6, 8), scale=0.5)
+    score = built.tensor("score", (1, 6, 6, 3), scale=2.0)
+    real = built.tensor("real", (1, 6, 6, 3), "float32")
+    large = built.tensor("large", (1, 6, 6, 3), "float32")
+    offset = built.tensor("offset", (1,), "float32")
+    boxes = built.tensor("boxes", (1, 6, 6, 3), "float32")
+    built.convolution(source, inner, built.weights("w", 8, 3, 3, 4), built.bias("b", 8))
+    built.convolution(inner, score, built.weights("w1", 3, 1, 1, 8), built.bias("b1", 3, 0.5))
+    built.op("DEQUANTIZE", [score], [real], 2)
+    built.op("RELU_0_TO_1", [real], [large])
+    built.op("ADD", [large, offset], [boxes], 1, schema.AddOptionsT())
+    return built.write(path, [source, offset], [boxes, score], signature=signature)

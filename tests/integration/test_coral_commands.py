@@ -54,7 +54,7 @@ def test_check_prints_each_operator_and_what_to_change(folder: Path) -> None:
 def test_check_answers_machines_with_the_same(folder: Path) -> None:
     found = answer("check", folder / f"{DEEPLAB}.tflite")
     assert set(found) == {
-        "schema", "operators", "mapped", "total", "subgraphs", "parameters", "rewritten",
+        "schema", "operators", "mapped", "total", "subgraphs", "parameters", "rewritten", "cut",
     }  # fmt: skip
     assert (found["schema"], found["mapped"], found["total"], found["subgraphs"]) == (1, 64, 72, 1)
     assert set(found["parameters"]) == {"total_bytes", "on_chip_bytes", "streamed_bytes", "verdict"}

@@ -9,6 +9,7 @@ import click
 
 from edgeml.commands.json_output import json_option, print_json
 from edgeml_converters.cli.coral_compile import compile_
+from edgeml_converters.cli.coral_cut import cut, join
 from edgeml_converters.cli.coral_rewrite import rewrite
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def coral() -> None:
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
 
 
-coral.add_command(rewrite)
+for command in (rewrite, cut, join):
+    coral.add_command(command)
 coral.add_command(compile_)
 
 
@@ -89,7 +91,7 @@ def check(
         _draw(found, picture)
     better = None if converts else _predict(found)
     if as_json:
-        print_json(found.to_json() | {"rewritten": better.to_json() if better is not None else None})
+        print_json(found.to_json() | (better.to_json() if better else {"rewritten": None, "cut": None}))
         return
     _print_check(found)
     if better is not None:
@@ -121,12 +123,20 @@ def _print_prediction(found: Check, better: Prediction) -> None:
 
     from edgeml.terminal import open_console
 
-    changes = "; ".join(f"[bold]{one.rewrite.name}[/] {escape(one.text)}" for one in better.changes)
-    open_console().print(
-        f"edgeml coral rewrite {escape(found.path.name)}: {changes}. "
-        f"[bold]{better.mapped} of {better.total}[/] would be mapped then, "
-        f"{found.placements.mapped} of {found.total} are now"
-    )
+    console, name = open_console(), escape(found.path.name)
+    if better.changes:
+        changes = "; ".join(f"[bold]{one.rewrite.name}[/] {escape(one.text)}" for one in better.changes)
+        console.print(
+            f"edgeml coral rewrite {name}: {changes}. [bold]{better.mapped} of {better.total}[/] would be "
+            f"mapped then, {found.placements.mapped} of {found.total} are now"
+        )
+    if better.cut is not None:
+        console.print(
+            f"edgeml coral cut {'the rewritten file' if better.changes else name}: the compiler would stop "
+            f"at {escape(better.cut.stops[0])}. Without that and what hangs on it, "
+            f"{better.cut.tail_total} operators, [bold]{better.cut.mapped} of {better.cut.total}[/] "
+            "would be mapped"
+        )
 
 
 def _draw(found: Check, path: Path) -> None:

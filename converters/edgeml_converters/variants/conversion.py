@@ -148,6 +148,7 @@ def _judged(request: Request, data: Evaluator, rows: Sequence[Row]) -> tuple[Fin
         *findings.not_calibrated(request),
         *findings.runtimes_left_out(request, rows),
         *findings.accelerators_left_out(request, rows),
+        *findings.edge_tpu_stops(rows),
     )
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from edgeml.arrays import Array
-from edgeml.errors import DataError
+from edgeml.errors import ConversionError, DataError
 from edgeml.findings import Finding
 from edgeml.pipeline import IMAGE_RANK
 from edgeml.tensors import TensorSpec
+from edgeml_converters.coral.cut import cut_unchecked, stops
+from edgeml_converters.coral.graph import read_graph
 from edgeml_converters.evaluate.lints import check_label_names
 from edgeml_converters.evaluate.metrics import Metric
 from edgeml_converters.variants.choose import SQNR_FLOOR_DB
@@ -223,6 +226,35 @@ def accelerators_left_out(request: Request, rows: Sequence[Row]) -> tuple[Findin
         for target in request.targets
         if target.accelerators and target.name not in used
     )
+
+
+def edge_tpu_stops(rows: Sequence[Row]) -> tuple[Finding, ...]:
+    """Name what the Edge TPU compiler would stop at, and what would be mapped without it."""
+    return tuple(
+        found
+        for row in rows
+        if row.edge_tpu and row.accelerator is None and row.status == "ok" and row.artifact is not None
+        for found in _stops(row.name, row.artifact)
+    )
+
+
+def _stops(name: str, path: Path) -> Iterator[Finding]:
+    reasons = stops(read_graph(path))
+    if not reasons:
+        return
+    try:
+        made = cut_unchecked(path, path.read_bytes())
+    except ConversionError as error:
+        message, remedy = str(error), "edgeml coral check says what stands in the way"
+    else:
+        message = (
+            f"the Edge TPU compiler stops at {made.stops[0]}, and maps nothing; "
+            f"{made.mapped} of the {made.total} operators before it would be mapped"
+        )
+        remedy = (
+            "take the file out (edgeml bundle extract), edgeml coral cut, compile the body, edgeml coral join"
+        )
+    yield Finding("edge-tpu-stops", "warning", name, message, remedy)
 
 
 def noisy(row: Row) -> tuple[Finding, ...]:

@@ -176,6 +176,27 @@ class Draft:
         self.model.buffers.append(made)
         return len(self.model.buffers) - 1
 
+    def add_metadata(self, name: str, data: bytes) -> None:
+        """Add an entry that no engine reads."""
+        from ai_edge_litert import schema_py_generated as schema
+
+        made = schema.MetadataT()
+        made.name, made.buffer = name.encode(), self._buffer(np.frombuffer(data, np.uint8))
+        self.model.metadata = [*(self.model.metadata or []), made]
+
+    def part(self, operators: Sequence[Any], inputs: Sequence[int], outputs: Sequence[int]) -> Draft:
+        """Give a model of some of the operators; signature and metadata stay behind."""
+        model, graph = copy.copy(self.model), copy.copy(self.graph)
+        graph.operators, graph.inputs, graph.outputs = list(operators), list(inputs), list(outputs)
+        model.subgraphs, model.signatureDefs = [graph, *model.subgraphs[1:]], None
+        model.metadata, model.metadataBuffer = None, None
+        held = model.buffers
+        model.buffers = []  # they hold the weights, which need not be copied
+        alone = Draft(copy.deepcopy(model))
+        alone.model.buffers = [copy.copy(one) for one in held]
+        alone.tidy()
+        return alone
+
     def tidy(self) -> None:
         """Drop the tensors, operator codes and weights that nothing uses any more."""
         graph = self.graph
@@ -295,4 +316,8 @@ def content(draft: Draft) -> bytes:
     """Give the bytes of the rewritten model."""
     from ai_edge_litert.tools import flatbuffer_utils
 
+    for graph in draft.model.subgraphs:
+        for one in graph.operators or []:
+            if one.customOptions is not None:  # megabytes of a compiled model: a list is packed byte by byte
+                one.customOptions = np.array(one.customOptions, np.uint8)
     return bytes(flatbuffer_utils.convert_object_to_bytearray(draft.model))

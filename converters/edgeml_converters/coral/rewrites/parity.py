@@ -30,26 +30,27 @@ def require_same(step: str, before: bytes, after: bytes) -> None:
         ParityError: they differ.
         ConversionError: one cannot be run here, so that nothing is known.
     """
-    left, right = _Runner(step, before), _Runner(step, after)
+    left, right = Runner(step, before), Runner(step, after)
     if len(left.inputs) != len(right.inputs) or len(left.outputs) != len(right.outputs):
         raise ParityError(f"{step}: the number of inputs or outputs changed")
     generator = np.random.default_rng(0)
     for _ in range(SAMPLES):
-        stored = [_drawn(generator, one) for one in right.inputs]
+        stored = [drawn(generator, one) for one in right.inputs]
         given = [
             _as(before_, after_, values)
             for before_, after_, values in zip(left.inputs, right.inputs, stored, strict=True)
         ]
         for place, (expected, found) in enumerate(zip(left.run(given), right.run(stored), strict=True)):
-            reason = _difference(expected, found, right.outputs[place])
+            reason = difference(expected, found, right.outputs[place])
             if reason is not None:
                 raise ParityError(f"{step}: output {left.outputs[place]['name']!r} {reason}")
 
 
-class _Runner:
-    """A model on LiteRT, its ports in the order of the graph."""
+class Runner:
+    """A model on LiteRT's own kernels, its ports in the order of the graph."""
 
     def __init__(self, step: str, content: bytes) -> None:
+        """Load a model; raises ConversionError where it cannot be run here."""
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         self._step = step
@@ -66,6 +67,7 @@ class _Runner:
             raise self._refused(error) from error
 
     def run(self, values: Sequence[Array]) -> list[Array]:
+        """Give the outputs; raises ConversionError where it fails."""
         try:
             for port, one in zip(self.inputs, values, strict=True):
                 self._engine.set_tensor(port["index"], one)
@@ -81,7 +83,8 @@ class _Runner:
         )
 
 
-def _drawn(generator: np.random.Generator, port: dict[str, Any]) -> Array:
+def drawn(generator: np.random.Generator, port: dict[str, Any]) -> Array:
+    """Draw values over the whole range of an 8-bit input; floats standard normal."""
     shape, dtype = tuple(port["shape"]), np.dtype(port["dtype"])
     if dtype in {np.dtype(np.int8), np.dtype(np.uint8), np.dtype(np.int16)}:
         info = np.iinfo(dtype)
@@ -103,7 +106,8 @@ def _quantization(port: dict[str, Any]) -> Quantization:
     return Quantization((float(scale),), (int(zero_point),))
 
 
-def _difference(expected: Array, found: Array, port: dict[str, Any]) -> str | None:
+def difference(expected: Array, found: Array, port: dict[str, Any]) -> str | None:
+    """Say how an output differs from what it should be; ``None``: it does not."""
     if expected.shape != found.shape:
         return f"has the shape {list(found.shape)}; it was {list(expected.shape)}"
     if expected.dtype != found.dtype:

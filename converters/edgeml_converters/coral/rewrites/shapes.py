@@ -5,7 +5,6 @@ TensorFlow Lite hands a graph with a computed shape to no delegate, and the Edge
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -128,15 +127,7 @@ def _evaluated(draft: Draft, operators: Sequence[Any]) -> dict[int, Array]:
     wanted = [index for one in operators for index in outputs_of(one)]
     if not wanted:
         return {}
-    part, graph = copy.copy(draft.model), copy.copy(draft.graph)
-    graph.operators, graph.inputs, graph.outputs = list(operators), [], wanted
-    part.subgraphs, part.signatureDefs, part.metadata = [graph], None, None
-    held = part.buffers
-    part.buffers = []  # they hold the weights, which need not be copied
-    alone = Draft(copy.deepcopy(part))
-    alone.model.buffers = [copy.copy(one) for one in held]
-    alone.tidy()
-    engine = _engine(content(alone))
+    engine = _engine(content(draft.part(operators, [], wanted)))
     if engine is None:
         return {}
     try:
