@@ -8,6 +8,7 @@ from edgeml.errors import EngineError, EngineMissingError, TransportError, Usage
 from edgeml_devices.emulator.images.image import ImageRequest
 from edgeml_devices.emulator.machine.condition import unreachable
 from edgeml_devices.emulator.machine.starting import Wanted, find_machine, start_machine
+from edgeml_devices.emulator.progress_bars import told
 from edgeml_devices.emulator.user import canary
 from edgeml_devices.transports.ssh import SshTransport
 
@@ -119,7 +120,8 @@ class MachineTransport:
         if self._machine is None:
             engines = self._address.engines
             image = ImageRequest(engines) if engines else None
-            return start_machine(Wanted(self._address.board, image), fresh=self._address.fresh)
+            wanted = Wanted(self._address.board, image)
+            return start_machine(wanted, fresh=self._address.fresh, report=told(self._address.url))
         if not self._machine.running:
             self._machine.restart()
         return self._machine

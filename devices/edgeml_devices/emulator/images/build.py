@@ -26,7 +26,8 @@ class Progress:
     """How far one step of a build is."""
 
     step: str
-    """``packages``, ``root``, ``kernel``, ``wheels``, ``site``, ``disk``."""
+    """``packages``, ``root``, ``kernel``, ``wheels``, ``site``, ``disk``; ``snapshot``, ``boot``.
+    ``note`` is none: its text says what takes long now, and why."""
     fraction: float | None
     """0 to 1; ``None`` where nobody knows."""
     text: str = ""

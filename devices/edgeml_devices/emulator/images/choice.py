@@ -1,4 +1,4 @@
-"""Which of the built images serves who names none."""
+"""Which image serves who names none."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from itertools import combinations
 
 from edgeml.errors import EngineMissingError
 from edgeml.words import RUNTIMES
-from edgeml_devices.emulator.images.build import find_image
+from edgeml_devices.emulator.images.build import find_image, images
 from edgeml_devices.emulator.images.image import FLAVOURS, Image, ImageRequest
 
 
@@ -26,3 +26,12 @@ def fullest_image() -> Image:
         "no image was built for edgeml as it is now; build one, with the engines that you need: "
         f"edgeml emulate build {' '.join(f'--engine {name}' for name in RUNTIMES)}"
     )
+
+
+def request_as_before() -> ImageRequest:
+    """Give what the fullest image holds, whatever edgeml is in it; LiteRT alone where none was built."""
+    built = images()
+    if not built:
+        return ImageRequest()
+    fullest = max(built, key=lambda image: (len(image.engines), -FLAVOURS.index(image.flavour)))
+    return ImageRequest(fullest.engines, fullest.flavour)

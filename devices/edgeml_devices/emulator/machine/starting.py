@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from edgeml.errors import EngineMissingError, UsageError
 from edgeml_devices.emulator import tools
 from edgeml_devices.emulator.boards import Board, board_named
-from edgeml_devices.emulator.images.build import Progress, Report, build_image
+from edgeml_devices.emulator.images.build import Progress, Report, build_image, find_image
 from edgeml_devices.emulator.images.cache import hold, open_cache
-from edgeml_devices.emulator.images.choice import fullest_image
+from edgeml_devices.emulator.images.choice import fullest_image, request_as_before
 from edgeml_devices.emulator.images.image import Image, ImageRequest
 from edgeml_devices.emulator.images.kept import read_image
 from edgeml_devices.emulator.machine import state
@@ -39,8 +39,8 @@ class Wanted:
 
     board: Board
     image: ImageRequest | None = None
-    """What its image holds. By default the image with the most engines of those that were built; if none
-    was, one with LiteRT is."""
+    """What its image holds. By default the image with the most engines of those that hold edgeml as it is
+    now; where there is none, one is built with what the fullest image before held, or else with LiteRT."""
     memory_bytes: int | None = None
     """Another memory than the board's."""
 
@@ -76,8 +76,13 @@ def setup_of(wanted: Wanted, report: Report = lambda _: None) -> Setup:
     Raises:
         EngineMissingError: programs are missing on this machine; names each and its package.
     """
-    tools.require(*tools.TO_BOOT)
-    return Setup.of(find_qemu(), wanted.board, _image(wanted.image, report), wanted.memory_bytes)
+    image = _found_image(wanted.image)
+    if image is None:
+        tools.require(*tools.TO_BOOT, *tools.TO_BUILD)
+        image = _built_image(wanted.image or request_as_before(), report)
+    else:
+        tools.require(*tools.TO_BOOT)
+    return Setup.of(find_qemu(), wanted.board, image, wanted.memory_bytes)
 
 
 def find_machine(name: str) -> Machine:
@@ -129,10 +134,19 @@ def _snapshot(setup: Setup, report: Report) -> Snapshot:
     return found
 
 
-def _image(request: ImageRequest | None, report: Report) -> Image:
+def _found_image(request: ImageRequest | None) -> Image | None:
     if request is not None:
-        return build_image(request, report)
+        return find_image(request)
     try:
         return fullest_image()
     except EngineMissingError:
-        return build_image(ImageRequest(), report)
+        return None
+
+
+def _built_image(request: ImageRequest, report: Report) -> Image:
+    engines = ", ".join(request.engines)
+    why = (
+        f"no image with {engines} holds edgeml as it is now: one is built first, which takes a minute or more"
+    )
+    report(Progress("note", None, why))
+    return build_image(request, report)

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 from edgeml_devices.emulator.images.cache import IN_USE, Cache, hold, note_found, open_cache
+from edgeml_devices.emulator.images.choice import request_as_before
 from edgeml_devices.emulator.images.clean import KEPT_OF_A_KIND, clean, retire
-from edgeml_devices.emulator.images.image import Image
+from edgeml_devices.emulator.images.image import Flavour, Image, ImageRequest
 from edgeml_devices.emulator.images.kept import DISK, Kept, kept_images, read_image, write_image
 from edgeml_devices.emulator.images.plan import Keys
 
 from edgeml.errors import EdgemlError
+from edgeml.words import RuntimeName
 
 
 @pytest.fixture
@@ -19,7 +21,9 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cache:
     return open_cache()
 
 
-def _image(cache: Cache, number: int, flavour: str = "minimal") -> Image:
+def _image(
+    cache: Cache, number: int, flavour: Flavour = "minimal", engines: tuple[RuntimeName, ...] = ("litert",)
+) -> Image:
     """Make an image of its own site, and of a root and a kernel that all of its flavour share."""
     key = f"{number:02x}"
     keys = Keys(f"root-{flavour}", f"kernel-{flavour}", "engines", f"site-{key}", key)
@@ -36,7 +40,7 @@ def _image(cache: Cache, number: int, flavour: str = "minimal") -> Image:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x" * 100)
     os.utime(cache.place("images", key) / IN_USE, (0, 0))
-    write_image(cache.place("images", key), Kept(("litert",), flavour, keys, (), 1, float(number)))
+    write_image(cache.place("images", key), Kept(engines, flavour, keys, (), 1, float(number)))
     found = read_image(cache, key)
     assert found is not None
     return found
@@ -116,3 +120,11 @@ def test_an_image_that_was_just_found_does_not_retire(cache: Cache) -> None:
     assert {image.key for image in kept_images(cache)} == {
         *("01", *(image.key for image in made[-KEPT_OF_A_KIND:]))
     }
+
+
+def test_what_is_built_after_a_change_of_edgeml_has_the_engines_that_were_chosen_before(cache: Cache) -> None:
+    assert request_as_before() == ImageRequest(("litert",))
+    _image(cache, 1, engines=("litert", "openvino"))
+    _image(cache, 2, flavour="systemd", engines=("litert", "openvino"))
+    _image(cache, 3)
+    assert request_as_before() == ImageRequest(("litert", "openvino"))

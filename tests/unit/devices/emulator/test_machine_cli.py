@@ -15,6 +15,7 @@ from typing import cast
 
 import pytest
 from click.testing import CliRunner, Result
+from edgeml_devices.emulator import tools
 from edgeml_devices.emulator.machine import state
 from edgeml_devices.emulator.machine.addresses import Addresses
 from edgeml_devices.emulator.machine.launch import Setup
@@ -101,6 +102,17 @@ def test_a_word_that_is_neither_command_nor_board_lists_the_boards() -> None:
     done = _emulate("raspberry-pi-9")
     assert done.exit_code == 2
     assert "boards are: raspberry-pi-zero-2w, raspberry-pi-3b-plus" in done.stderr
+
+
+def test_who_has_nothing_yet_is_told_all_programs_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(tools, "_SYSTEM_FOLDERS", ())
+    done = _emulate(BOARD)
+    assert done.exit_code == 1
+    for package in ("qemu-system-arm", "qemu-utils", "openssh-client", "fakeroot", "e2fsprogs"):
+        assert f" {package}" in done.stderr
 
 
 def test_json_of_a_machine_in_the_foreground_is_refused() -> None:
