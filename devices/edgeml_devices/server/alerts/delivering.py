@@ -27,7 +27,6 @@ import urllib3
 from edgeml.errors import ServerError
 from edgeml_devices.server.alerts.receivers import Email, Receiver, as_text
 
-TIMEOUT_S: Final = 20.0
 _OUTPUT: Final = 300
 """Characters of what a command says that are kept."""
 _LOOK_S: Final = 0.05
@@ -40,8 +39,7 @@ _Work = Callable[[Receiver, Mapping[str, Any]], None]
 class Deliveries:
     """Delivers; remembers whose last delivery still hangs, so that no more than one of each does."""
 
-    def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
-        self._timeout_s = timeout_s
+    def __init__(self) -> None:
         self._hanging: dict[str, threading.Thread] = {}
 
     async def deliver(self, receiver: Receiver, body: Mapping[str, Any]) -> None:
@@ -51,7 +49,7 @@ class Deliveries:
             ServerError: it was not delivered, and why; no secret of the receiver is in it.
         """
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(receiver.timeout_s):
                 if receiver.command:
                     await _run(receiver, body)
                 else:
@@ -59,7 +57,7 @@ class Deliveries:
         except ServerError:
             raise
         except TimeoutError as error:
-            raise ServerError(f"{receiver.name}: no success within {self._timeout_s:g} s") from error
+            raise ServerError(f"{receiver.name}: no success within {receiver.timeout_s:g} s") from error
         except (OSError, urllib3.exceptions.HTTPError, smtplib.SMTPException) as error:
             raise ServerError(f"{receiver.name}: {_without_address(str(error), receiver)}") from error
         except Exception as error:  # noqa: BLE001 - told by its kind
@@ -111,7 +109,7 @@ def _post(receiver: Receiver, body: Mapping[str, Any]) -> None:
     headers = {"Content-Type": "application/json", "User-Agent": "edgeml"}
     if receiver.token_file:
         headers["Authorization"] = f"Bearer {Path(receiver.token_file).read_text().strip()}"
-    with urllib3.PoolManager(retries=False, timeout=TIMEOUT_S) as pool:
+    with urllib3.PoolManager(retries=False, timeout=receiver.timeout_s) as pool:
         # what it says besides is not read: it may have no end
         answer = pool.request(
             "POST",
@@ -133,18 +131,18 @@ def _mail(receiver: Receiver, body: Mapping[str, Any]) -> None:
     message = EmailMessage()
     message["Subject"], message["From"], message["To"] = subject, mail.sender, ", ".join(mail.to)
     message.set_content(text)
-    with _connect(mail) as server:
+    with _connect(mail, receiver.timeout_s) as server:
         if mail.user:
             server.login(mail.user, Path(mail.password_file).read_text().strip())
         server.send_message(message)
 
 
-def _connect(mail: Email) -> smtplib.SMTP:
+def _connect(mail: Email, timeout_s: float) -> smtplib.SMTP:
     parts = urlsplit(mail.server)
     host, context = parts.hostname or "", ssl.create_default_context()
     if parts.scheme == "smtps":
-        return smtplib.SMTP_SSL(host, parts.port or 465, timeout=TIMEOUT_S, context=context)
-    server = smtplib.SMTP(host, parts.port or 25, timeout=TIMEOUT_S)
+        return smtplib.SMTP_SSL(host, parts.port or 465, timeout=timeout_s, context=context)
+    server = smtplib.SMTP(host, parts.port or 25, timeout=timeout_s)
     server.ehlo()
     if server.has_extn("starttls"):
         server.starttls(context=context)

@@ -12,8 +12,8 @@ from typing import Any, Final
 from sqlalchemy import delete, insert, select, update
 
 from edgeml.errors import ServerError
-from edgeml_devices.server.alerts.delivering import TIMEOUT_S, Deliveries
-from edgeml_devices.server.alerts.receivers import Receiver, Receivers
+from edgeml_devices.server.alerts.delivering import Deliveries
+from edgeml_devices.server.alerts.receivers import LONGEST_TIMEOUT_S, Receiver, Receivers
 from edgeml_devices.server.alerts.tables import alert_notices
 from edgeml_devices.server.database import Database
 from edgeml_devices.server.transaction import Transaction
@@ -25,7 +25,7 @@ _GIVE_UP_S: Final = 86400.0
 _KEEP_S: Final = 14 * 86400.0
 _AT_ONCE: Final = 50
 """Messages that are sent at a time."""
-_CLAIM_S: Final = 3 * TIMEOUT_S
+_CLAIM_S: Final = 3 * LONGEST_TIMEOUT_S
 """Sending takes up to two timeouts; what a process that died then had in hand is sent again after so long."""
 
 
@@ -73,7 +73,7 @@ class _Courier:
         """Send one receiver's messages in their order; the first that fails holds back the others."""
         begun, error = time.monotonic(), ""
         for place, notice in enumerate(notices):
-            if error or time.monotonic() - begun > TIMEOUT_S:
+            if error or time.monotonic() - begun > LONGEST_TIMEOUT_S:
                 await _put_off(
                     self.database, notices[place:], self.clock() + (_FIRST_RETRY_S if error else 0)
                 )

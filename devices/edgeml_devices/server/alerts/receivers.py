@@ -19,6 +19,7 @@ from edgeml_devices.server.alerts.states import Alert, AlertState
 
 MOST_IN_MESSAGE: Final = 100
 """Alerts that a message names one by one; it says how many more there are."""
+LONGEST_TIMEOUT_S: Final = 20.0
 _NEVER: Final = "0001-01-01T00:00:00Z"
 """As Alertmanager writes an end that has not come."""
 
@@ -48,6 +49,8 @@ class Receiver:
     email: Email | None = None
     command: tuple[str, ...] = ()
     """Gets the message as JSON on its standard input; exit code 0: delivered."""
+    timeout_s: float = LONGEST_TIMEOUT_S
+    """A delivery that takes longer has failed."""
 
     def wants(self, rule: Rule) -> bool:
         """Say whether a rule is for this receiver."""
@@ -72,7 +75,9 @@ def read_receivers(path: Path) -> Receivers:
     table = read_toml(path, ["receivers", "repeat_s"])
     for place, one in enumerate(table.get("receivers", [])):
         where = f"{path}: receivers[{place}]"
-        reject_unknown(one, ["name", "match", "webhook", "token_file", "email", "command"], where)
+        reject_unknown(
+            one, ["name", "match", "webhook", "token_file", "email", "command", "timeout_s"], where
+        )
         reject_unknown(
             one.get("email", {}), ["to", "sender", "server", "user", "password_file"], f"{where}.email"
         )
@@ -99,6 +104,8 @@ def _check(one: Receiver, where: str) -> None:
         raise UsageError(f"{where}: needs a name of up to 100 characters")
     if sum([bool(one.webhook), one.email is not None, bool(one.command)]) != 1:
         raise UsageError(f"{where}: needs one of webhook, email and command")
+    if not 1 <= one.timeout_s <= LONGEST_TIMEOUT_S:
+        raise UsageError(f"{where}: timeout_s is from 1 to {LONGEST_TIMEOUT_S:g}, got {one.timeout_s}")
     if one.webhook:
         parts = urlsplit(one.webhook)
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:

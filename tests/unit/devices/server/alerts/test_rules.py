@@ -157,6 +157,8 @@ def test_receivers(tmp_path: Path) -> None:
         ("receivers = [{name = 'a', webhook = 'http://x', command = ['x']}]", "needs one of"),
         ("receivers = [{name = 'a', webhook = 'ftp://x'}]", "no address of http"),
         ("receivers = [{name = 'a', slack = 'x'}]", "slack"),
+        ("receivers = [{name = 'a', command = ['x'], timeout_s = 0}]", "timeout_s is from 1 to 20"),
+        ("receivers = [{name = 'a', command = ['x'], timeout_s = 21}]", "timeout_s is from 1 to 20"),
         (
             "receivers = [{name = 'a', email = {to = ['x'], sender = 'a@b', server = 'smtp://h'}}]",
             "addresses",
