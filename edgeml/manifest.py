@@ -81,7 +81,7 @@ class Variant:
     """One artifact: runtime, scheme, and the targets it suits."""
 
     name: str
-    """``<runtime>-<scheme>``, with what is particular to it behind (``-reduced``: 7-bit weights); also its folder."""
+    """``<runtime>-<scheme>`` and what is particular to it (``-reduced``: 7-bit weights); also its folder."""
     runtime: RuntimeName
     scheme: Scheme
     files: tuple[FileEntry, ...]

@@ -22,6 +22,7 @@ from edgeml_converters.variants.rows import Row, row_name
 
 SHOWN: Final = 5
 """Activations that a finding names."""
+LOOK: Final = "see all with edgeml sensitivity"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class Control:
         """
         equalized = self._make(replace(self.row.settings, equalize=True), "equalized")
         if self.holds(equalized):
-            return self._told(equalized, "equalized", "channels that differ in size were brought together")
+            what = f"channels that differ in size were brought together; without: {self._alone}"
+            return _with(equalized, Finding("equalized", "info", equalized.name, what, LOOK))
         mixed = self._mixed()
         if mixed is None or self.holds(mixed) or equalized.status != "ok":
             return mixed
@@ -81,15 +83,21 @@ class Control:
     def _kept(self, row: Row, kept: Sequence[Sensitivity]) -> Row:
         named = ", ".join(f"{one.tensor} ({one.sqnr_db:.1f} dB)" for one in kept[:SHOWN])
         more = ", …" if len(kept) > SHOWN else ""
-        what = f"{len(kept)} activations stay in float, with what makes and takes them: {named}{more}"
-        return self._told(row, "kept-in-float", what)
+        what = (
+            f"{len(kept)} activations stay in float, with what makes and takes them: {named}{more}; "
+            f"all in int8: {self._alone}"
+        )
+        return _with(row, Finding("kept-in-float", "info", row.name, what, LOOK))
 
-    def _told(self, row: Row, code: str, what: str) -> Row:
-        """Add the finding that says what was done, and what int8 alone loses."""
+    @property
+    def _alone(self) -> str:
+        """What int8 loses as it is."""
         lost = self.row.drop_points
-        alone = self.row.told or (f"it loses {lost:.2f} points" if lost is not None else "too far off")
-        finding = Finding(code, "info", row.name, f"{what}; without: {alone}", "see edgeml sensitivity")
-        return replace(row, findings=(*row.findings, finding))
+        return self.row.told or (f"it loses {lost:.2f} points" if lost is not None else "it is too far off")
+
+
+def _with(row: Row, finding: Finding) -> Row:
+    return replace(row, findings=(*row.findings, finding))
 
 
 def fewest_that(enough: Callable[[int], bool], most: int) -> int | None:
