@@ -17,6 +17,7 @@ from edgeml_devices.emulator.images.disk import link_tree, make_disk
 from edgeml_devices.emulator.images.image import Image, ImageRequest
 from edgeml_devices.emulator.images.kept import DISK, Kept, kept_images, read_image, write_image
 from edgeml_devices.emulator.images.plan import Keys, Plan, keys_of, read_plan, request_key, write_plan
+from edgeml_devices.emulator.images.room import room_in
 from edgeml_devices.emulator.images.rootfs import make_root, packages_of
 from edgeml_devices.emulator.images.wheels import Wheel
 
@@ -64,14 +65,15 @@ def build_image(request: ImageRequest, report: Report = lambda _: None, *, updat
     Raises:
         EngineMissingError: programs are missing on this machine; names each and its package.
         UsageError: no mirror is known.
-        EdgemlError: a step failed; holds the last lines of the program that did.
+        EdgemlError: a step failed; holds the last lines of the program that did. The disk is full, or the
+            cache folder cannot be written to.
     """
     found = None if update else find_image(request)
     if found is not None:
         return found
     tools.require(*tools.TO_BUILD)
     cache = open_cache()
-    with cache.building():
+    with cache.building(), room_in(cache.folder):
         image = _Builder(cache, request, report).build(update=update)
     retire(image)
     return image

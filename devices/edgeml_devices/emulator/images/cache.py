@@ -14,6 +14,7 @@ the cache; :func:`clean` removes neither.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -168,5 +169,13 @@ def remove_tree(folder: Path) -> None:
 
 
 def _open_lock(path: Path) -> IO[bytes]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("ab")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("ab")
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise EdgemlError(
+            f"the cache folder {path.parent.parent} cannot be written to ({error.strerror}); "
+            "take another one: EDGEML_CACHE_DIR"
+        ) from error

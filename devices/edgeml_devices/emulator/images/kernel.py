@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gzip
 import re
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from edgeml.errors import EdgemlError
-from edgeml_devices.emulator import tools
+from edgeml_devices.emulator import programs, tools
 from edgeml_devices.emulator.images.cpio import CpioArchive
 from edgeml_devices.emulator.images.recipe import recipe_bytes
 
@@ -41,15 +40,11 @@ def make_kernel(kernel_deb: Path, busybox: Path, folder: Path) -> None:
     """
     with tempfile.TemporaryDirectory(prefix=".kernel.", dir=folder) as name:
         unpacked = Path(name)
-        done = subprocess.run(
-            [tools.find(tools.DPKG_DEB), "-x", kernel_deb, unpacked],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        argv = [tools.find(tools.DPKG_DEB), "-x", kernel_deb, unpacked]
+        programs.run(argv, f"unpacking {kernel_deb.name}")
         kernels = sorted((unpacked / "boot").glob("vmlinuz-*"))
-        if done.returncode != 0 or not kernels:
-            raise EdgemlError(f"{kernel_deb.name} holds no kernel: {done.stderr.strip()}")
+        if not kernels:
+            raise EdgemlError(f"{kernel_deb.name} holds no kernel")
         kernel = kernels[0].read_bytes()
         (folder / KERNEL).write_bytes(gzip.compress(kernel, compresslevel=1, mtime=0))
         found = find_modules(unpacked / "lib" / "modules")

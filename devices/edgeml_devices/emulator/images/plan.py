@@ -79,7 +79,7 @@ def read_plan(cache: Cache, key: str) -> Plan | None:
     path = _place(cache, key)
     try:
         return typed_json.read(Plan, typed_json.parse(path.read_bytes(), str(path)), str(path))
-    except (FileNotFoundError, MessageError):
+    except (OSError, MessageError):
         return None
 
 

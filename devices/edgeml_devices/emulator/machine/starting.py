@@ -26,6 +26,7 @@ from edgeml_devices.emulator.images.cache import hold, open_cache
 from edgeml_devices.emulator.images.choice import fullest_image, request_as_before
 from edgeml_devices.emulator.images.image import Image, ImageRequest
 from edgeml_devices.emulator.images.kept import read_image
+from edgeml_devices.emulator.images.room import room_in
 from edgeml_devices.emulator.machine import state
 from edgeml_devices.emulator.machine.launch import Setup, Snapshot
 from edgeml_devices.emulator.machine.machine import Machine, attach
@@ -62,12 +63,13 @@ def start_machine(
         UsageError: the name is taken, or no name of a machine.
     """
     setup = setup_of(wanted, report)
-    if not fresh:
-        return Machine.start(setup, name=name, snapshot=_snapshot(setup, report))
-    report(Progress("boot", None, setup.board.name))
-    machine = Machine.start(setup, name=name)
-    report(Progress("boot", 1.0))
-    return machine
+    with room_in(open_cache().folder):
+        if not fresh:
+            return Machine.start(setup, name=name, snapshot=_snapshot(setup, report))
+        report(Progress("boot", None, setup.board.name))
+        machine = Machine.start(setup, name=name)
+        report(Progress("boot", 1.0))
+        return machine
 
 
 def setup_of(wanted: Wanted, report: Report = lambda _: None) -> Setup:
