@@ -1,4 +1,4 @@
-"""A full disk, said so: apt, tar, pip, mke2fs, qemu-img and the system each have words of their own for it."""
+"""A full disk, said so: apt, tar, pip, mke2fs, qemu-img and the system each have their own words for it."""
 
 from __future__ import annotations
 
