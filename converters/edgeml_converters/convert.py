@@ -116,6 +116,7 @@ def convert(
     max_drop: float | None = None,
     max_latency_ms: float | None = None,
     max_size_bytes: int | None = None,
+    max_slice_drop: float | None = None,
     measure: bool | str = True,
     io_dtype: IoDtype | None = None,
     method: CalibrationMethod = "default",
@@ -153,6 +154,7 @@ def convert(
         max_drop: gate: points of accuracy that a variant may lose.
         max_latency_ms: gate: median latency.
         max_size_bytes: gate: size of a variant.
+        max_slice_drop: gate: points of accuracy that the worst class may lose.
         measure: take latency, load time and memory, in a fresh process each; the URL of a machine: there.
         io_dtype: dtype of inputs and outputs of int8_static variants; by default float32, and int8 for the
             Edge TPU.
@@ -192,7 +194,7 @@ def convert(
             name=bundle_name(name, path if isinstance(source, (str, Path)) else Path(type(source).__name__)),
             release=release,
             objective=objective,
-            gates=Gates(max_drop, max_latency_ms, max_size_bytes),
+            gates=Gates(max_drop, max_latency_ms, max_size_bytes, max_slice_drop),
             measure=bool(measure),
             measure_on=measure if isinstance(measure, str) else HERE,
             io_dtype=io_dtype,

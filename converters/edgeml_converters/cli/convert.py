@@ -107,6 +107,12 @@ EXISTING = click.Path(exists=True, path_type=Path)
     help="What the variant chosen for a target has least of.",
 )
 @click.option("--max-drop", type=float, metavar="POINTS", help="Gate: points of accuracy a variant may lose.")
+@click.option(
+    "--max-slice-drop",
+    type=float,
+    metavar="POINTS",
+    help="Gate: points that the worst class may lose, of those with 10 samples or more.",
+)
 @click.option("--max-latency-ms", type=float, metavar="MS", help="Gate: median latency.")
 @click.option("--max-size", metavar="BYTES", help="Gate: size of a variant, such as 500k or 4M.")
 @click.option(
@@ -205,6 +211,7 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
         "release": options["release"],
         "objective": options["objective"],
         "max_drop": options["max_drop"],
+        "max_slice_drop": options["max_slice_drop"],
         "max_latency_ms": options["max_latency_ms"],
         "max_size_bytes": _bytes(options["max_size"]),
         "io_dtype": options["io_dtype"],

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from edgeml.arrays import Array
 from edgeml.runtime import Session
 from edgeml_converters.compare.outputs import ModelTally, OutputComparison
-from edgeml_converters.evaluate.metrics import Metric
+from edgeml_converters.evaluate.metrics import Metric, Tally
+from edgeml_converters.evaluate.slices import SliceValue, sliced
 from edgeml_converters.evaluate.spool import Spool
 
 
@@ -34,6 +36,8 @@ class Evaluation:
     """The metric's; ``None`` without labels or metric."""
     compared: tuple[OutputComparison, ...]
     """Against the source's outputs; empty for the source itself."""
+    slices: tuple[SliceValue, ...] = ()
+    """The metric class by class, where labels are classes."""
 
 
 def evaluate(
@@ -61,6 +65,8 @@ def evaluate(
     """
     judged = metric is not None and (labels is not None or not metric.needs_labels)
     tally = metric.start() if metric is not None and judged else None
+    classes = sliced(metric, labels)
+    tallies: dict[int, Tally] = {}
     wanted = iter(reference) if reference is not None else None
     comparison: ModelTally | None = None
     count = 0
@@ -68,6 +74,11 @@ def evaluate(
         outputs = run(sample)
         if tally is not None:
             tally.add(outputs, None if labels is None else labels[count])
+            if metric is not None and classes is not None:
+                label = int(classes[count])
+                if label not in tallies:
+                    tallies[label] = metric.start()
+                tallies[label].add(outputs, label)
         if wanted is not None:
             if comparison is None:
                 comparison = ModelTally([(name, name) for name in outputs])
@@ -76,4 +87,12 @@ def evaluate(
             keep.append(outputs)
         count += 1
     value = tally.value() if tally is not None else None
-    return Evaluation(count, value, comparison.result() if comparison is not None else ())
+    compared = comparison.result() if comparison is not None else ()
+    return Evaluation(count, value, compared, _slices(tallies, classes))
+
+
+def _slices(tallies: Mapping[int, Tally], classes: Array | None) -> tuple[SliceValue, ...]:
+    if classes is None:
+        return ()
+    counts = Counter(classes.tolist())
+    return tuple(SliceValue(label, counts[label], tally.value()) for label, tally in sorted(tallies.items()))

@@ -59,6 +59,10 @@ class PageData:
     read: Samples | None
 
 
+SHOWN_CLASSES: Final = 12
+"""Classes of a variant that the page shows, those that lose most."""
+
+
 @dataclass(frozen=True, slots=True)
 class PageEdgeTpu:
     """What the Edge TPU's compiler will make of a variant."""
@@ -81,6 +85,16 @@ class PageEdgeTpu:
     def streamed(self) -> str:
         """Those that are sent at every inference."""
         return readable_size(self.check.parameters.streamed_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class PageClasses:
+    """The classes that lose most in a variant."""
+
+    variant: str
+    rows: tuple[tuple[str, int, str, str, str], ...]
+    """Name, samples, the metric in the source and in the variant, points lost."""
+    more: int
 
 
 def render(outcome: Outcome, bundle: str) -> str:
@@ -118,6 +132,7 @@ def render(outcome: Outcome, bundle: str) -> str:
                 for one in steps
                 if one.trace.ranges
             ],
+            classes=list(page_classes(outcome)),
             findings=all_findings(outcome),
             has_bundle=any(row.status == "ok" for row in outcome.rows),
             edge_tpu=_edge_tpu(outcome),
@@ -159,6 +174,28 @@ def _sentence(text: str) -> str:
     first = text.partition(" ")[0]
     begins = first.isalpha() and first not in {"edgeml", "pip"}
     return _stopped(text[:1].upper() + text[1:] if begins else text)
+
+
+def page_classes(outcome: Outcome) -> Iterator[PageClasses]:
+    """Give the classes that lose most in each variant that was chosen."""
+    metric, chosen = outcome.data.metric, {choice.variant for choice in outcome.choices}
+    names = outcome.request.label_names or (
+        outcome.data.evaluation.label_names if outcome.data.evaluation is not None else ()
+    )
+    for row in outcome.rows:
+        if metric is None or row.name not in chosen or not any(one.drop_points for one in row.slices):
+            continue
+        shown = tuple(
+            (
+                names[one.label] if 0 <= one.label < len(names) else str(one.label),
+                one.count,
+                metric.show(one.reference),
+                metric.show(one.value),
+                f"{one.drop_points:+.2f}",
+            )
+            for one in row.slices[:SHOWN_CLASSES]
+        )
+        yield PageClasses(row.name, shown, len(row.slices) - len(shown))
 
 
 def page_steps(rows: Sequence[Row]) -> tuple[PageStep, ...]:
@@ -251,6 +288,8 @@ def _settings(outcome: Outcome) -> Iterator[tuple[str, str]]:
         held.append(f"drop ≤ {gates.max_drop:g} points")
     if gates.max_latency_ms is not None:
         held.append(f"p50 ≤ {gates.max_latency_ms:g} ms")
+    if gates.max_slice_drop is not None:
+        held.append(f"worst class ≤ {gates.max_slice_drop:g} points")
     if gates.max_size_bytes is not None:
         held.append(f"size ≤ {readable_size(gates.max_size_bytes)}")
     none = f"none; what loses more than {DEFAULT_MAX_DROP:g} point is chosen only if nothing loses less"

@@ -108,6 +108,7 @@ def record(outcome: Outcome) -> dict[str, Any]:
                 "settings": _plain(row.settings),
                 "options": dict(row.options),
                 "runtime_version": row.runtime_version,
+                "slices": [asdict(one) for one in row.slices],
                 "outputs_compared": [comparison_document(one) for one in row.outputs_compared],
                 "steps": [step_document(step) for step in row.steps],
                 "findings": [asdict(finding) for finding in row.findings],

@@ -22,6 +22,7 @@ from edgeml.engines import engine
 from edgeml.figures import readable_size
 from edgeml.words import Scheme
 from edgeml_converters.compare.outputs import SQNR_OF_EQUAL_DB
+from edgeml_converters.evaluate.slices import SLICE_SAMPLES, worst
 from edgeml_converters.variants.objective import (
     EQUAL_LATENCY,
     GOALS,
@@ -47,19 +48,37 @@ class Gates:
     max_drop: float | None = None
     max_latency_ms: float | None = None
     max_size_bytes: int | None = None
+    max_slice_drop: float | None = None
+    """Points that the worst class may lose, of those with ``SLICE_SAMPLES`` and more."""
 
     @property
     def allowed_drop(self) -> float:
         """Points of accuracy that the chosen variant may lose."""
         return DEFAULT_MAX_DROP if self.max_drop is None else self.max_drop
 
-    def broken_by(self, row: Row) -> str | None:
-        """Say which gate the row breaks, if any; what was not measured holds no gate."""
+    def accuracy_broken_by(self, row: Row) -> str | None:
+        """Say which gate on accuracy the row breaks, if any; what was not measured holds no gate."""
         if self.max_drop is not None:
             if row.drop_points is None:
                 return f"accuracy was not measured; allowed is a drop of {self.max_drop:g} points"
             if row.drop_points > self.max_drop:
                 return f"accuracy drop {row.drop_points:.2f} points, allowed {self.max_drop:g}"
+        if self.max_slice_drop is not None:
+            lost = worst(row.slices)
+            if lost is None:
+                return f"no class was measured on {SLICE_SAMPLES} samples or more"
+            if lost.drop_points > self.max_slice_drop:
+                return (
+                    f"class {lost.label} loses {lost.drop_points:.2f} points on {lost.count} samples, "
+                    f"allowed {self.max_slice_drop:g}"
+                )
+        return None
+
+    def broken_by(self, row: Row) -> str | None:
+        """Say which gate the row breaks, if any; what was not measured holds no gate."""
+        accuracy = self.accuracy_broken_by(row)
+        if accuracy is not None:
+            return accuracy
         latency = row.measured.latency_ms
         if self.max_latency_ms is not None:
             if latency is None:

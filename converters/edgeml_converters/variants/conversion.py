@@ -168,10 +168,11 @@ def _made(rows: Sequence[Row], plans: Mapping[str, Plan], data: Evaluator) -> li
 
 def _controlled(row: Row, plan_: Plan, data: Evaluator) -> Row | None:
     """Keep parts of a static int8 variant in float where it loses more than allowed, unless told not to."""
-    allowed = data.request.gates.allowed_drop
+    gates = data.request.gates
 
     def holds(one: Row) -> bool:
-        return one.status == "ok" and may_be_chosen(one, allowed)
+        near = one.status == "ok" and may_be_chosen(one, gates.allowed_drop)
+        return near and gates.accuracy_broken_by(one) is None
 
     if not data.request.accuracy_control or row.scheme != "int8_static" or row.edge_tpu or holds(row):
         return None

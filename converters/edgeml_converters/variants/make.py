@@ -26,6 +26,7 @@ from edgeml_converters.evaluate.golden import save_golden, tolerance
 from edgeml_converters.evaluate.lints import check_labels
 from edgeml_converters.evaluate.metrics import Metric, open_metric
 from edgeml_converters.evaluate.samples import Samples
+from edgeml_converters.evaluate.slices import SliceDrop, slice_drops
 from edgeml_converters.evaluate.spool import Spool
 from edgeml_converters.formats.files import size_bytes
 from edgeml_converters.variants.artifact import OPTIONS, Artifact, runs_here
@@ -127,6 +128,7 @@ class Evaluator:
                 sqnr_db=SQNR_OF_EQUAL_DB if artifact is self.executor.source else worst_sqnr_db(compared),
             ),
             drop_points=drop,
+            slices=self._slices(evaluation),
             outputs_compared=compared,
             steps=steps,
             findings=findings,
@@ -136,6 +138,11 @@ class Evaluator:
             runtime_version=plugins.runtime(row.runtime).version,
         )
         return self._with_golden(described, golden)
+
+    def _slices(self, evaluation: Evaluation) -> tuple[SliceDrop, ...]:
+        if self.metric is None or self.reference is None:
+            return ()
+        return slice_drops(self.metric, self.reference.slices, evaluation.slices)
 
     def _judge(self, artifact: Artifact) -> tuple[Evaluation, list[dict[str, Array]]]:
         """Evaluate an artifact once; the first that is judged becomes the reference."""

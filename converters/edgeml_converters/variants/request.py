@@ -76,6 +76,8 @@ class Request:
         """
         if self.gates.max_drop is not None and self.evaluation is None:
             raise UsageError("--max-drop needs labelled data to measure accuracy on: give --evaluate")
+        if self.gates.max_slice_drop is not None and self.evaluation is None:
+            raise UsageError("--max-slice-drop needs labelled data to measure classes on: give --evaluate")
         if self.objective == "memory" and not self.measure:
             raise UsageError("--objective memory needs memory to be measured: leave --no-measure out")
         if self.gates.max_latency_ms is not None and not self.measure:

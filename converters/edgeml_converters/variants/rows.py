@@ -13,6 +13,7 @@ from edgeml.manifest import Measured, Tolerance
 from edgeml.tensors import TensorSpec
 from edgeml.words import RuntimeName, Scheme
 from edgeml_converters.compare.outputs import OutputComparison
+from edgeml_converters.evaluate.slices import SliceDrop
 
 Status = Literal["ok", "failed", "unavailable", "gate"]
 
@@ -50,6 +51,8 @@ class Row:
     size_bytes: int | None = None
     measured: Measured = field(default_factory=Measured)
     drop_points: float | None = None
+    slices: tuple[SliceDrop, ...] = ()
+    """Class by class, what loses most first; empty where labels are no classes."""
     outputs_compared: tuple[OutputComparison, ...] = ()
     """Against the source model, over the evaluation data (or the parity samples without them)."""
     steps: tuple[StepTrace, ...] = ()
