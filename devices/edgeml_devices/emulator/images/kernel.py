@@ -40,7 +40,7 @@ def make_kernel(kernel_deb: Path, busybox: Path, folder: Path) -> None:
     """
     with tempfile.TemporaryDirectory(prefix=".kernel.", dir=folder) as name:
         unpacked = Path(name)
-        argv = [tools.find(tools.DPKG_DEB), "-x", kernel_deb, unpacked]
+        argv: list[str | Path] = [tools.find(tools.DPKG_DEB), "-x", kernel_deb, unpacked]
         programs.run(argv, f"unpacking {kernel_deb.name}")
         kernels = sorted((unpacked / "boot").glob("vmlinuz-*"))
         if not kernels:
