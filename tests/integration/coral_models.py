@@ -259,3 +259,26 @@ def with_stopper(path: Path, *, signature: bool = False) -> Path:
     built.op("RELU_0_TO_1", [real], [large])
     built.op("ADD", [large, offset], [boxes], 1, schema.AddOptionsT())
     return built.write(path, [source, offset], [boxes, score], signature=signature)
+
+
+def pooled_in_nchw(path: Path, *, keeps: bool) -> Path:
+    """A global average as exporters of NCHW models leave it: TRANSPOSE, MEAN over the last two axes."""
+    built = Built()
+    source = built.tensor("image", (1, 6, 6, 4))
+    inner = built.tensor("inner", (1, 6, 6, 8), scale=0.5)
+    turned = built.tensor("turned", (1, 8, 6, 6), scale=0.5)
+    mean = built.tensor("mean", (1, 8, 1, 1) if keeps else (1, 8), scale=0.1)
+    flat = built.tensor("flat", (1, 8), scale=0.1)
+    score = built.tensor("score", (1, 5), scale=0.1)
+    built.convolution(source, inner, built.weights("w", 8, 3, 3, 4), built.bias("b", 8))
+    built.op("TRANSPOSE", [inner, built.constant("order", np.array([0, 3, 1, 2], np.int32))], [turned], 2)
+    options = schema.ReducerOptionsT()
+    options.keepDims = keeps
+    built.op("MEAN", [turned, built.constant("axes", np.array([2, -1], np.int32))], [mean], 2, options)
+    if keeps:
+        built.op("RESHAPE", [mean, built.constant("flat_shape", np.array([1, 8], np.int32))], [flat])
+    dense = built.constant("dense", built.chance.integers(-127, 127, (5, 8), np.int8), 0.02)
+    bias = built.constant("b1", np.zeros(5, np.int32), [0.002])
+    inputs = [flat if keeps else mean, dense, bias]
+    built.op("FULLY_CONNECTED", inputs, [score], 4, schema.FullyConnectedOptionsT())
+    return built.write(path, [source], [score])

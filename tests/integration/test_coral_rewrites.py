@@ -20,7 +20,7 @@ from edgeml_converters.coral.rewrites.rewriting import Rewritten, rewritten
 from edgeml import plugins
 from edgeml.arrays import Array
 from edgeml.bundle import open_bundle
-from edgeml.errors import ConversionError, ModelFileError, ParityError
+from edgeml.errors import ConversionError, ModelFileError
 from edgeml.words import IoDtype
 from tests.integration import coral_models
 
@@ -147,6 +147,16 @@ def test_what_computes_a_shape_becomes_the_numbers_that_it_gives(tmp_path: Path)
     same(source, target)
 
 
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_mean_goes_before_the_transposition(tmp_path: Path, *, keeps: bool) -> None:
+    source = coral_models.pooled_in_nchw(tmp_path / "model.tflite", keeps=keeps)
+    target = saved(tmp_path / "made.tflite", rewritten(source, "int8"))
+    assert kinds(target) == ["CONV_2D", "MEAN", *["RESHAPE", "RESHAPE"] * keeps, "FULLY_CONNECTED"]
+    assert counts(source)[0] == 2
+    assert counts(target) == (5, 5) if keeps else (3, 3)
+    same(source, target)
+
+
 def same(source: Path, target: Path) -> None:
     """Both give the same bytes, on the kernels that devices use."""
     chance = np.random.default_rng(2)
@@ -180,8 +190,8 @@ def test_a_truncated_or_changed_file_is_refused_in_words(
         for place in chance.integers(0, len(content), chance.choice([1, 3, 10])):
             changed[place] = chance.choice([0, 1, 127, 255, chance.integers(256)])
         path.write_bytes(changed)
-        with suppress(ModelFileError, ConversionError, ParityError):
-            rewritten(path, "int8")
+        with suppress(ModelFileError):
+            rewritten(path, "int8", checked=False)  # to run it may take long: sizes are changed, too
             sound += 1
     assert 0 < sound < tries
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from edgeml.arrays import Array
 from edgeml_converters.coral.rewrites.draft import Draft
 
-_VERSIONS = {"int8": (3, 3, 2, 2), "uint8": (1, 1, 1, 1), "float32": (1, 1, 1, 1)}
+_VERSIONS: Final = {"int8": (3, 3, 2, 2), "uint8": (1, 1, 1, 1), "float32": (1, 1, 1, 1)}
 """Of CONV_2D, DEPTHWISE_CONV_2D, SPLIT and CONCATENATION, by the dtype of the input."""
-_CHANNELS = 3
+MOST_GROUPS: Final = 512
+"""Of more than one channel each; networks have 64 at most."""
+_CHANNELS: Final = 3
 """The axis of channels, and that of a filter's."""
 
 
@@ -39,7 +41,7 @@ def _expanded(draft: Draft) -> Iterator[str]:
         if weights.shape[_CHANNELS] == 1:
             draft.replace(operator, [_depthwise(draft, operator, weights)])
             yield f"{name!r}: a convolution in {groups} groups of one channel → a depthwise one"
-        else:
+        elif groups <= MOST_GROUPS:
             draft.replace(operator, list(_several(draft, operator, weights, bias, groups)))
             yield f"{name!r}: a convolution in {groups} groups → {groups} convolutions"
 

@@ -14,6 +14,7 @@ from edgeml.words import IoDtype
 from edgeml_converters.coral.rewrites.activations import unfuse_activations
 from edgeml_converters.coral.rewrites.draft import Draft, content, parsed, read_draft
 from edgeml_converters.coral.rewrites.groups import expand_groups
+from edgeml_converters.coral.rewrites.means import means_before_transpositions
 from edgeml_converters.coral.rewrites.parity import require_same
 from edgeml_converters.coral.rewrites.ports import integer_ports
 from edgeml_converters.coral.rewrites.shapes import fix_shapes
@@ -41,6 +42,11 @@ REWRITES: Final = (
         "shapes",
         "the Edge TPU compiler stops at shapes that are computed",
         lambda draft, _: fix_shapes(draft),
+    ),
+    Rewrite(
+        "means",
+        "the Edge TPU reduces y and x, and channels only in fours",
+        lambda draft, _: means_before_transpositions(draft),
     ),
     Rewrite(
         "groups",
