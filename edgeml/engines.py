@@ -27,7 +27,7 @@ class Engine:
     version: str | None
     """What is installed; ``None``: nothing."""
     install: str
-    """The pip command that brings it."""
+    """The command that brings it."""
 
     @property
     def fault(self) -> str | None:
@@ -60,7 +60,7 @@ def engine(runtime: str) -> Engine | None:
                 version = metadata.version(found["name"])
             except metadata.PackageNotFoundError:
                 version = None
-            install = f"pip install '{entry.dist.name}[{runtime}]'"
+            install = plugins.install_command(entry.dist.name, runtime)
             return Engine(runtime, found["name"], found["range"].strip(), version, install)
     return None
 

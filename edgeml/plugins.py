@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from edgeml import cpu
 from edgeml.errors import EngineMissingError, UsageError
+from edgeml.words import RUNTIMES
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -51,11 +53,18 @@ def load(group: str, name: str) -> Any:
         module = (error.name or "").partition(".")[0]
         if module.startswith("edgeml"):
             raise
-        distribution = entry.dist.name if entry.dist else "edgeml-core"
+        install = install_command(entry.dist.name if entry.dist else "edgeml-core", name)
         raise EngineMissingError(
-            f"{name} needs {error.name!r}, which is not installed. "
-            f"Install it: pip install '{distribution}[{name}]'"
+            f"{name} needs {error.name!r}, which is not installed. Install it: {install}"
         ) from error
+
+
+def install_command(distribution: str, extra: str) -> str:
+    """Give the command that brings a driver's engine; on an emulated board its image has to hold it."""
+    if extra in RUNTIMES and cpu.emulated():
+        engines = " ".join(f"--engine {name}" for name in RUNTIMES)
+        return f"edgeml emulate build {engines} (on the computer that emulates this board)"
+    return f"pip install '{distribution}[{extra}]'"
 
 
 def runtime(name: str) -> Runtime:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from edgeml import doctor, plugins
+from edgeml import cpu, doctor, plugins
 from edgeml.cli import main
 from edgeml.doctor import Check, Package, package_check
 
@@ -29,6 +29,18 @@ def test_a_missing_engine_comes_with_the_command_that_brings_it() -> None:
     assert found.status == "missing"
     assert found.remedy == "pip install 'edgeml-runtimes[litert]'"
     assert "no TFLite" in found.detail
+
+
+def test_an_emulated_board_gets_a_missing_engine_with_another_image(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert plugins.install_command("edgeml-runtimes", "openvino") == "pip install 'edgeml-runtimes[openvino]'"
+    mark = tmp_path / "edgeml-image"
+    mark.touch()
+    monkeypatch.setattr(cpu, "EMULATOR_IMAGE", mark)
+    install = plugins.install_command("edgeml-runtimes", "openvino")
+    assert install.startswith("edgeml emulate build --engine litert --engine onnxruntime --engine openvino")
+    assert plugins.install_command("edgeml-core", "images") == "pip install 'edgeml-core[images]'"
 
 
 def test_a_package_that_cannot_be_imported_is_broken_and_says_why() -> None:
