@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
 from edgeml.errors import EngineError, EngineMissingError, TransportError, UsageError
 from edgeml_devices.emulator.images.image import ImageRequest
 from edgeml_devices.emulator.machine.condition import unreachable
 from edgeml_devices.emulator.machine.starting import Wanted, find_machine, start_machine
 from edgeml_devices.emulator.progress_bars import told
-from edgeml_devices.emulator.user import canary
 from edgeml_devices.transports.ssh import SshTransport
 
 if TYPE_CHECKING:
@@ -20,11 +19,6 @@ if TYPE_CHECKING:
     from edgeml.transport import CommandResult, Progress
     from edgeml_devices.emulator.address import EmulatorAddress
     from edgeml_devices.emulator.machine.machine import Machine
-
-_CANARY_TIMEOUT_S: Final = 300.0
-_CANARY_PLACE: Final = "/run/edgeml-canary.tflite"
-_proven: Final[set[tuple[str, str, str]]] = set()
-"""Image, processor and QEMU that passed the canary in this process."""
 
 
 class MachineTransport:
@@ -72,8 +66,6 @@ class MachineTransport:
             self._ssh = SshTransport(self._machine.ssh_url)
             self._ssh.on_progress(self._progress)
             self._ssh.connect()
-            if is_new and self._address.fresh:  # going on from a snapshot, the machine itself does it
-                self._prove(self._machine)
         except BaseException:
             if is_new:
                 self.close()
@@ -135,23 +127,6 @@ class MachineTransport:
         return TransportError(
             f"{self._address.url}: not connected; call connect() first, or use it in a with statement"
         )
-
-    def _prove(self, machine: Machine) -> None:
-        """See that the emulator computes rightly, where the engine is there that has shown it wrong.
-
-        Raises:
-            TransportError: it does not.
-        """
-        setup = machine.setup
-        subject = (setup.image.key, setup.board.cpu, str(setup.qemu))
-        if "litert" not in setup.image.engines or subject in _proven:
-            return
-        self.put(canary.MODEL, _CANARY_PLACE)
-        done = self.run(["python3", "-P", "-c", canary.SCRIPT, _CANARY_PLACE], _CANARY_TIMEOUT_S)
-        fault = canary.fault(done.exit_code, done.stdout, done.stderr)
-        if fault is not None:
-            raise TransportError(f"{self._address.url}: the emulated {setup.board.cpu} is not sound: {fault}")
-        _proven.add(subject)
 
 
 def _of_somebody(address: EmulatorAddress, name: str) -> Machine:

@@ -100,8 +100,11 @@ def restart(name: str) -> None:
     Examples:
       edgeml emulate restart raspberry-pi-4
     """  # noqa: D301 - as above
+    from edgeml_devices.emulator.machine.proof import prove
+
     machine = _machine_named(name)
     machine.restart()
+    prove(machine)
     show(machine, "its ports are others now")
 
 

@@ -30,6 +30,7 @@ from edgeml_devices.emulator.images.room import room_in
 from edgeml_devices.emulator.machine import state
 from edgeml_devices.emulator.machine.launch import Setup, Snapshot
 from edgeml_devices.emulator.machine.machine import Machine, attach
+from edgeml_devices.emulator.machine.proof import prove
 from edgeml_devices.emulator.machine.snapshots import find_snapshot, take_snapshot
 from edgeml_devices.emulator.qemu import find_qemu
 
@@ -59,7 +60,7 @@ def start_machine(
 
     Raises:
         EngineMissingError: programs are missing on this machine; names each and its package.
-        EngineError: QEMU or the guest does not come up; holds what they said last.
+        EngineError: QEMU or the guest does not come up, and what they said last; or it computes wrongly.
         UsageError: the name is taken, or no name of a machine.
     """
     setup = setup_of(wanted, report)
@@ -68,6 +69,11 @@ def start_machine(
             return Machine.start(setup, name=name, snapshot=_snapshot(setup, report))
         report(Progress("boot", None, setup.board.name))
         machine = Machine.start(setup, name=name)
+        try:
+            prove(machine)
+        except BaseException:
+            machine.close()
+            raise
         report(Progress("boot", 1.0))
         return machine
 
