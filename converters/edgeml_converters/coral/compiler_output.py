@@ -22,13 +22,13 @@ _TITLE: Final = re.compile(r"^Operator +Count +Status\s*$", re.MULTILINE)
 _ROW: Final = re.compile(r"^(?P<name>\w+) +(?P<count>\d+) {2,}(?P<reason>\S.*?)\s*$")
 _SIZE: Final = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>B|KiB|MiB|GiB)")
 _UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_EXPORT: Final = "export the model for an older TensorFlow Lite (the compiler's is of 2021)"
+_EXPORT: Final = "export the model for an older TensorFlow Lite (of 2021), or cut it off: edgeml coral cut"
 _SEARCHED: Final = "edgeml coral check says what it will not take; try a smaller input, or less of the model"
 _FAULTS: Final[tuple[tuple[str, Fault, str], ...]] = (
     (r"Didn't find op for builtin opcode", "refused", _EXPORT),
     (r"Op builtin_code out of range", "refused", _EXPORT),
     (r"dynamic-sized tensors", "refused", "fix the shapes of its inputs, batch included"),
-    (r"unresolved custom op", "refused", "leave the custom operator out of the model"),
+    (r"unresolved custom op", "refused", "cut the custom operator off: edgeml coral cut"),
     (r"Invalid model|could not be parsed", "refused", _EXPORT),
     (r"Model failed in Tflite interpreter", "refused", "see that it runs as it is: edgeml run"),
     (r"Compilation child process (?!completed)", "timeout", "give it more time: --timeout-s"),
