@@ -10,6 +10,7 @@ import click
 from edgeml import completion
 from edgeml.commands.json_output import json_option, print_json
 from edgeml.errors import UsageError
+from edgeml_converters.cli.gates import accuracy_gate, latency_gate, size_bytes, size_gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -106,15 +107,15 @@ EXISTING = click.Path(exists=True, path_type=Path)
     show_default=True,
     help="What the variant chosen for a target has least of.",
 )
-@click.option("--max-drop", type=float, metavar="POINTS", help="Gate: points of accuracy a variant may lose.")
+@accuracy_gate
 @click.option(
     "--max-slice-drop",
     type=float,
     metavar="POINTS",
     help="Gate: points that the worst class may lose, of those with 10 samples or more.",
 )
-@click.option("--max-latency-ms", type=float, metavar="MS", help="Gate: median latency.")
-@click.option("--max-size", metavar="BYTES", help="Gate: size of a variant, such as 500k or 4M.")
+@latency_gate
+@size_gate
 @click.option(
     "--io-dtype",
     type=click.Choice(["float32", "int8", "uint8"]),
@@ -213,7 +214,7 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
         "max_drop": options["max_drop"],
         "max_slice_drop": options["max_slice_drop"],
         "max_latency_ms": options["max_latency_ms"],
-        "max_size_bytes": _bytes(options["max_size"]),
+        "max_size_bytes": size_bytes(options["max_size"]),
         "io_dtype": options["io_dtype"],
         "method": options["method"],
         "input_shapes": input_shapes(options["shapes"]),
@@ -273,17 +274,6 @@ def declared_data(
             raise UsageError(f"{option} is for data that were not given; see edgeml convert --help")
         return None
     return replace(declared, **said)
-
-
-def _bytes(text: str | None) -> int | None:
-    """Read a size such as ``500k`` or ``4M``: powers of 1000, as files are listed."""
-    if text is None:
-        return None
-    factor = {"k": 1_000, "m": 1_000_000, "g": 1_000_000_000}.get(text[-1:].lower())
-    try:
-        return int(float(text[:-1]) * factor) if factor else int(text)
-    except ValueError:
-        raise UsageError(f"--max-size {text!r}: give bytes, or a number with k, M or G") from None
 
 
 def input_shapes(texts: Sequence[str]) -> dict[str, Shape]:

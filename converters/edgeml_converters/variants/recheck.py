@@ -1,0 +1,97 @@
+"""Holds the variants of a finished bundle against gates: by what the bundle says, or measured anew."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgeml.converter import QuantizerSettings
+from edgeml.errors import MeasureError, UsageError
+from edgeml.installed import open_release
+from edgeml.manifest import Variant
+from edgeml_converters.evaluate import latency
+from edgeml_converters.evaluate.metrics import open_metric
+from edgeml_converters.variants.choose import Gates
+from edgeml_converters.variants.rows import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One variant, and the gate that it breaks."""
+
+    row: Row
+    broken: str | None
+
+
+def recheck(
+    bundle: Path,
+    gates: Gates,
+    *,
+    names: Sequence[str] = (),
+    measure_on: str | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> tuple[Verdict, ...]:
+    """Hold variants against gates.
+
+    Args:
+        bundle: a file, or an extracted or installed one.
+        gates: what they must hold.
+        names: of the variants; none: those that were chosen for a target, or all where none was.
+        measure_on: URL of a machine that measures latency anew; ``None``: what the bundle says.
+        progress: is called with what is being done.
+
+    Raises:
+        BundleError: damaged or foreign.
+        UsageError: no such variant, or a metric that cannot be opened here.
+    """
+    opened = open_release(bundle)
+    variants = _wanted(opened.manifest.variants, names)
+    rows = [_row(one) for one in variants]
+    if measure_on is not None:
+        with tempfile.TemporaryDirectory(prefix="edgeml-check-") as scratch:
+            folder = opened.extract(Path(scratch) / "bundle")
+            jobs = [
+                latency.Job(one.name, one.runtime, folder / one.files[0].path, one.options)
+                for one in variants
+            ]
+            results = latency.measure(jobs, progress, measure_on)
+        rows = [_measured(row, results[row.name]) for row in rows]
+    return tuple(Verdict(row, gates.broken_by(row)) for row in rows)
+
+
+def _wanted(variants: Sequence[Variant], names: Sequence[str]) -> Sequence[Variant]:
+    known = {one.name: one for one in variants}
+    for name in names:
+        if name not in known:
+            raise UsageError(f"no variant {name!r}; variants are: {', '.join(known)}")
+    if names:
+        return [known[name] for name in dict.fromkeys(names)]
+    return [one for one in variants if one.extra.get("chosen_for")] or list(variants)
+
+
+def _row(variant: Variant) -> Row:
+    measured = variant.measured
+    drop = None
+    if None not in (measured.metric, measured.accuracy, measured.float_accuracy):
+        metric = open_metric(measured.metric or "")
+        drop = round(metric.drop_points(measured.float_accuracy or 0.0, measured.accuracy or 0.0), 6)
+    return Row(
+        variant.name,
+        variant.runtime,
+        variant.scheme,
+        variant.targets,
+        QuantizerSettings(),
+        size_bytes=sum(one.size_bytes for one in variant.files),
+        measured=measured,
+        drop_points=drop,
+    )
+
+
+def _measured(row: Row, result: latency.Result) -> Row:
+    """Take a fresh latency; one that failed or is emulated is none."""
+    if isinstance(result, MeasureError):
+        return replace(row, measured=replace(row.measured, latency_ms=None), reason=str(result))
+    fresh = None if result.emulated else result.latency_ms
+    return replace(row, measured=replace(row.measured, latency_ms=fresh, machine=result.machine))

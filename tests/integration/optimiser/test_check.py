@@ -1,0 +1,85 @@
+"""``edgeml check``: a finished bundle against gates."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from edgeml_converters.convert import convert
+
+from edgeml.cli import main
+from tests.integration.optimiser import broken_int8
+
+INT8 = "onnxruntime-int8_static"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two variants of the digits, measured; an allowance of 100 points, so that int8 may be chosen."""
+    pictures, labels = broken_int8.held_out_digits()
+    result = convert(
+        broken_int8.DIGITS / "digits.onnx",
+        runtimes="onnxruntime",
+        calibration=np.concatenate(broken_int8.calibration_digits()),
+        evaluation=(np.concatenate(pictures), labels),
+        output=tmp_path_factory.mktemp("check") / "digits.edgeml",
+        objective="size",
+        max_drop=100,
+    )
+    assert result.bundle is not None
+    return result.bundle
+
+
+def check(*words: object) -> Any:
+    return CliRunner().invoke(main, ["check", *map(str, words)])
+
+
+def test_what_was_chosen_holds_and_is_shown(bundle: Path) -> None:
+    done = check(bundle, "--max-drop", 100, "--max-size", "1M", "--json")
+    assert done.exit_code == 0, done.output
+    (row,) = json.loads(done.stdout)["variants"]
+    assert row["variant"] == INT8
+    assert row["broken"] is None
+    assert row["size_bytes"] < 100_000
+    assert row["latency_ms"]["p50"] > 0
+
+
+def test_a_broken_gate_ends_with_three_and_says_which(bundle: Path) -> None:
+    done = check(bundle, "--max-size", 1000)
+    assert done.exit_code == 3
+    assert f"{INT8}: size " in done.stderr
+    assert "no" in done.stdout.splitlines()[-1]
+
+
+def test_any_variant_may_be_asked_for(bundle: Path) -> None:
+    done = check(bundle, "--max-drop", 0, "--variant", "onnxruntime-float32", "--json")
+    assert done.exit_code == 0, done.output
+    (row,) = json.loads(done.stdout)["variants"]
+    assert (row["variant"], row["drop_points"]) == ("onnxruntime-float32", 0.0)
+    assert check(bundle, "--max-drop", 0, "--variant", "openvino-float32").exit_code == 2
+
+
+def test_latency_is_taken_anew_where_a_machine_is_named(bundle: Path) -> None:
+    known, fresh = (
+        json.loads(check(bundle, "--max-latency-ms", 10_000, "--json", *words).stdout)["variants"][0]
+        for words in ((), ("--measure", "local:"))
+    )
+    assert fresh["latency_ms"] != known["latency_ms"]
+    assert fresh["broken"] is None
+
+
+def test_without_a_gate_there_is_nothing_to_check(bundle: Path) -> None:
+    done = check(bundle)
+    assert done.exit_code == 2
+    assert "--max-drop" in done.stderr
+
+
+def test_a_damaged_bundle_is_an_error_of_its_own(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "half.edgeml").write_bytes(bundle.read_bytes()[:3000])
+    done = check(tmp_path / "half.edgeml", "--max-drop", 1)
+    assert done.exit_code == 1
+    assert "half.edgeml" in done.stderr
