@@ -36,6 +36,10 @@ MOST_IN_A_ROW = 6
 """Cuts in one installation."""
 CLOCKS = ("seconds", "writes", "flushes")
 """An instant is one of these: what a device installs takes long, and is written in few of those seconds."""
+LEAST_LEFT = 0.5
+"""Of an installation, once it was cut: what was lost is done again."""
+SLOWER_AFTER_BOOT = 2.0
+"""An installation that goes on, the start of its agent included, than one without a cut."""
 HEALTH = {"probation_s": 2.0, "max_starts": MOST_IN_A_ROW + 1}
 _HASHES = f"cd {MODEL} && readlink current && cd current/ && find . -type f -exec sha256sum {{}} +"
 _FILES = f"cd {HOME} && find . -not -path './logs/*' | sort"
@@ -121,11 +125,13 @@ class CutBoard:
         assert _shapes(self.machine.sh(_FILES)) <= self.shapes, self.cut_in[-1]
 
     def _wait_for_an_instant(self, number: int) -> None:
-        """Let one of the clocks go on for a random part of what it does without a cut."""
+        """Let one of the clocks go on for a random part of what it does without a cut, or of what is left."""
         which = self.chance.randrange(len(CLOCKS))
         begun, took = self._clocks(), self.took[number]
-        goes_on = took[which] * self.chance.random()
-        while (now := self._clocks())[which] < begun[which] + goes_on and now[0] < begun[0] + took[0]:
+        left = took[which] - (begun[which] - self._ordered_at[which])
+        goes_on = max(left, LEAST_LEFT * took[which]) * self.chance.random()
+        last = begun[0] + SLOWER_AFTER_BOOT * took[0]
+        while (now := self._clocks())[which] < begun[which] + goes_on and now[0] < last:
             time.sleep(0.001)
 
     def _clocks(self) -> tuple[float, ...]:
