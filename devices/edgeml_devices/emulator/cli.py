@@ -185,12 +185,10 @@ def clean(downloads: bool, as_json: bool) -> None:
     from dataclasses import asdict
 
     from edgeml_devices.emulator.images.clean import clean as clean_cache
-    from edgeml_devices.emulator.machine.starting import machines_images_held
     from edgeml_devices.emulator.machine.state import sweep
 
     left = sweep()
-    with machines_images_held():
-        done = clean_cache(downloads=downloads)
+    done = clean_cache(downloads=downloads)
     if as_json:
         print_json(asdict(done) | {"machines": left})
         return

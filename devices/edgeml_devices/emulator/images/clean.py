@@ -13,6 +13,7 @@ from edgeml.errors import EdgemlError
 from edgeml_devices.emulator.images.cache import Cache, idle_s, open_cache, remove_tree, unused
 from edgeml_devices.emulator.images.image import Image
 from edgeml_devices.emulator.images.kept import kept_images, read_kept
+from edgeml_devices.emulator.machine.state import images_of_machines
 
 _PARTS: Final = ("roots", "kernels", "engines", "sites", "edgeml")
 KEPT_OF_A_KIND: Final = 3
@@ -29,7 +30,7 @@ class Cleaned:
     removed: tuple[str, ...]
     """Keys of images."""
     in_use: tuple[str, ...]
-    """Keys of images that a machine uses, and that stay."""
+    """Keys of images that a machine uses, running or off, and that stay."""
     freed_bytes: int
 
 
@@ -67,9 +68,10 @@ def retire(image: Image) -> None:
 def _remove_images(cache: Cache, folders: Sequence[Path]) -> Cleaned:
     """Remove those of the images that nothing uses, then the parts that no image needs."""
     removed, in_use, freed_bytes = [], [], 0
+    of_machines = images_of_machines(cache)
     for folder in folders:
         with unused(folder) as free:
-            if free:
+            if free and folder.name not in of_machines:
                 freed_bytes += _remove(folder)
                 removed.append(folder.name)
             else:

@@ -14,15 +14,13 @@ was told to ``detach()``. :func:`find_machine` gives one that any process starte
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from edgeml.errors import EngineMissingError, UsageError
 from edgeml_devices.emulator import tools
 from edgeml_devices.emulator.boards import Board, board_named
 from edgeml_devices.emulator.images.build import Progress, Report, build_image, find_image
-from edgeml_devices.emulator.images.cache import hold, open_cache
+from edgeml_devices.emulator.images.cache import open_cache
 from edgeml_devices.emulator.images.choice import fullest_image, request_as_before
 from edgeml_devices.emulator.images.image import Image, ImageRequest
 from edgeml_devices.emulator.images.kept import read_image
@@ -121,17 +119,6 @@ def machine_folder(name: str) -> state.Found:
         there = ", ".join(one.name for one in state.machines()) or "none"
         raise UsageError(f"no machine {name!r}; there are: {there}. Start one: edgeml emulate raspberry-pi-4")
     return found
-
-
-@contextmanager
-def machines_images_held() -> Iterator[None]:
-    """Keep the images of all machines from being cleaned, of those that are off, too."""
-    with ExitStack() as held:
-        for found in state.machines():
-            image = read_image(open_cache(), found.record.image)
-            if image is not None:
-                held.enter_context(hold(image))
-        yield
 
 
 def _snapshot(setup: Setup, report: Report) -> Snapshot:

@@ -113,6 +113,12 @@ def machine_named(name: str) -> Found | None:
     return next((found for found in machines() if found.name == name), None)
 
 
+def images_of_machines(cache: Cache) -> frozenset[str]:
+    """Give the keys of the images that machines have their disks over, of those that are off, too."""
+    records = (read_record(folder) for folder in (cache.folder / KIND).glob("*"))
+    return frozenset(record.image for record in records if record is not None)
+
+
 def sweep() -> tuple[str, ...]:
     """End machines whose owner is gone and remove what they left; gives their names."""
     cache = open_cache()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ from edgeml_devices.emulator.images.clean import KEPT_OF_A_KIND, clean, retire
 from edgeml_devices.emulator.images.image import Flavour, Image, ImageRequest
 from edgeml_devices.emulator.images.kept import DISK, Kept, kept_images, read_image, write_image
 from edgeml_devices.emulator.images.plan import Keys
+from edgeml_devices.emulator.machine import state
 
 from edgeml.errors import EdgemlError
 from edgeml.words import RuntimeName
+from tests.unit.devices.emulator.test_machine_state import RECORD
 
 
 @pytest.fixture
@@ -128,3 +131,16 @@ def test_what_is_built_after_a_change_of_edgeml_has_the_engines_that_were_chosen
     _image(cache, 2, flavour="systemd", engines=("litert", "openvino"))
     _image(cache, 3)
     assert request_as_before() == ImageRequest(("litert", "openvino"))
+
+
+def test_the_image_of_a_machine_that_is_off_neither_retires_nor_is_cleaned(cache: Cache) -> None:
+    made = [_image(cache, number) for number in range(1, 3 + KEPT_OF_A_KIND)]
+    folder, owner = state.new_folder("raspberry-pi-4")
+    state.write_record(folder, replace(RECORD, image="01", detached=True))
+    owner.close()
+    retire(made[-1])
+    assert "01" in {image.key for image in kept_images(cache)}
+    assert clean().in_use == ("01",)
+    assert read_image(cache, "01") is not None
+    state.remove(folder)
+    assert clean().removed == ("01",)
