@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -37,8 +38,10 @@ class Emulate(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
+            close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            meant = f"; did you mean {close[0]}?" if close else "."
             raise click.UsageError(
-                f"no command and no board {args[0]!r}; boards are: {', '.join(_boards())}", ctx
+                f"no command and no board {args[0]!r}{meant} Boards are: {', '.join(_boards())}", ctx
             ) from error
 
 

@@ -101,7 +101,15 @@ def test_limits_go_with_a_slow_network(words: tuple[str, ...]) -> None:
 def test_a_word_that_is_neither_command_nor_board_lists_the_boards() -> None:
     done = _emulate("raspberry-pi-9")
     assert done.exit_code == 2
-    assert "boards are: raspberry-pi-zero-2w, raspberry-pi-3b-plus" in done.stderr
+    assert "Boards are: raspberry-pi-zero-2w, raspberry-pi-3b-plus" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("raspberrypi4", "raspberry-pi-4"), ("raspberry-pi4", "raspberry-pi-4"), ("powercut", "power-cut")],
+)
+def test_a_word_that_is_nearly_one_is_guessed(word: str, meant: str) -> None:
+    assert f"did you mean {meant}?" in _emulate(word).stderr
 
 
 def test_who_has_nothing_yet_is_told_all_programs_at_once(
