@@ -369,18 +369,35 @@ def _install(transport: LocalTransport, home: Path, bundle: Path, plan: Plan | N
         return Deployment("cut:", device, plan, lambda _: None, threading.Event()).install(payload)
 
 
-@pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
-@pytest.mark.parametrize("for_good", [False, True], ids=["once", "for good"])
+@pytest.mark.parametrize(
+    ("for_good", "done", "every"),
+    [
+        pytest.param(False, False, 1, id="once-not done"),
+        pytest.param(False, True, 1, id="once-done"),
+        pytest.param(True, False, 1, id="for good-not done"),
+        # leaves on the device what a cut before the next use leaves
+        pytest.param(True, True, 3, id="for good-done"),
+        pytest.param(True, True, 1, id="for good-done-each", marks=pytest.mark.soak),
+    ],
+)
 def test_the_line_may_be_cut_at_each_use(
-    home: Path, bundles: dict[int, Path], tmp_path: Path, done: bool, for_good: bool
+    home: Path,
+    bundles: dict[int, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    for_good: bool,
+    done: bool,
+    every: int,
 ) -> None:
+    monkeypatch.setattr("edgeml_devices.install.gates.START_S", 0.5)
+    monkeypatch.setattr("edgeml_devices.install.gates.CHECK_EVERY_S", 0.1)
     _deploy(home, bundles[1])
     kept = tmp_path / "kept"
     subprocess.run(["cp", "-a", home, kept], check=True)
     whole = CutTransport(0, done=False, for_good=False)
     assert _install(whole, home, bundles[2]).result == "SUCCESSFUL"
     ends = set()
-    for cut_at in range(3, whole.uses + 1):  # the first two find the home; nothing is begun before them
+    for cut_at in range(whole.uses, 2, -every):  # the first two find the home; nothing is begun before them
         shutil.rmtree(home)
         subprocess.run(["cp", "-a", kept, home], check=True)
         outcome = _install(CutTransport(cut_at, done=done, for_good=for_good), home, bundles[2])

@@ -71,8 +71,9 @@ def test_the_application_is_restarted_after_the_switch_and_after_a_rollback(
 
 
 def test_a_check_may_fail_until_the_application_is_up(
-    deploy: Deploy, home: Path, bundles: dict[int, Path], tmp_path: Path
+    deploy: Deploy, home: Path, bundles: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("edgeml_devices.install.gates.CHECK_EVERY_S", 0.2)
     tries = tmp_path / "tries"
     check = f"echo >>{tries}; [ $(wc -l <{tries}) -ge 3 ]"
     code, said = deploy(bundles[1], "--skip-self-test", "--check", check, "--probation", "1")
