@@ -15,7 +15,10 @@ from edgeml_converters.cli.coral import coral
 from edgeml_converters.compare.outputs import SQNR_OF_EQUAL_DB
 from edgeml_converters.convert import convert
 from edgeml_converters.coral.check import check_file
-from edgeml_converters.coral.rewrites.rewriting import Rewritten, rewritten
+from edgeml_converters.coral.rewrites import rewriting
+from edgeml_converters.coral.rewrites.draft import Draft
+from edgeml_converters.coral.rewrites.rewriting import Rewrite, Rewritten, rewritten
+from edgeml_converters.variants import edge_tpu
 
 from edgeml import plugins
 from edgeml.arrays import Array
@@ -268,3 +271,48 @@ def test_real_models_give_up_their_float_input(data_dir: Path, tmp_path: Path) -
         mapped, total = counts(source)
         target = saved(tmp_path / "made.tflite", rewritten(source, "int8"))
         assert (mapped, counts(target)) == (total - 1, (total - 1, total - 1)), source.name
+
+
+def test_a_rewrite_that_changes_the_results_is_left_out_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(draft: Draft, _: str) -> tuple[str, ...]:
+        weights = draft.graph.operators[0].inputs[1]
+        values = draft.values(weights)
+        assert values is not None
+        draft.set_values(weights, -values)
+        return ("weights negated",)
+
+    spoiling = (Rewrite("spoil", "for a test", spoil), *rewriting.REWRITES)
+    monkeypatch.setattr(rewriting, "REWRITES", spoiling)
+    monkeypatch.setattr(edge_tpu, "REWRITES", spoiling)
+    source = coral_models.grouped(tmp_path / "model.tflite")
+    made = rewritten(source, "int8")
+    assert [one.rewrite.name for one in made.changes] == ["groups"]
+    (reason,) = made.left_out
+    assert reason.startswith("spoil: output 'score' is off by")
+    done = CliRunner().invoke(coral, ["rewrite", str(source), "-o", str(tmp_path / "made.tflite")])
+    assert "left out, as results would change: spoil" in done.output
+    result = convert(source, targets="coral-usb", schemes="int8_static", measure=False)
+    row = result.rows[0]
+    assert [step.name for step in row.steps] == ["coral-groups-int8"]
+    assert {one.code for one in row.findings} == {"edge-tpu-rewrite", "edge-tpu-rewrite-left-out"}
+
+
+@pytest.mark.data
+@pytest.mark.worker("onnx2tf")
+def test_a_real_model_in_nchw_is_mapped_but_for_the_transposition_of_its_input(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    """MobileNetV2: 68 of 76 operators as it comes out of onnx2tf with float inputs and outputs."""
+    result = convert(
+        data_dir / "mobilenet" / "mobilenet_v2_1.0_224_float.onnx",
+        targets="coral-usb", runtimes="litert", schemes="int8_static", measure=False,
+        calibration=np.random.default_rng(0).normal(size=(8, 3, 224, 224)).astype(np.float32),
+        output=tmp_path / "made.edgeml",
+    )  # fmt: skip
+    assert [step.name for step in result.rows[0].steps][-1] == "coral-means-int8"
+    target = tmp_path / "made.tflite"
+    bundle = open_bundle(tmp_path / "made.edgeml")
+    target.write_bytes(bundle.read("variants/litert-int8_static-coral/model.tflite"))
+    assert counts(target) == (73, 74)

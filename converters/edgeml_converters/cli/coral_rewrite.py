@@ -56,6 +56,7 @@ def rewrite(model: Path, output: Path, io_dtype: IoDtype, as_json: bool) -> None
             {
                 "output": str(output),
                 "rewrites": [one.to_json() for one in made.changes],
+                "left_out": list(made.left_out),
                 "before": {"mapped": before.placements.mapped, "total": before.total},
                 "after": {"mapped": after.placements.mapped, "total": after.total},
             }
@@ -68,6 +69,8 @@ def rewrite(model: Path, output: Path, io_dtype: IoDtype, as_json: bool) -> None
     console = open_console()
     for one in made.changes:
         console.print(f"[bold]{one.rewrite.name}[/] {escape(one.text)} ({one.rewrite.why})")
+    for reason in made.left_out:
+        console.print(f"left out, as results would change: {escape(reason)}", style="yellow")
     if not made.changes:
         console.print("nothing to rewrite; the file was copied", style="yellow")
     console.print(

@@ -17,6 +17,8 @@ from edgeml.converter import (
     StepRequest,
     StepResult,
 )
+from edgeml.errors import ParityError
+from edgeml.findings import Finding
 from edgeml.words import ARTIFACT_FILE, IoDtype
 from edgeml_converters.coral.rewrites.parity import require_same
 from edgeml_converters.coral.rewrites.rewriting import REWRITES, Rewrite, apply
@@ -51,7 +53,7 @@ class RewriteStep:
         """Do the rewrite and run both files; raises as ``rewriting.rewritten``."""
         before = request.source.read_bytes()
         made = apply(self.rewrite, request.source, before, self.io_dtype)
-        require_same(self.name, before, made.content)
+        require_same(self.name, before, made.content, rounds=self.rewrite.rounds)
         artifact = request.output_dir / ARTIFACT_FILE["tflite"]
         artifact.write_bytes(made.content)
         return StepResult(
@@ -70,13 +72,32 @@ def with_rewrites(
 ) -> Artifact:
     """Make an artifact by its planned steps, and each rewrite that it needs a step behind them.
 
+    A rewrite that changes the results is left out, with a finding.
+
     Raises:
-        EdgemlError: a step failed, or its result differs from its source (ParityError).
+        EdgemlError: a planned step failed, or its result differs from its source (ParityError).
     """
     made = executor.make(steps, settings, calibration)
+    left_out: list[Finding] = []
     for rewrite in REWRITES:
         step = RewriteStep(rewrite, settings.io_dtype)
-        if step.changes(made.path):
+        if not step.changes(made.path):
+            continue
+        try:
+            made = executor.make((*steps, step), settings, calibration)
+        except ParityError as error:
+            left_out.append(_left_out(made.path, error))
+        else:
             steps = (*steps, step)
-            made = executor.make(steps, settings, calibration)
+    made.findings = tuple(dict.fromkeys((*made.findings, *left_out)))
     return made
+
+
+def _left_out(path: Path, error: ParityError) -> Finding:
+    return Finding(
+        "edge-tpu-rewrite-left-out",
+        "warning",
+        path.name,
+        f"{error}: this rewrite was left out, and fewer operators may be mapped",
+        "nothing has to be done; edgeml coral check says what it would have gained",
+    )

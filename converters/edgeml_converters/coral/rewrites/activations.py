@@ -39,13 +39,13 @@ def _unfused(draft: Draft) -> Iterator[str]:
             continue
         operator.builtinOptions.fusedActivationFunction = 0
         if not clamps:
-            yield f"{draft.name(target)!r}: {kind} without its {name}, which clamps none of its numbers"
+            yield f"{draft.told(target)}: {kind} without its {name}, which clamps none of its numbers"
             continue
         before = draft.add(target, f"{draft.name(target)}/before", draft.shape(target))
         operator.outputs = [before]
         after = draft.operator(name, [before], [target], _version(draft, target, name))
         draft.replace(operator, [operator, after])
-        yield f"{draft.name(target)!r}: the {name} of a {kind} → an operator of its own"
+        yield f"{draft.told(target)}: the {name} of a {kind} → an operator of its own"
 
 
 def _clamps(draft: Draft, target: int, low: float, high: float | None) -> bool | None:

@@ -15,12 +15,14 @@ import numpy as np
 
 from edgeml.arrays import Array
 from edgeml.errors import EngineMissingError, ModelFileError
+from edgeml.figures import shorten
 from edgeml_converters.coral.graph import OPERATORS, read_graph
 
 DTYPES: Final = {0: "float32", 2: "int32", 3: "uint8", 4: "int64", 6: "bool", 7: "int16", 9: "int8"}
 """Tensor type numbers of TFLite's schema whose values are read and written here."""
 TYPES: Final = {name: number for number, name in DTYPES.items()}
 _OLD_CODE_MAX: Final = 127
+_NAME_CHARACTERS: Final = 60
 
 
 @dataclass(slots=True)
@@ -52,6 +54,10 @@ class Draft:
         """Give a tensor's name."""
         found = self.tensor(index).name
         return found.decode(errors="replace") if found else ""
+
+    def told(self, index: int) -> str:
+        """Give a tensor's name as a person is told it: converters glue many into one."""
+        return repr(shorten(self.name(index), _NAME_CHARACTERS))
 
     def scale(self, index: int) -> tuple[float, int] | None:
         """Give scale and zero point of a tensor that is quantized as a whole; ``None``: it is not."""

@@ -37,13 +37,13 @@ def _expanded(draft: Draft) -> Iterator[str]:
         bias = draft.values(operator.inputs[2]) if _has_bias(operator) else None
         if weights is None or (bias is None and _has_bias(operator)):
             continue
-        name = draft.name(operator.outputs[0])
+        name = draft.told(operator.outputs[0])
         if weights.shape[_CHANNELS] == 1:
             draft.replace(operator, [_depthwise(draft, operator, weights)])
-            yield f"{name!r}: a convolution in {groups} groups of one channel → a depthwise one"
+            yield f"{name}: a convolution in {groups} groups of one channel → a depthwise one"
         elif groups <= MOST_GROUPS:
             draft.replace(operator, list(_several(draft, operator, weights, bias, groups)))
-            yield f"{name!r}: a convolution in {groups} groups → {groups} convolutions"
+            yield f"{name}: a convolution in {groups} groups → {groups} convolutions"
 
 
 def _groups(draft: Draft, operator: Any) -> int:

@@ -50,7 +50,7 @@ def _moved(draft: Draft) -> Iterator[str]:
         if after:
             draft.replace(operator, [operator, *after])
         kind = draft.kind(operator)
-        yield f"{name!r}: {kind} behind a TRANSPOSE → before it, over the axes {sorted(places)}"
+        yield f"{draft.told(target)}: {kind} behind a TRANSPOSE → before it, over the axes {sorted(places)}"
 
 
 def _after(draft: Draft, operator: Any, source: int, order: list[int], places: list[int]) -> list[Any] | None:

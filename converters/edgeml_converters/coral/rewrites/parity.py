@@ -15,16 +15,19 @@ from edgeml.tensors import Quantization
 SAMPLES: Final = 3
 FLOAT_LIMIT: Final = 1e-5
 """Of an output's largest value: float sums may be taken in another order."""
+LEAST_DB: Final = 25.0
+"""Of an output to its difference, where one operator rounds otherwise: the error of int8 itself is larger."""
 _STEPS: Final = 1
 """Where an output was float and is 8-bit now."""
 _LONGEST: Final = 300
 
 
-def require_same(step: str, before: bytes, after: bytes) -> None:
+def require_same(step: str, before: bytes, after: bytes, *, rounds: bool = False) -> None:
     """Run both on drawn samples that cover the range of their inputs.
 
     Outputs of the same dtype have to be equal, floats within ``FLOAT_LIMIT``; one that became 8-bit may be
-    off by one step. LiteRT runs them with its own kernels: XNNPACK rounds otherwise in some versions.
+    off by one step. Where an operator ``rounds`` otherwise each has to keep ``LEAST_DB``. LiteRT runs them
+    with its own kernels: XNNPACK rounds otherwise in some versions.
 
     Raises:
         ParityError: they differ.
@@ -42,6 +45,8 @@ def require_same(step: str, before: bytes, after: bytes) -> None:
         ]
         for place, (expected, found) in enumerate(zip(left.run(given), right.run(stored), strict=True)):
             reason = difference(expected, found, right.outputs[place])
+            if reason is not None and rounds:
+                reason = _far(expected, found)
             if reason is not None:
                 raise ParityError(f"{step}: output {left.outputs[place]['name']!r} {reason}")
 
@@ -121,3 +126,19 @@ def difference(expected: Array, found: Array, port: dict[str, Any]) -> str | Non
     if np.allclose(found, expected, rtol=0.0, atol=limit, equal_nan=True):
         return None
     return f"is off by {float(np.nanmax(np.abs(found - expected))):.3g}"
+
+
+def _far(expected: Array, found: Array) -> str | None:
+    """Say whether an output of unchanged dtype is further away than another rounding takes it."""
+    if expected.shape != found.shape or expected.dtype != found.dtype:
+        return "changed its shape or dtype"
+    left, right = expected.astype(np.float64), found.astype(np.float64)
+    noise = float(np.square(right - left).sum())
+    # of integers the spread counts, not where their zero point lies
+    signal = float(np.square(left - (np.median(left) if expected.dtype.kind != "f" else 0.0)).sum())
+    decibel = 10.0 * np.log10(signal / noise) if signal and noise else float("inf" if not noise else "-inf")
+    return (
+        f"is {decibel:.1f} dB from what it was, at least {LEAST_DB:g} are kept"
+        if decibel < LEAST_DB
+        else None
+    )

@@ -48,7 +48,7 @@ def _input(draft: Draft, index: int, dtype: str) -> str:
         for one in readers:
             draft.graph.operators.remove(one)
         _reconnect(draft, {*made}, index)
-    return f"input {draft.name(index)!r}: float32 → {dtype} {_told(draft, index)}"
+    return f"input {draft.told(index)}: float32 → {dtype} {_told(draft, index)}"
 
 
 def _output(draft: Draft, index: int, dtype: str) -> str:
@@ -71,7 +71,7 @@ def _output(draft: Draft, index: int, dtype: str) -> str:
         _reconnect(draft, {source}, index)
     else:
         draft.replace(maker, [draft.operator("QUANTIZE", [source], [index], 1)])
-    return f"output {draft.name(index)!r}: float32 → {dtype} {_told(draft, index)}"
+    return f"output {draft.told(index)}: float32 → {dtype} {_told(draft, index)}"
 
 
 def _hold(draft: Draft, index: int, like: int, dtype: str) -> None:

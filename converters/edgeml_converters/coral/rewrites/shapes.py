@@ -50,7 +50,7 @@ def _freed(draft: Draft, index: int) -> str:
     signature = draft.tensor(index).shapeSignature
     if signature is None or all(side >= 0 for side in signature):
         return ""
-    return f"input {draft.name(index)!r}: {list(map(int, signature))} → {list(draft.shape(index))}"
+    return f"input {draft.told(index)}: {list(map(int, signature))} → {list(draft.shape(index))}"
 
 
 def _fold(draft: Draft) -> bool:

@@ -36,8 +36,8 @@ def _lowered(draft: Draft) -> Iterator[str]:
         least = _least(draft, operator)
         if least is not None and least < declared:
             operator.opcodeIndex = draft.code(kind, least)
-            name = draft.name(outputs_of(operator)[0])
-            yield f"{name!r}: {kind} of version {declared} → {least}{given}"
+            name = draft.told(outputs_of(operator)[0])
+            yield f"{name}: {kind} of version {declared} → {least}{given}"
 
 
 def _most(kind: str) -> float:
