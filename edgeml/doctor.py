@@ -41,7 +41,8 @@ class Check:
     """One thing that was looked at."""
 
     group: str
-    """``machine``, ``runtime``, ``accelerator``, ``tool``, ``worker``, ``folder``; ``room``: it failed."""
+    """``machine``, ``runtime``, ``accelerator``, ``tool``, ``worker``, ``emulator``, ``folder``;
+    ``room``: it failed."""
     name: str
     status: Status
     """``missing`` is no fault, only something that cannot be used; ``broken`` is one."""

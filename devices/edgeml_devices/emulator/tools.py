@@ -67,12 +67,14 @@ def require(*tools: Tool) -> None:
     if not lacking:
         return
     named = ", ".join(f"{tool.program} (package {tool.package})" for tool in lacking)
-    packages = " ".join(sorted({tool.package for tool in lacking}))
     elsewhere = "" if shutil.which("apt-get") else "; images are built on Debian and Ubuntu only"
-    raise EngineMissingError(
-        f"emulation lacks {named}. "
-        f"Install: sudo apt-get install --no-install-recommends {packages}{elsewhere}"
-    )
+    raise EngineMissingError(f"emulation lacks {named}. Install: {install_command(lacking)}{elsewhere}")
+
+
+def install_command(tools: Sequence[Tool]) -> str:
+    """Give the command that installs programs."""
+    packages = " ".join(sorted({tool.package for tool in tools}))
+    return f"sudo apt-get install --no-install-recommends {packages}"
 
 
 def _where(tool: Tool) -> str | None:

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 from edgeml_devices.emulator import tools
+from edgeml_devices.emulator.doctor import emulation_checks
 
+from edgeml import cpu
 from edgeml.errors import EngineMissingError
 
 
@@ -44,3 +46,27 @@ def test_nothing_is_missing_where_everything_is_there(
     (tmp_path / "proot").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert tools.missing([tools.PROOT]) == ()
+
+
+def test_the_doctor_says_what_each_mode_lacks_and_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for tool in tools.TO_RUN_IN_USER_MODE:
+        (tmp_path / tool.program).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("EDGEML_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(tools, "_SYSTEM_FOLDERS", ())
+    machines, user_mode = emulation_checks()
+    assert (machines.status, user_mode.status) == ("missing", "ok")
+    assert machines.detail.startswith("no emulated boards: qemu-system-aarch64, ")
+    assert machines.remedy.startswith("sudo apt-get install --no-install-recommends apt ")
+    assert user_mode.detail == "0 images built"
+
+
+def test_the_doctor_of_a_board_says_nothing_of_emulation(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    model.write_bytes(b"Raspberry Pi 4 Model B Rev 1.1\0")
+    monkeypatch.setattr(cpu, "BOARD", model)
+    assert emulation_checks() == ()
