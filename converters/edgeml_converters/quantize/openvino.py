@@ -138,7 +138,7 @@ def _result(
 
     asked = bool(request.settings.float_tensors)
     findings: tuple[Finding, ...] = judge_coverage(step, request.source, covered, asked=asked)
-    openvino_model.name_by_place(model)
+    openvino_ir.name_by_place(model)
     artifact = request.output_dir / ARTIFACT_FILE["openvino"]
     openvino.save_model(model, str(artifact), compress_to_fp16=False)
     return StepResult(

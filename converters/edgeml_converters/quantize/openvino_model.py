@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -102,14 +101,6 @@ def ranges(model: Any) -> dict[str, tuple[float, float]]:
             name = port.get_any_name() if port.get_names() else port.get_node().get_friendly_name()
             found[name] = (float(low.get_data().item()), float(high.get_data().item()))
     return found
-
-
-def name_by_place(model: Any) -> None:
-    """Rename what carries OpenVINO's running number, so that the same numbers give the same file."""
-    for place, node in enumerate(model.get_ordered_ops()):
-        kind = node.get_type_name()
-        if re.fullmatch(rf"{kind}_\d+", node.get_friendly_name()):
-            node.set_friendly_name(f"{kind}_at_{place}")
 
 
 def _weights(node: Any) -> Any | None:

@@ -105,6 +105,7 @@ def record(outcome: Outcome) -> dict[str, Any]:
         "variants": [
             {
                 **row_document(row),
+                "sha256": row.sha256,
                 "settings": _plain(row.settings),
                 "options": dict(row.options),
                 "runtime_version": row.runtime_version,

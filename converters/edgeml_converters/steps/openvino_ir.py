@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ def convert(
         if path.suffix == ".xml":  # of an exporter, not of OpenVINO's own readers
             fold(model)
         artifact = request.output_dir / ARTIFACT_FILE["openvino"]
+        name_by_place(model)
         openvino.save_model(model, str(artifact), compress_to_fp16=False)
     return StepResult(artifact, notes=notes, versions={"openvino": version()})
 
@@ -72,6 +74,18 @@ def freeze(model: Any, input_shapes: Mapping[str, Shape]) -> tuple[str, ...]:
     if notes:
         model.reshape(shapes)
     return tuple(notes)
+
+
+def name_by_place(model: Any) -> None:
+    """Rename what carries OpenVINO's running number, so that the same numbers give the same file.
+
+    A constant that was folded carries the kind and number of what it was folded from.
+    """
+    for place, node in enumerate(model.get_ordered_ops()):
+        kind = node.get_type_name()
+        numbered = r"\w+_\d+" if kind == "Constant" else rf"{kind}_\d+"
+        if re.fullmatch(numbered, node.get_friendly_name()):
+            node.set_friendly_name(f"{kind}_at_{place}")
 
 
 def _float_io(model: Any, stored: Mapping[str, Quantization]) -> Any:

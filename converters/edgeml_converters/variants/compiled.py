@@ -11,7 +11,7 @@ from edgeml.edgetpu import ACCELERATOR
 from edgeml.errors import ConversionError, EdgemlError, ModelFileError
 from edgeml.findings import Finding
 from edgeml_converters.coral.compile import COMPILED_FILE, Compilation, compile_file
-from edgeml_converters.formats.files import size_bytes
+from edgeml_converters.formats.files import hash_tree, size_bytes
 from edgeml_converters.variants.request import Request
 from edgeml_converters.variants.rows import Row
 
@@ -59,6 +59,7 @@ def _compiled(request: Request, row: Row, scratch: Path, progress: Callable[[str
     return replace(
         row,
         artifact=compiled,
+        sha256=hash_tree(compiled),
         fallback=row.artifact,
         size_bytes=size_bytes(compiled),
         mapping=made.mapping(),

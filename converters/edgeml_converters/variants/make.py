@@ -28,7 +28,7 @@ from edgeml_converters.evaluate.metrics import Metric, open_metric
 from edgeml_converters.evaluate.samples import Samples
 from edgeml_converters.evaluate.slices import SliceDrop, slice_drops
 from edgeml_converters.evaluate.spool import Spool
-from edgeml_converters.formats.files import size_bytes
+from edgeml_converters.formats.files import hash_tree, size_bytes
 from edgeml_converters.variants.artifact import OPTIONS, Artifact, runs_here
 from edgeml_converters.variants.edge_tpu import with_rewrites
 from edgeml_converters.variants.request import Request
@@ -120,6 +120,7 @@ class Evaluator:
         described = replace(
             row,
             artifact=artifact.path,
+            sha256=hash_tree(artifact.path),
             size_bytes=size_bytes(artifact.path),
             measured=Measured(
                 accuracy=evaluation.value,

@@ -48,6 +48,8 @@ class Row:
     brief: str = ""
     """The reason for a person, where there is a shorter one."""
     artifact: Path | None = None
+    sha256: str | None = None
+    """Of the artifact, as ``hash_tree`` gives it."""
     size_bytes: int | None = None
     measured: Measured = field(default_factory=Measured)
     drop_points: float | None = None

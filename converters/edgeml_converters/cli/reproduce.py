@@ -1,0 +1,96 @@
+"""``edgeml reproduce``. Light to import: every command line imports this."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeml.commands.json_output import json_option, print_json
+
+if TYPE_CHECKING:
+    from edgeml_converters.reproduce import Reproduction
+
+EXISTING = click.Path(exists=True, path_type=Path)
+
+
+@click.command()
+@click.argument("recorded", metavar="RECORD", type=EXISTING)
+@click.option(
+    "--model", type=EXISTING, help="The model that was converted. Default: its name, beside RECORD."
+)
+@click.option("--calibration", metavar="DATA", help="Where the calibration data are now.")
+@click.option("--evaluate", "evaluation", metavar="DATA", help="Where the evaluation data are now.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    metavar="DIR|FILE",
+    help="Write the new bundle there. Default: nowhere.",
+)
+@click.option("--no-cache", is_flag=True, help="Do every step again.")
+@json_option
+def reproduce(
+    recorded: Path,
+    model: Path | None,
+    calibration: str | None,
+    evaluation: str | None,
+    output: Path | None,
+    no_cache: bool,
+    as_json: bool,
+) -> None:
+    """Convert again as RECORD says, and compare byte for byte.
+
+    RECORD is a bundle, or the record.json out of one. Exit code 3 if a variant
+    came out otherwise; latency is not measured.
+
+    \b
+    Examples:
+      edgeml reproduce kws-1.edgeml --model kws.onnx
+      edgeml reproduce record.json --model kws.onnx --calibration data.npz:x --no-cache
+    """  # noqa: D301 - \b is click's mark for text that keeps its lines
+    from edgeml.errors import GateError
+    from edgeml_converters.cli.convert import progress_shown
+    from edgeml_converters.reproduce import reproduce as reproduce_record
+
+    with progress_shown() as progress:
+        found = reproduce_record(
+            recorded,
+            source=model,
+            calibration=calibration,
+            evaluation=evaluation,
+            output=output,
+            use_cache=not no_cache,
+            progress=progress,
+        )
+    if as_json:
+        print_json(_document(recorded, found))
+    else:
+        _print(found)
+    if not found.same:
+        raise GateError(f"{recorded}: not all variants came out as they were")
+
+
+def _document(recorded: Path, found: Reproduction) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "record": str(recorded),
+        "same": found.same,
+        "variants": [{"variant": one.name, "differences": list(one.differences)} for one in found.variants],
+        "circumstances": list(found.circumstances),
+        "bundle": str(found.result.bundle) if found.result.bundle is not None else None,
+    }
+
+
+def _print(found: Reproduction) -> None:
+    from edgeml.terminal import Column, open_console, print_table
+
+    console = open_console()
+    columns = [
+        Column("variant", [one.name for one in found.variants], is_name=True),
+        Column("now", ["; ".join(one.differences) or "the same" for one in found.variants], is_word=True),
+    ]
+    print_table(console, columns, ["red" if one.differences else "" for one in found.variants])
+    for text in found.circumstances:
+        console.print(text, markup=False)

@@ -1,0 +1,89 @@
+"""``edgeml reproduce``: a conversion again, from its record."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from edgeml.cli import main
+from tests.integration.optimiser import broken_int8
+
+
+def edgeml(*words: object) -> Any:
+    return CliRunner().invoke(main, list(map(str, words)))
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """Convert a network that int8 ruins, from files in a folder; gives the folder with ``out.edgeml``."""
+    broken_int8.digits_onnx(tmp_path)
+    pictures, labels = broken_int8.held_out_digits()
+    np.savez(tmp_path / "calibration.npz", x=np.concatenate(broken_int8.calibration_digits()))
+    np.savez(tmp_path / "evaluation.npz", x=np.concatenate(pictures), y=labels)
+    done = edgeml(
+        *("convert", tmp_path / "outlier.onnx", "--runtime", "onnxruntime", "--runtime", "openvino"),
+        *("--calibration", f"{tmp_path}/calibration.npz:x", "--evaluate", f"{tmp_path}/evaluation.npz:x,y"),
+        *("--no-measure", "--no-cache", "--output", tmp_path / "out.edgeml"),
+    )
+    assert done.exit_code == 0, done.output
+    return tmp_path
+
+
+def test_everything_comes_out_byte_for_byte(made: Path) -> None:
+    done = edgeml("reproduce", made / "out.edgeml", "--no-cache", "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["same"] is True
+    assert {one["variant"]: one["differences"] for one in found["variants"]} == {
+        "onnxruntime-float32": [],
+        "onnxruntime-int8_static-equalized": [],
+        "openvino-float32": [],
+        "openvino-int8_static-equalized": [],
+    }
+    assert found["circumstances"] == []
+
+
+def test_a_record_alone_will_do_and_data_may_have_moved(made: Path) -> None:
+    edgeml("bundle", "extract", made / "out.edgeml", "record.json", "--output", made / "taken")
+    shutil.move(made / "calibration.npz", made / "moved.npz")
+    words = ("reproduce", made / "taken/record.json", "--model", made / "outlier.onnx")
+    assert edgeml(*words).exit_code == 1
+    done = edgeml(*words, "--calibration", f"{made}/moved.npz:x", "--output", made / "again.edgeml")
+    assert done.exit_code == 0, done.output
+    assert "the same" in done.stdout
+    assert (made / "again.edgeml").exists()
+
+
+def test_other_data_are_told_and_what_they_changed(made: Path) -> None:
+    np.savez(made / "few.npz", x=np.concatenate(broken_int8.calibration_digits()[:40]) * 0.5)
+    done = edgeml("reproduce", made / "out.edgeml", "--calibration", f"{made}/few.npz:x", "--json")
+    assert done.exit_code == 3
+    found = json.loads(done.stdout)
+    assert found["circumstances"] == ["the calibration data are others: 100 samples then, 40 now"]
+    changed = {one["variant"] for one in found["variants"] if one["differences"]}
+    assert changed == {"onnxruntime-int8_static-equalized", "openvino-int8_static-equalized"}
+
+
+def test_another_model_is_refused(made: Path) -> None:
+    shutil.copy(broken_int8.DIGITS / "digits.onnx", made / "outlier.onnx")
+    done = edgeml("reproduce", made / "out.edgeml")
+    assert done.exit_code == 1
+    assert "is not the model that was converted" in done.stderr
+    (made / "outlier.onnx").unlink()
+    done = edgeml("reproduce", made / "out.edgeml")
+    assert done.exit_code == 1
+    assert "give it with --model" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"schema": 1}', "\0"])
+def test_what_is_no_record_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_text(text)
+    done = edgeml("reproduce", tmp_path / "record.json")
+    assert done.exit_code == 1
+    assert "record.json" in done.stderr
