@@ -145,6 +145,12 @@ def test_a_shutdown_is_clean_and_writes_everything(machine: Machine) -> None:
     assert machine.sh("cat /opt/unsynced") == "kept\n"
 
 
+def test_who_types_reboot_in_it_ends_it(machine: Machine) -> None:
+    with suppress(TransportError):  # the connection may end before the answer
+        _up(machine).run(["reboot"])
+    assert machine.wait_ended(60)
+
+
 def test_a_detached_machine_stays_so_when_its_power_is_cut_and_comes_back(setup: Setup) -> None:
     with Machine.start(setup, name="apart", wait=False) as machine:
         machine.detach()

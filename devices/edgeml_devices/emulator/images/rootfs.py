@@ -35,6 +35,8 @@ _USERS: Final = (
 _GROUPS: Final = (("systemd-journal", 999), ("input", 995), ("kvm", 994), ("render", 993), ("sgx", 992))
 _TO_MOUNT: Final = ("dev", "proc", "run", "sys", "tmp")
 """Folders that the disk has and the root for user mode must not: they would hide the host's."""
+_POWER: Final = ("poweroff", "halt", "reboot", "shutdown")
+"""What systemd brings itself."""
 _UNITS: Final = (
     "edgeml-board.service",
     "edgeml-ssh.service",
@@ -84,6 +86,8 @@ def make_root(debs: Sequence[Path], flavour: Flavour, root: Path, on_unpacked: C
         _write_units(root)
     else:
         _install(root, "sbin/init", recipe_text("minimal-init.sh"), 0o755)
+        for name in _POWER:
+            _install(root, f"usr/sbin/{name}", recipe_text("power.sh"), 0o755)
     for name in _TO_MOUNT:
         if (root / name).is_dir():
             (root / name).rmdir()

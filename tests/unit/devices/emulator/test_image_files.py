@@ -17,7 +17,7 @@ from edgeml_devices.emulator.images.unpack import unpack_all
 from edgeml.errors import EdgemlError
 from tests.conftest import require
 
-SCRIPTS = ("initrd-init", "minimal-init", "board", "shell", "edgeml", "has-line", "wait-ssh")
+SCRIPTS = ("initrd-init", "minimal-init", "board", "shell", "edgeml", "has-line", "wait-ssh", "power")
 
 
 def _deb(folder: Path, name: str, files: dict[str, str]) -> Path:
@@ -151,3 +151,13 @@ def test_no_host_of_a_mirror_or_index_stands_in_the_recipe() -> None:
 
 def test_systemd_is_an_addition() -> None:
     assert set(packages_of("minimal")) < set(packages_of("systemd"))
+
+
+def test_power_commands_leave_process_1_alone_where_it_is_not_the_board_s(tmp_path: Path) -> None:
+    script = tmp_path / "reboot"
+    script.write_bytes(recipe_bytes("power.sh"))
+    done = subprocess.run(["sh", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "reboot: this is no machine of its own: its process 1 is another's\n",
+    )
