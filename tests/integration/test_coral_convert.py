@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from edgeml_converters.convert import convert
+from edgeml_converters.coral.cut import cut
 
 import edgeml
+from edgeml import edgetpu
 from edgeml.bundle import open_bundle
 from edgeml.cli import main
 from edgeml.fallback import FallbackWarning
 from edgeml.health import HealthPolicy
 from edgeml.selftest import run_selftest
+from edgeml.testing.coral import VARIABLE, standin_options
 from edgeml.testing.coral.compiled import write_compiled
 from tests.fake_edgetpu_compiler import V16, FakeCompiler, Run, fake_compiler, success
 from tests.integration import coral_models
@@ -248,3 +251,33 @@ def test_a_compiled_variant_is_timed_on_a_machine_that_has_an_edge_tpu(
     row = the_row(made(measure=True))
     assert row.status == "ok"
     assert row.measured.latency_ms is not None, row.findings
+
+
+@pytest.mark.filterwarnings("ignore::edgeml.loading.OtherMachineWarning")
+def test_a_model_that_stops_the_compiler_is_cut_compiled_and_joined(
+    tmp_path: Path, coral_standin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = coral_models.with_stopper(tmp_path / "model.tflite")
+    body = tmp_path / "body.tflite"
+    body.write_bytes(cut(whole).body)
+    compiled = write_compiled(body, tmp_path / "compiled.tflite", 90_000)
+    fake = fake_compiler(tmp_path / "tools", Run(success(2, 2, on_chip="87.89KiB"), compiled=str(compiled)))
+    monkeypatch.setenv("EDGEML_EDGETPU_COMPILER", str(fake.path))
+    result = convert(
+        whole, targets="coral-usb", runtimes="litert", schemes="int8_static", measure=False,
+        output=tmp_path / "out",
+    )  # fmt: skip
+    row = the_row(result)
+    assert (row.status, row.mapping["mapped"], row.mapping["total"]) == ("ok", 2, 5)
+    assert [one.code for one in row.findings] == ["edge-tpu-cut"]
+    assert "operator 3 (RELU_0_TO_1)" in row.findings[0].message
+    assert "edge-tpu-stops" not in {one.code for one in result.outcome.findings}
+    monkeypatch.setenv(edgetpu.VARIABLE, str(coral_standin))
+    monkeypatch.setenv(VARIABLE, standin_options(body))
+    given = {"image": SAMPLES[:1], "offset": np.array([0.25], np.float32)}
+    with edgeml.load(whole) as plain, edgeml.load(result.bundle, variant=NAME) as model:
+        assert model.fallback is None
+        expected, found = plain.run(given), model.run(given)
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        assert np.array_equal(found[name], values)

@@ -10,7 +10,8 @@ from typing import Final
 from edgeml.edgetpu import ACCELERATOR
 from edgeml.errors import ConversionError, EdgemlError, ModelFileError
 from edgeml.findings import Finding
-from edgeml_converters.coral.compile import COMPILED_FILE, Compilation, compile_file
+from edgeml_converters.coral.compile import COMPILED_FILE, Compilation
+from edgeml_converters.coral.compile_cut import compile_whole
 from edgeml_converters.formats.files import hash_tree, size_bytes
 from edgeml_converters.variants.request import Request
 from edgeml_converters.variants.rows import Row
@@ -50,7 +51,7 @@ def _compiled(request: Request, row: Row, scratch: Path, progress: Callable[[str
     source.symlink_to(row.artifact.absolute())
     bare = Row(row.name, row.runtime, row.scheme, row.targets, row.settings, accelerator=ACCELERATOR)
     try:
-        made = compile_file(source, folder, title=row.name, via=request.compiler_via, progress=progress)
+        made = compile_whole(source, folder, title=row.name, via=request.compiler_via, progress=progress)
     except (ConversionError, ModelFileError) as error:
         return bare.without("failed", str(error))
     except EdgemlError as error:  # the compiler or its machine is not there, or cannot be used
@@ -63,7 +64,7 @@ def _compiled(request: Request, row: Row, scratch: Path, progress: Callable[[str
         fallback=row.artifact,
         size_bytes=size_bytes(compiled),
         mapping=made.mapping(),
-        findings=(*row.findings, *_findings(row.name, made)),
+        findings=(*row.findings, *made.findings(row.name), *_findings(row.name, made.compilation)),
     )
 
 

@@ -229,7 +229,9 @@ def accelerators_left_out(request: Request, rows: Sequence[Row]) -> tuple[Findin
 
 
 def edge_tpu_stops(rows: Sequence[Row]) -> tuple[Finding, ...]:
-    """Name what the Edge TPU compiler would stop at, and what would be mapped without it."""
+    """Name what the Edge TPU compiler would stop at where nothing was compiled, and what a cut would gain."""
+    if any(row.accelerator is not None and row.status == "ok" for row in rows):
+        return ()
     return tuple(
         found
         for row in rows
@@ -252,7 +254,8 @@ def _stops(name: str, path: Path) -> Iterator[Finding]:
             f"{made.mapped} of the {made.total} operators before it would be mapped"
         )
         remedy = (
-            "take the file out (edgeml bundle extract), edgeml coral cut, compile the body, edgeml coral join"
+            "convert where the compiler is: it is cut by itself there; or by hand: edgeml bundle extract, "
+            "edgeml coral cut, compile the body, edgeml coral join"
         )
     yield Finding("edge-tpu-stops", "warning", name, message, remedy)
 
