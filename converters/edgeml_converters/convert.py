@@ -125,6 +125,7 @@ def convert(
     example_inputs: object = (),
     trust_code: bool = False,
     accuracy_control: bool = True,
+    budget_s: float = 180.0,
     drift_reference: bool = True,
     use_cache: bool = True,
     progress: Callable[[str], None] = lambda _: None,
@@ -165,6 +166,7 @@ def convert(
         example_inputs: for objects: one array or tensor, or a sequence, each with its batch dimension.
         trust_code: let a file run the code that it carries (Keras Lambda layers).
         accuracy_control: where static int8 loses more than allowed, make a variant with parts in float.
+        budget_s: time in which accuracy control may begin trials.
         drift_reference: put into the bundle what the evaluation data look like, else the calibration data:
             devices and servers tell drift by it.
         use_cache: take steps that were done before from the cache.
@@ -204,6 +206,7 @@ def convert(
             input_shapes=input_shapes,
             trust_code=trust_code,
             accuracy_control=accuracy_control,
+            budget_s=budget_s,
             drift_reference=drift_reference,
         )
         place = places(Path(output), request.name, release) if output is not None else None

@@ -154,6 +154,14 @@ EXISTING = click.Path(exists=True, path_type=Path)
     is_flag=True,
     help="Do not keep parts in float where static int8 loses more than allowed.",
 )
+@click.option(
+    "--budget-s",
+    type=click.FloatRange(min=0),
+    default=180.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time in which accuracy control may begin trials.",
+)
 @click.option("--no-measure", is_flag=True, help="Do not take latency, load time and memory.")
 @click.option(
     "--no-drift-reference",
@@ -221,6 +229,7 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
         "trust_code": options["trust_code"],
         "compile_edgetpu": _compile(options["compiler_via"], off=options["no_compile"]),
         "measure": _measure(options["measure_on"], off=options["no_measure"]),
+        "budget_s": options["budget_s"],
         "accuracy_control": not options["no_accuracy_control"],
         "drift_reference": not options["no_drift_reference"],
         "use_cache": not options["no_cache"],

@@ -9,8 +9,9 @@ evaluation data.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from edgeml.converter import ConversionStep, QuantizerSettings
@@ -25,6 +26,28 @@ SHOWN: Final = 5
 LOOK: Final = "see all with edgeml sensitivity"
 
 
+class BudgetSpentError(Exception):
+    """Ends a search; never leaves this module."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The time that accuracy control may take for all rows together; a trial that was begun is ended."""
+
+    seconds: float
+    began_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def spent(self) -> bool:
+        """Whether no further trial may begin."""
+        return time.monotonic() - self.began_s > self.seconds
+
+    def finding(self, subject: str) -> Finding:
+        """Give what tells that fewer activations in float might do."""
+        said = f"the search stopped after {self.seconds:g} s: fewer activations in float might do"
+        return Finding("budget-spent", "warning", subject, said, "give it more time: --budget-s")
+
+
 @dataclass(frozen=True, slots=True)
 class Control:
     """One row of static int8 that loses too much, and what may be done about it."""
@@ -34,13 +57,17 @@ class Control:
     data: Evaluator
     holds: Callable[[Row], bool]
     """Whether a variant loses no more than allowed."""
+    budget: Budget
 
     def run(self) -> Row | None:
         """Give the equalized variant if it holds, or the one with the fewest activations in float that does.
 
         Returns:
-            Where none does, the one that loses least; ``None`` where nothing could be made or ranked.
+            Where none does, the one that loses least; ``None`` where nothing could be made or ranked, or
+            the budget is spent.
         """
+        if self.budget.spent or not self._was_made():
+            return None
         equalized = self._make(replace(self.row.settings, equalize=True), "equalized")
         if self.holds(equalized):
             what = f"channels that differ in size were brought together; without: {self._alone}"
@@ -49,6 +76,15 @@ class Control:
         if mixed is None or self.holds(mixed) or equalized.status != "ok":
             return mixed
         return min(equalized, mixed, key=_loss)
+
+    def _was_made(self) -> bool:
+        """Say whether the quantizer made something, even if its results were lost."""
+        calibration = self.data.calibration.spool if self.data.calibration is not None else None
+        try:
+            self.data.executor.make(self.steps, self.row.settings, calibration, lost=True).release()
+        except EdgemlError:
+            return False
+        return True
 
     def _mixed(self) -> Row | None:
         try:
@@ -60,12 +96,17 @@ class Control:
 
         def enough(count: int) -> bool:
             if count not in made:
+                if self.budget.spent:
+                    raise BudgetSpentError
                 tensors = tuple(one.tensor for one in ranking[:count])
                 doing = f"{count} of {len(ranking)} activations in float"
                 made[count] = self._make(replace(self.row.settings, float_tensors=tensors), doing)
             return self.holds(made[count])
 
-        fewest = fewest_that(enough, len(ranking))
+        try:
+            fewest = fewest_that(enough, len(ranking))
+        except BudgetSpentError:
+            fewest = min((count for count, row in made.items() if self.holds(row)), default=None)
         if fewest is not None:
             return self._kept(made[fewest], ranking[:fewest])
         usable = {count: row for count, row in made.items() if row.status == "ok"}
@@ -87,7 +128,8 @@ class Control:
             f"{len(kept)} activations stay in float, with what makes and takes them: {named}{more}; "
             f"all in int8: {self._alone}"
         )
-        return _with(row, Finding("kept-in-float", "info", row.name, what, LOOK))
+        told = _with(row, Finding("kept-in-float", "info", row.name, what, LOOK))
+        return _with(told, self.budget.finding(row.name)) if self.budget.spent else told
 
     @property
     def _alone(self) -> str:

@@ -32,7 +32,7 @@ from edgeml_converters.variants import findings
 from edgeml_converters.variants.artifact import Artifact, random_samples, runs_here, with_shapes
 from edgeml_converters.variants.choose import Choice, choose, may_be_chosen
 from edgeml_converters.variants.compiled import with_compiled
-from edgeml_converters.variants.control import Control
+from edgeml_converters.variants.control import Budget, Control
 from edgeml_converters.variants.make import Evaluator
 from edgeml_converters.variants.request import Request, wanted_rows
 from edgeml_converters.variants.rows import Row
@@ -161,12 +161,13 @@ def _made(rows: Sequence[Row], plans: Mapping[str, Plan], data: Evaluator) -> li
     for place, row in enumerate((*first, *last), 1):
         data.executor.stage = f"variant {place}/{len(planned)}, {row.name}: "
         made[row.name] = data.make(row, plans[row.name].steps)
-    mixed = [found for row in made.values() if (found := _controlled(row, plans[row.name], data)) is not None]
+    budget = Budget(data.request.budget_s)
+    mixed = [_controlled(row, plans[row.name], data, budget) for row in made.values()]
     data.executor.stage = ""
-    return [*(made.get(row.name, row) for row in rows), *mixed]
+    return [*(made.get(row.name, row) for row in rows), *(row for row in mixed if row is not None)]
 
 
-def _controlled(row: Row, plan_: Plan, data: Evaluator) -> Row | None:
+def _controlled(row: Row, plan_: Plan, data: Evaluator, budget: Budget) -> Row | None:
     """Keep parts of a static int8 variant in float where it loses more than allowed, unless told not to."""
     gates = data.request.gates
 
@@ -178,7 +179,7 @@ def _controlled(row: Row, plan_: Plan, data: Evaluator) -> Row | None:
         return None
     if row.status not in {"ok", "failed"}:
         return None
-    return Control(row, plan_.steps, data, holds).run()
+    return Control(row, plan_.steps, data, holds, budget).run()
 
 
 def _open_source(request: Request, progress: Progress) -> SourceModel:

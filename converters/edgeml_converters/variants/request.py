@@ -65,6 +65,8 @@ class Request:
     trust_code: bool = False
     accuracy_control: bool = True
     """Keep parts of static int8 variants in float where they lose more than allowed."""
+    budget_s: float = 180.0
+    """Time that this may take in all."""
     drift_reference: bool = True
     """Put into the bundle what the data look like, for devices to compare with."""
 

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from edgeml_converters.convert import ConvertResult, convert
-from edgeml_converters.variants.control import fewest_that
+from edgeml_converters.variants.control import Control, fewest_that
+from edgeml_converters.variants.rows import Row
 
+from edgeml.converter import QuantizerSettings
 from edgeml.words import RuntimeName
 from tests.integration.optimiser import broken_int8
 
@@ -85,6 +87,33 @@ def test_the_same_data_give_the_same_choice(tmp_path: Path) -> None:
     one, two = (converted(model, "onnxruntime", metric=metric).rows[-1].settings for _ in range(2))
     assert one == two
     assert one.float_tensors
+
+
+def test_a_spent_budget_ends_the_search_with_what_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first trial takes all of the time; nothing would ever be good enough."""
+    make, trials = Control._make, []
+
+    def slow(self: Control, settings: QuantizerSettings, doing: str) -> Row:
+        row = make(self, settings, doing)
+        if settings.float_tensors:
+            trials.append(len(settings.float_tensors))
+            object.__setattr__(self.budget, "seconds", -1.0)
+        return row
+
+    monkeypatch.setattr(Control, "_make", slow)
+    model, metric = broken_int8.detector_onnx(tmp_path), "tests.integration.optimiser.broken_int8:is_found"
+    mixed = converted(model, "onnxruntime", metric=metric, max_drop=-100.0).rows[-1]
+    assert trials == [1]
+    assert mixed.name == "onnxruntime-int8_static-mixed"
+    assert {"kept-in-float", "budget-spent"} <= {finding.code for finding in mixed.findings}
+
+
+def test_without_time_no_trial_begins(tmp_path: Path) -> None:
+    model, metric = broken_int8.detector_onnx(tmp_path), "tests.integration.optimiser.broken_int8:is_found"
+    result = converted(model, "onnxruntime", metric=metric, budget_s=0.0)
+    assert [row.name for row in result.rows] == ["onnxruntime-float32", "onnxruntime-int8_static"]
 
 
 @pytest.mark.parametrize("fewest", [1, 2, 3, 6, 7, 8, 9, 100])
