@@ -183,8 +183,9 @@ def at_random_instants(world: World, with_first: Path, folder: Path, count: int,
         assert running(home) in ({2} if release == 2 else {1}), states_told(home)
 
 
-def test_killed_at_forty_random_instants(world: World, with_first: Path, disk: Path) -> None:
-    at_random_instants(world, with_first, disk, 40, real=False)
+@pytest.mark.parametrize("kills", [12, pytest.param(40, marks=pytest.mark.soak)])
+def test_killed_at_random_instants(world: World, with_first: Path, disk: Path, kills: int) -> None:
+    at_random_instants(world, with_first, disk, kills, real=False)
 
 
 @pytest.mark.soak
