@@ -83,6 +83,13 @@ def test_a_reboot_from_inside_is_seen_and_the_disk_goes_on(machine: Machine) -> 
     assert machine.sh("cat /opt/before") == "kept\n"
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that cannot answer is soon given up."""
+    monkeypatch.setattr("edgeml_devices.transports.ssh.KILLED_WITHIN_S", 1.0)
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_pulled_cable_ends_connections_and_the_next_goes_through(machine: Machine) -> None:
     boot = _up(machine).sh("cat /proc/sys/kernel/random/boot_id")
     machine.network(on=False)
@@ -92,6 +99,7 @@ def test_a_pulled_cable_ends_connections_and_the_next_goes_through(machine: Mach
     assert machine.sh("cat /proc/sys/kernel/random/boot_id") == boot
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_hung_machine_answers_after_it_was_let_go_on(machine: Machine) -> None:
     _up(machine).sh("true")
     machine.hang()

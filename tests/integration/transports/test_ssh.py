@@ -244,7 +244,8 @@ def test_a_temporary_folder_with_a_long_path_is_no_obstacle(server, tmp_path, mo
         assert transport.run(["true"], 20).exit_code == 0
 
 
-def test_a_machine_that_freezes_is_noticed(server):
+def test_a_machine_that_freezes_is_noticed(server, monkeypatch):
+    monkeypatch.setattr("edgeml_devices.transports.ssh.KILLED_WITHIN_S", 1.0)
     transport = SshTransport(server.url)
     transport.connect()
     frozen = [pid for parent in server.children() for pid in (parent, *_children(parent))]
