@@ -145,12 +145,14 @@ def list_images(as_json: bool) -> None:
     from edgeml_devices.emulator.images.cache import open_cache
 
     found = images()
+    current = _current(found)
     if as_json:
-        print_json({"folder": str(open_cache().folder), "images": [_image_json(image) for image in found]})
+        shapes = [_image_json(image) | {"current": image.key in current} for image in found]
+        print_json({"folder": str(open_cache().folder), "images": shapes})
     elif not found:
         click.echo("no images yet: edgeml emulate build")
     else:
-        _print_images(found)
+        _print_images(found, current)
 
 
 @emulate.command()
@@ -207,7 +209,16 @@ for _command in COMMANDS:
     emulate.add_command(_command)
 
 
-def _print_images(found: tuple[Image, ...]) -> None:
+def _current(found: tuple[Image, ...]) -> set[str]:
+    """Give the keys of those that hold edgeml as it is now: the others are kept, and not started."""
+    from edgeml_devices.emulator.images.build import find_image
+    from edgeml_devices.emulator.images.image import ImageRequest
+
+    requests = {ImageRequest(image.engines, image.flavour) for image in found}
+    return {image.key for image in map(find_image, requests) if image is not None}
+
+
+def _print_images(found: tuple[Image, ...], current: set[str]) -> None:
     from edgeml.terminal import Column, open_console, print_table
 
     print_table(
@@ -216,6 +227,7 @@ def _print_images(found: tuple[Image, ...]) -> None:
             Column("image", [image.key[:_KEY_LENGTH] for image in found], is_name=True),
             Column("engines", [" ".join(image.engines) for image in found], is_word=True),
             Column("flavour", [image.flavour for image in found], is_word=True),
+            Column("edgeml", ["now" if image.key in current else "before" for image in found], is_word=True),
             Column("packages", [str(len(image.packages)) for image in found], leaves=2),
             Column("size", [_megabytes(image.size_bytes) for image in found]),
             Column("used", [_megabytes(image.used_bytes) for image in found], leaves=1),

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from edgeml_devices.emulator.images import build
 from edgeml_devices.emulator.images.cache import IN_USE, Cache, hold, note_found, open_cache
 from edgeml_devices.emulator.images.choice import request_as_before
 from edgeml_devices.emulator.images.clean import KEPT_OF_A_KIND, clean, retire
@@ -13,6 +16,7 @@ from edgeml_devices.emulator.images.kept import DISK, Kept, kept_images, read_im
 from edgeml_devices.emulator.images.plan import Keys
 from edgeml_devices.emulator.machine import state
 
+from edgeml.cli import main
 from edgeml.errors import EdgemlError
 from edgeml.words import RuntimeName
 from tests.unit.devices.emulator.test_machine_state import RECORD
@@ -144,3 +148,18 @@ def test_the_image_of_a_machine_that_is_off_neither_retires_nor_is_cleaned(cache
     assert read_image(cache, "01") is not None
     state.remove(folder)
     assert clean().removed == ("01",)
+
+
+def test_the_list_says_which_images_hold_edgeml_as_it_is_now(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _image(cache, 1)
+    now = _image(cache, 2, engines=("litert", "openvino"))
+    asked = {("litert", "openvino"): now}
+    monkeypatch.setattr(build, "find_image", lambda request: asked.get(request.engines))
+    done = CliRunner().invoke(main, ["emulate", "list"])
+    newest, oldest = done.stdout.splitlines()[1:]
+    assert "  now  " in newest
+    assert "  before  " in oldest
+    shown = json.loads(CliRunner().invoke(main, ["emulate", "list", "--json"]).stdout)["images"]
+    assert [(image["key"], image["current"]) for image in shown] == [("02", True), ("01", False)]
