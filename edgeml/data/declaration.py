@@ -58,6 +58,8 @@ class DataDeclaration:
     """As for ``open_data``."""
     metric: str | None = None
     """For evaluation: ``top1``, ``top5``, ``auc``, ``mse``, ``mae`` or ``module:function``."""
+    slices: str | None = None
+    """For evaluation: what parts the samples, given as labels are; accuracy is told for each part."""
     limit: int | None = None
     header: bool | None = None
     """Of a CSV: whether its first row names the columns; ``None``: if it holds names only."""
@@ -272,11 +274,13 @@ def _data(table: Mapping[str, Any], where: str, folder: Path) -> DataDeclaration
         raise UsageError(f'{where}: inputs must map input names to keys, as inputs = {{image = "x"}}')
     try:
         labels = _text(table["labels"]) if "labels" in table else None
+        slices = _text(table["slices"]) if "slices" in table else None
         return DataDeclaration(
             source=_located(_text(table["source"]), folder),
             inputs=inputs,
             labels=None if labels is None else _located(labels, folder),
             metric=_text(table["metric"]) if "metric" in table else None,
+            slices=None if slices is None else _located(slices, folder),
             limit=_integer(table["limit"]) if "limit" in table else None,
             header=_flag(table["header"]) if "header" in table else None,
         )

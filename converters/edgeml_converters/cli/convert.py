@@ -67,6 +67,11 @@ EXISTING = click.Path(exists=True, path_type=Path)
     help="Labels of the --evaluate data: a .csv of file and label for images, .npy, .txt, a key or column.",
 )
 @click.option(
+    "--slices",
+    metavar="FILE|KEY",
+    help="What parts the --evaluate data (a night and a day, say), as for --labels. Default: the classes.",
+)
+@click.option(
     "--limit",
     type=click.IntRange(min=1),
     metavar="N",
@@ -112,7 +117,7 @@ EXISTING = click.Path(exists=True, path_type=Path)
     "--max-slice-drop",
     type=float,
     metavar="POINTS",
-    help="Gate: points that the worst class may lose, of those with 10 samples or more.",
+    help="Gate: points that the worst class or slice may lose, of those with 10 samples or more.",
 )
 @latency_gate
 @size_gate
@@ -208,7 +213,11 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
             "--limit", options["calibration"], config.calibration, limit=options["limit"]
         ),
         "evaluation": declared_data(
-            "--labels", options["evaluation"], config.evaluation, labels=options["labels"]
+            "--labels or --slices",
+            options["evaluation"],
+            config.evaluation,
+            labels=options["labels"],
+            slices=options["slices"],
         ),
         "metric": options["metric"] or (config.evaluation.metric if config.evaluation else None),
         "preprocess": parse_preprocess(options["preprocess"], config.preprocess),

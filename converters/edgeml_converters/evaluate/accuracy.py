@@ -37,7 +37,7 @@ class Evaluation:
     compared: tuple[OutputComparison, ...]
     """Against the source's outputs; empty for the source itself."""
     slices: tuple[SliceValue, ...] = ()
-    """The metric class by class, where labels are classes."""
+    """The metric of each class, or of each part that the data declare."""
 
 
 def evaluate(
@@ -48,6 +48,7 @@ def evaluate(
     metric: Metric | None = None,
     reference: Spool | None = None,
     keep: Spool | None = None,
+    slices: Array | None = None,
 ) -> Evaluation:
     """Run every sample once.
 
@@ -58,6 +59,7 @@ def evaluate(
         metric: judges outputs against labels.
         reference: the source's outputs for the same samples, to compare with.
         keep: takes the outputs.
+        slices: the part that each sample belongs to; ``None``: parts are the classes, where labels are such.
 
     Raises:
         DataError: labels that the metric cannot use.
@@ -65,7 +67,7 @@ def evaluate(
     """
     judged = metric is not None and (labels is not None or not metric.needs_labels)
     tally = metric.start() if metric is not None and judged else None
-    classes = sliced(metric, labels)
+    parts = sliced(metric, labels) if slices is None else slices
     tallies: dict[int, Tally] = {}
     wanted = iter(reference) if reference is not None else None
     comparison: ModelTally | None = None
@@ -74,11 +76,11 @@ def evaluate(
         outputs = run(sample)
         if tally is not None:
             tally.add(outputs, None if labels is None else labels[count])
-            if metric is not None and classes is not None:
-                label = int(classes[count])
-                if label not in tallies:
-                    tallies[label] = metric.start()
-                tallies[label].add(outputs, label)
+            if metric is not None and parts is not None:
+                part = int(parts[count])
+                if part not in tallies:
+                    tallies[part] = metric.start()
+                tallies[part].add(outputs, None if labels is None else labels[count])
         if wanted is not None:
             if comparison is None:
                 comparison = ModelTally([(name, name) for name in outputs])
@@ -88,11 +90,11 @@ def evaluate(
         count += 1
     value = tally.value() if tally is not None else None
     compared = comparison.result() if comparison is not None else ()
-    return Evaluation(count, value, compared, _slices(tallies, classes))
+    return Evaluation(count, value, compared, _slices(tallies, parts))
 
 
-def _slices(tallies: Mapping[int, Tally], classes: Array | None) -> tuple[SliceValue, ...]:
-    if classes is None:
+def _slices(tallies: Mapping[int, Tally], parts: Array | None) -> tuple[SliceValue, ...]:
+    if parts is None:
         return ()
-    counts = Counter(classes.tolist())
-    return tuple(SliceValue(label, counts[label], tally.value()) for label, tally in sorted(tallies.items()))
+    counts = Counter(parts.tolist())
+    return tuple(SliceValue(part, counts[part], tally.value()) for part, tally in sorted(tallies.items()))

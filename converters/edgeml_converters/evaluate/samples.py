@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeml.arrays import Array
@@ -34,6 +34,9 @@ class Samples:
     labels: Array | None
     """[N] or [N,…]."""
     label_names: tuple[str, ...]
+    slices: Array | None = None
+    """The part that each sample belongs to, int64 [N]; ``None``: parts are the classes."""
+    slice_names: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     """About how the samples stand in their source, before pre-processing."""
 
@@ -72,7 +75,31 @@ def read_samples(
     finally:
         spool.close()
     found = lint_raw(role, next(iter(data.raw())), inputs, preprocess)
-    return Samples(role, data.source, spool, watch.summary(), labels, data.label_names, found)
+    parts, names = _slices(declaration, inputs, preprocess, len(spool))
+    return Samples(role, data.source, spool, watch.summary(), labels, data.label_names, parts, names, found)
+
+
+def _slices(
+    declaration: DataDeclaration, inputs: tuple[TensorSpec, ...], preprocess: Preprocess, count: int
+) -> tuple[Array | None, tuple[str, ...]]:
+    """Read what parts the samples, from where labels may stand.
+
+    Raises:
+        DataError: it names no parts, or not one for each sample.
+    """
+    if declaration.slices is None:
+        return None, ()
+    path, suffix, keys = declaration.source.rpartition(".npz:")
+    source = f"{path}{suffix}{keys.partition(',')[0]}"  # of data.npz:x,y the y is not what parts them
+    parted = replace(declaration, source=source, labels=declaration.slices)
+    data = open_declared(parted, inputs=inputs, preprocess=preprocess)
+    found = data.labels
+    if found is None or found.ndim != 1 or found.dtype.kind not in "iu" or len(found) != count:
+        raise DataError(
+            f"{declaration.source}: {declaration.slices!r} does not part the samples; "
+            f"give one whole number or name for each of the {count}"
+        )
+    return found, data.label_names
 
 
 def lint(calibration: Samples | None, evaluation: Samples | None) -> tuple[Finding, ...]:

@@ -1,4 +1,4 @@
-"""Accuracy class by class: what a smaller model forgets first are rare classes, and the mean hides them."""
+"""Accuracy by class, or by what the data are parted by: a smaller model forgets rare ones first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SLICE_SAMPLES: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class SliceValue:
-    """The metric over the samples of one class."""
+    """The metric over the samples of one class or part."""
 
     label: int
     count: int
@@ -24,7 +24,7 @@ class SliceValue:
 
 @dataclass(frozen=True, slots=True)
 class SliceDrop:
-    """One class, in the source and in a variant."""
+    """One class or part, in the source and in a variant."""
 
     label: int
     count: int

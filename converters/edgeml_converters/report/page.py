@@ -133,6 +133,7 @@ def render(outcome: Outcome, bundle: str) -> str:
                 if one.trace.ranges
             ],
             classes=list(page_classes(outcome)),
+            parted=outcome.data.evaluation is not None and outcome.data.evaluation.slices is not None,
             findings=all_findings(outcome),
             has_bundle=any(row.status == "ok" for row in outcome.rows),
             edge_tpu=_edge_tpu(outcome),
@@ -179,9 +180,7 @@ def _sentence(text: str) -> str:
 def page_classes(outcome: Outcome) -> Iterator[PageClasses]:
     """Give the classes that lose most in each variant that was chosen."""
     metric, chosen = outcome.data.metric, {choice.variant for choice in outcome.choices}
-    names = outcome.request.label_names or (
-        outcome.data.evaluation.label_names if outcome.data.evaluation is not None else ()
-    )
+    names = _slice_names(outcome)
     for row in outcome.rows:
         if metric is None or row.name not in chosen or not any(one.drop_points for one in row.slices):
             continue
@@ -196,6 +195,13 @@ def page_classes(outcome: Outcome) -> Iterator[PageClasses]:
             for one in row.slices[:SHOWN_CLASSES]
         )
         yield PageClasses(row.name, shown, len(row.slices) - len(shown))
+
+
+def _slice_names(outcome: Outcome) -> tuple[str, ...]:
+    data = outcome.data.evaluation
+    if data is None:
+        return ()
+    return data.slice_names if data.slices is not None else outcome.request.label_names or data.label_names
 
 
 def page_steps(rows: Sequence[Row]) -> tuple[PageStep, ...]:

@@ -49,7 +49,7 @@ class Gates:
     max_latency_ms: float | None = None
     max_size_bytes: int | None = None
     max_slice_drop: float | None = None
-    """Points that the worst class may lose, of those with ``SLICE_SAMPLES`` and more."""
+    """Points that the worst class or slice may lose, of those with ``SLICE_SAMPLES`` and more."""
 
     @property
     def allowed_drop(self) -> float:
@@ -66,11 +66,11 @@ class Gates:
         if self.max_slice_drop is not None:
             lost = worst(row.slices)
             if lost is None:
-                return f"no class was measured on {SLICE_SAMPLES} samples or more"
+                return f"no class or slice was measured on {SLICE_SAMPLES} samples or more"
             if lost.drop_points > self.max_slice_drop:
                 return (
-                    f"class {lost.label} loses {lost.drop_points:.2f} points on {lost.count} samples, "
-                    f"allowed {self.max_slice_drop:g}"
+                    f"class or slice {lost.label} loses {lost.drop_points:.2f} points on {lost.count} "
+                    f"samples, allowed {self.max_slice_drop:g}"
                 )
         return None
 

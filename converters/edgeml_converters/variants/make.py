@@ -165,6 +165,7 @@ class Evaluator:
                     metric=self.metric,
                     reference=self._outputs,
                     keep=keep,
+                    slices=self.evaluation.slices,
                 )
             finally:
                 if keep is not None:

@@ -51,12 +51,12 @@ def row(*slices):
 def test_the_gate_looks_at_the_worst_class_with_samples_enough():
     few, many = SliceDrop(2, 3, 1.0, 0.5, 50.0), SliceDrop(1, 12, 1.0, 0.75, 25.0)
     broken = Gates(max_slice_drop=20).broken_by(row(few, many))
-    assert broken == "class 1 loses 25.00 points on 12 samples, allowed 20"
+    assert broken == "class or slice 1 loses 25.00 points on 12 samples, allowed 20"
     assert Gates(max_slice_drop=30).broken_by(row(few, many)) is None
 
 
 def test_a_gate_that_nothing_can_show_is_broken():
     assert Gates(max_slice_drop=30).broken_by(row(SliceDrop(2, 3, 1.0, 1.0, 0.0))) == (
-        "no class was measured on 10 samples or more"
+        "no class or slice was measured on 10 samples or more"
     )
-    assert Gates(max_slice_drop=30).broken_by(row()) == "no class was measured on 10 samples or more"
+    assert Gates(max_slice_drop=30).broken_by(row()) == "no class or slice was measured on 10 samples or more"
