@@ -108,7 +108,7 @@ class TestFile:
         [
             ("[preproces]", "unknown key 'preproces'; known: labels, preprocess, postprocess, calibration"),
             ("[preprocess]\nresise = 3", "[preprocess]: unknown key 'resise'; known: color, resize, crop"),
-            ("[evaluation]\nsource = 'x'\nmetrics = 'y'", "known: source, inputs, labels, metric, slices, limit"),
+            ("[evaluation]\nsource = 'x'\nmetrics = 'y'", "known: source, inputs, labels, metric, slices"),
             ("[calibration]\nlimit = 3", "[calibration]: needs a source"),
             ("[calibration]\nsource = 3", "[calibration]: needs a text"),
             ("[calibration]\nsource = 'x'\nlimit = 1.5", "needs a whole number"),
