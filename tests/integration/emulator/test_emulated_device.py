@@ -78,5 +78,5 @@ def test_who_takes_a_machine_that_runs_leaves_it_running_and_takes_no_other_boar
     with pytest.raises(UsageError, match="is a raspberry-pi-4"):
         wrong.connect()
     emulated_device.machine.power_cut()
-    with pytest.raises(TransportError, match="has no power"):
+    with pytest.raises(TransportError, match="edgeml emulate restart"):
         plugins.transport(emulated_device.url).connect()
