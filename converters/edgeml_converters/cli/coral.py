@@ -113,6 +113,8 @@ def _check(model: Path, calibration: str | None, shapes: tuple[str, ...], *, con
 
 
 def _predict(found: Check) -> Prediction | None:
+    if found.placements.mapped == found.total:
+        return None
     from edgeml_converters.coral.rewrites.prediction import predict
 
     return predict(found)

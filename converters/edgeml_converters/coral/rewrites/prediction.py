@@ -39,8 +39,6 @@ class Prediction:
 
 def predict(check: Check) -> Prediction | None:
     """Say what rewrites and a cut would gain; ``None``: nothing, or LiteRT, which they need, is missing."""
-    if check.placements.mapped == check.total:
-        return None
     try:
         made = rewritten(check.path, "int8", checked=False)
         graph = graph_of(check.path, made.content)
