@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeml.commands.json_output import json_option, print_json
-from edgeml_converters.cli.gates import accuracy_gate, latency_gate, size_bytes, size_gate
+from edgeml_converters.cli import options as shared
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,9 +20,9 @@ EXISTING = click.Path(exists=True, path_type=Path)
 
 @click.command()
 @click.argument("bundle", type=EXISTING)
-@accuracy_gate
-@latency_gate
-@size_gate
+@shared.accuracy_gate
+@shared.latency_gate
+@shared.size_gate
 @click.option(
     "--variant",
     "names",
@@ -61,7 +61,7 @@ def check(
     from edgeml_converters.variants.choose import Gates
     from edgeml_converters.variants.recheck import recheck
 
-    gates = Gates(max_drop, max_latency_ms, size_bytes(max_size))
+    gates = Gates(max_drop, max_latency_ms, shared.size_bytes(max_size))
     if gates == Gates():
         raise UsageError("nothing to hold it against: give --max-drop, --max-latency-ms or --max-size")
     with progress_shown() as progress:

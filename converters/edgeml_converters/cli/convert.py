@@ -10,7 +10,7 @@ import click
 from edgeml import completion
 from edgeml.commands.json_output import json_option, print_json
 from edgeml.errors import UsageError
-from edgeml_converters.cli.gates import accuracy_gate, latency_gate, size_bytes, size_gate
+from edgeml_converters.cli import options as shared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -71,19 +71,14 @@ EXISTING = click.Path(exists=True, path_type=Path)
     metavar="FILE|KEY",
     help="What parts the --evaluate data (a night and a day, say), as for --labels. Default: the classes.",
 )
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Calibrate with so many samples, evenly spread over the data.",
-)
+@shared.limit
 @click.option(
     "--metric",
     metavar="NAME",
     help="top1, top5, auc, mse, mae or module:function. Default: top1 for class labels.",
 )
 @click.option("--config", type=EXISTING, help="TOML file that declares data, pre- and post-processing.")
-@click.option("--preprocess", multiple=True, metavar="KEY=VALUE", help="Pre-processing, over the file's.")
+@shared.preprocess
 @click.option("--postprocess", multiple=True, metavar="KEY=VALUE", help="Post-processing, the same way.")
 @click.option(
     "--golden", type=click.IntRange(min=0), default=8, show_default=True, help="Golden samples in the bundle."
@@ -112,42 +107,30 @@ EXISTING = click.Path(exists=True, path_type=Path)
     show_default=True,
     help="What the variant chosen for a target has least of.",
 )
-@accuracy_gate
+@shared.accuracy_gate
 @click.option(
     "--max-slice-drop",
     type=float,
     metavar="POINTS",
     help="Gate: points that the worst class or slice may lose, of those with 10 samples or more.",
 )
-@latency_gate
-@size_gate
+@shared.latency_gate
+@shared.size_gate
 @click.option(
     "--io-dtype",
     type=click.Choice(["float32", "int8", "uint8"]),
     show_default="float32; int8 for the Edge TPU",
     help="Inputs and outputs of int8_static variants.",
 )
-@click.option(
-    "--method",
-    type=click.Choice(["default", "minmax", "percentile"]),
-    default="default",
-    show_default=True,
-    help="How static quantization finds its ranges.",
-)
-@click.option(
-    "--input-shape",
-    "shapes",
-    multiple=True,
-    metavar="[INPUT=]N,N,…",
-    help="Size of an input with free dimensions.",
-)
+@shared.method
+@shared.input_shape
 @click.option(
     "--compiler-via",
     metavar="URL",
     help="For a Coral target: the machine that has the Edge TPU compiler. By default this one.",
 )
 @click.option("--no-compile", is_flag=True, help="Compile nothing for the Edge TPU.")
-@click.option("--trust-code", is_flag=True, help="Let the file run the code that it carries.")
+@shared.trust_code
 @click.option(
     "--measure",
     "measure_on",
@@ -173,7 +156,7 @@ EXISTING = click.Path(exists=True, path_type=Path)
     is_flag=True,
     help="Leave out of the bundle what the data look like, by which devices tell drift.",
 )
-@click.option("--no-cache", is_flag=True, help="Do every step again.")
+@shared.no_cache
 @json_option
 def convert(model: Path, output: Path, as_json: bool, **options: Any) -> None:
     """Convert MODEL for targets into a bundle of measured variants.
@@ -231,7 +214,7 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
         "max_drop": options["max_drop"],
         "max_slice_drop": options["max_slice_drop"],
         "max_latency_ms": options["max_latency_ms"],
-        "max_size_bytes": size_bytes(options["max_size"]),
+        "max_size_bytes": shared.size_bytes(options["max_size"]),
         "io_dtype": options["io_dtype"],
         "method": options["method"],
         "input_shapes": input_shapes(options["shapes"]),

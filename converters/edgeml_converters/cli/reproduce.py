@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeml.commands.json_output import json_option, print_json
+from edgeml_converters.cli import options as shared
 
 if TYPE_CHECKING:
     from edgeml_converters.reproduce import Reproduction
@@ -29,7 +30,7 @@ EXISTING = click.Path(exists=True, path_type=Path)
     metavar="DIR|FILE",
     help="Write the new bundle there. Default: nowhere.",
 )
-@click.option("--no-cache", is_flag=True, help="Do every step again.")
+@shared.no_cache
 @json_option
 def reproduce(
     recorded: Path,

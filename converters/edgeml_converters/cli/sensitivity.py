@@ -9,6 +9,7 @@ import click
 
 from edgeml import completion
 from edgeml.commands.json_output import json_option, print_json
+from edgeml_converters.cli import options as shared
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,12 +25,7 @@ SOUND_DB = 40.0
 @click.command()
 @click.argument("model", type=EXISTING)
 @click.option("--calibration", metavar="DATA", help="Data to calibrate with, as for edgeml convert.")
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Calibrate with so many samples, evenly spread over the data.",
-)
+@shared.limit
 @click.option(
     "--target",
     default="host",
@@ -47,23 +43,11 @@ SOUND_DB = 40.0
     help="Rank for this runtime (repeat). Default: all that the target has.",
 )
 @click.option("--config", type=EXISTING, help="TOML file that declares data and pre-processing.")
-@click.option("--preprocess", multiple=True, metavar="KEY=VALUE", help="Pre-processing, over the file's.")
-@click.option(
-    "--method",
-    type=click.Choice(["default", "minmax", "percentile"]),
-    default="default",
-    show_default=True,
-    help="How the quantizers find their ranges.",
-)
-@click.option(
-    "--input-shape",
-    "shapes",
-    multiple=True,
-    metavar="[INPUT=]N,N,…",
-    help="Size of an input with free dimensions.",
-)
-@click.option("--trust-code", is_flag=True, help="Let the file run the code that it carries.")
-@click.option("--no-cache", is_flag=True, help="Do every step again.")
+@shared.preprocess
+@shared.method
+@shared.input_shape
+@shared.trust_code
+@shared.no_cache
 @click.option(
     "--top",
     type=click.IntRange(min=1),

@@ -1,4 +1,4 @@
-"""Options that say what a variant must hold, for the commands that have gates."""
+"""Options of the commands that convert a model, on the way or for good."""
 
 from __future__ import annotations
 
@@ -6,6 +6,31 @@ import click
 
 from edgeml.errors import UsageError
 
+limit = click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Calibrate with so many samples, evenly spread over the data.",
+)
+method = click.option(
+    "--method",
+    type=click.Choice(["default", "minmax", "percentile"]),
+    default="default",
+    show_default=True,
+    help="How static quantization finds its ranges.",
+)
+input_shape = click.option(
+    "--input-shape",
+    "shapes",
+    multiple=True,
+    metavar="[INPUT=]N,N,…",
+    help="Size of an input with free dimensions.",
+)
+trust_code = click.option("--trust-code", is_flag=True, help="Let the file run the code that it carries.")
+no_cache = click.option("--no-cache", is_flag=True, help="Do every step again.")
+preprocess = click.option(
+    "--preprocess", multiple=True, metavar="KEY=VALUE", help="Pre-processing, over the file's."
+)
 accuracy_gate = click.option(
     "--max-drop", type=float, metavar="POINTS", help="Gate: points of accuracy a variant may lose."
 )
