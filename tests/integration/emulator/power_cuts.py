@@ -42,7 +42,8 @@ SLOWER_AFTER_BOOT = 2.0
 """An installation that goes on, the start of its agent included, than one without a cut."""
 HEALTH = {"probation_s": 2.0, "max_starts": MOST_IN_A_ROW + 1}
 _HASHES = f"cd {MODEL} && readlink current && cd current/ && find . -type f -exec sha256sum {{}} +"
-_FILES = f"cd {HOME} && find . -not -path './logs/*' | sort"
+_FILES = f"cd {HOME} && find . -not -path './logs/*' -not -name '.*.new' | sort"
+"""Scratch files aside: the next write of the same file clears the one that a cut left."""
 
 
 @dataclass
