@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from click.testing import CliRunner
 from edgeml_converters.cli.coral import coral
 from edgeml_converters.convert import convert
 from edgeml_converters.coral.check import check_file
-from edgeml_converters.coral.cut import cut
+from edgeml_converters.coral.cut import cut, cut_unchecked
+from edgeml_converters.coral.graph import read_graph
 from edgeml_converters.coral.inspect import inspect_file
 from edgeml_converters.coral.join import join
 from edgeml_converters.coral.rewrites.rewriting import rewritten
@@ -167,3 +169,25 @@ def test_the_tail_of_a_real_model_is_cut_off(data_dir: Path, tmp_path: Path) -> 
     target = tmp_path / "joined.tflite"
     target.write_bytes(join(body, tail))
     assert check_file(target).placements.mapped == 64
+
+
+def test_no_changed_bytes_raise_anything_else(tmp_path: Path) -> None:
+    source = coral_models.with_stopper(tmp_path / "model.tflite", signature=True)
+    body, tail = parts(source, tmp_path)
+    changed, done = tmp_path / "changed.tflite", 0
+    tries = {
+        source: lambda: read_graph(changed) and cut_unchecked(changed, changed.read_bytes()),
+        body: lambda: join(changed, tail),
+        tail: lambda: join(body, changed),
+    }
+    for seed in range(60):
+        chance = np.random.default_rng(seed)
+        for path, attempt in tries.items():
+            content = bytearray(path.read_bytes())
+            for place in chance.integers(0, len(content), chance.choice([1, 3, 10])):
+                content[place] = chance.choice([0, 1, 127, 255, chance.integers(256)])
+            changed.write_bytes(content)
+            with suppress(ModelFileError, ConversionError):
+                attempt()
+                done += 1
+    assert 0 < done < 180

@@ -195,10 +195,12 @@ def _record(draft: Draft) -> dict[str, Any]:
     """Give inputs and outputs of the whole in their order: name of the tensor, and of the signature."""
     signatures = draft.model.signatureDefs or []
     signature = signatures[0] if len(signatures) == 1 and not signatures[0].subgraphIndex else None
-    record: dict[str, Any] = {"signature": signature.signatureKey.decode() if signature is not None else None}
+    record: dict[str, Any] = {
+        "signature": signature.signatureKey.decode(errors="replace") if signature is not None else None
+    }
     for side in ("inputs", "outputs"):
         items = getattr(signature, side, None) or []
-        named = {int(item.tensorIndex): item.name.decode() for item in items}
+        named = {int(item.tensorIndex): item.name.decode(errors="replace") for item in items}
         record[side] = [[draft.name(index), named.get(index)] for index in getattr(draft.graph, side)]
     return record
 
