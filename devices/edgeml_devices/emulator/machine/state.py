@@ -115,7 +115,7 @@ def machine_named(name: str) -> Found | None:
 
 def images_of_machines(cache: Cache) -> frozenset[str]:
     """Give the keys of the images that machines have their disks over, of those that are off, too."""
-    records = (read_record(folder) for folder in (cache.folder / KIND).glob("*"))
+    records = (read_record(folder) for folder in _folders(cache))
     return frozenset(record.image for record in records if record is not None)
 
 
@@ -202,15 +202,20 @@ def remove(folder: Path) -> None:
         remove_tree(folder)
 
 
+def _folders(cache: Cache) -> list[Path]:
+    """Give the machines' folders; a file beside them is nobody's machine."""
+    return sorted(folder for folder in (cache.folder / KIND).glob("*") if folder.is_dir())
+
+
 def _found(cache: Cache) -> Iterator[Found | None]:
-    for folder in sorted((cache.folder / KIND).iterdir()):
+    for folder in _folders(cache):
         record = read_record(folder)
         yield None if record is None else Found(folder, record, is_running(folder))
 
 
 def _sweep(cache: Cache) -> tuple[str, ...]:
     ended = []
-    for folder in sorted((cache.folder / KIND).glob("*")):
+    for folder in _folders(cache):
         if not _is_left_over(folder):
             continue
         kill(folder)

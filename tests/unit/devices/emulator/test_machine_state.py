@@ -143,3 +143,12 @@ def test_what_was_never_started_is_removed() -> None:
     owner.close()
     assert state.sweep() == (BOARD,)
     assert not folder.exists()
+
+
+def test_a_file_beside_the_machines_is_no_machine(tmp_path: Path) -> None:
+    folder, owner = state.new_folder(BOARD)
+    (folder.parent / ".DS_Store").touch()
+    assert state.machines() == ()
+    assert state.sweep() == ()
+    assert (tmp_path / "emulator/machines/.DS_Store").exists()
+    owner.close()
