@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, Final
@@ -70,6 +70,7 @@ _LOG = logging.getLogger(__name__)
 _FLUSH_S: Final = 5.0
 _MINUTE_S: Final = 60.0
 _HOUR_S: Final = 3600.0
+_CANCEL_AGAIN_S: Final = 1.0
 
 
 def create_app(settings: ServerSettings) -> FastAPI:
@@ -144,8 +145,16 @@ async def _services(settings: ServerSettings) -> AsyncIterator[Services]:
         async with asyncio.TaskGroup() as beside:
             tasks = [beside.create_task(work) for work in _beside(services)]
             yield services
-            for task in tasks:
-                task.cancel()
+            await _cancel(tasks)
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """End what runs, asked again where it missed that: ``asyncio.wait_for`` of Python 3.11 may swallow it."""
+    running = set(tasks)
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=_CANCEL_AGAIN_S)
 
 
 async def _open_services(settings: ServerSettings, database: Database, telemetry: TelemetryStore) -> Services:

@@ -102,3 +102,22 @@ async def test_after_its_connection_broke_a_process_looks_at_everything(client, 
     await asyncio.sleep(0.1)
     await _assign(other, [device.id], 2)
     assert (await asyncio.wait_for(poll, 5)).json()["models"] == {"kws": {"release": 2}}
+
+
+async def test_a_server_ends_although_work_beside_it_missed_that_it_is_to_end(
+    server_settings: ServerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, heard = asyncio.Event(), asyncio.Queue[None]()
+
+    async def hear_for_ever() -> None:
+        begun.set()
+        while True:
+            # in Python 3.11 a message that comes in the same moment takes the place of the cancellation
+            await asyncio.wait_for(heard.get(), 60)
+
+    monkeypatch.setattr("edgeml_devices.server.app._beside", lambda _: iter([hear_for_ever()]))
+    app = create_app(server_settings)
+    async with asyncio.timeout(30):
+        async with app.router.lifespan_context(app):
+            await begun.wait()
+            heard.put_nowait(None)
