@@ -18,6 +18,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import select
 import signal
 from collections.abc import Iterator
@@ -37,6 +38,8 @@ RUNNING: Final = "running"
 OWNER: Final = "owner"
 _RECORD: Final = "machine.json"
 _KILLED_WITHIN_S: Final = 30.0
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""A folder's name, and a host's in the configuration of SSH."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +80,13 @@ def new_folder(board: str, name: str = "") -> tuple[Path, IO[bytes]]:
         name: another name.
 
     Raises:
-        UsageError: ``name`` is taken, or cannot be a folder's.
+        UsageError: ``name`` is taken, or cannot be a machine's.
     """
-    if name and (name != Path(name).name or name.startswith(".")):
-        raise UsageError(f"{name!r} cannot be the name of a machine")
+    if name and not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot be the name of a machine: letters, digits, '-', '_' and '.', "
+            "a letter or digit first, 64 at most"
+        )
     cache = open_cache()
     with cache.locked(KIND):
         _sweep(cache)
@@ -88,7 +94,10 @@ def new_folder(board: str, name: str = "") -> tuple[Path, IO[bytes]]:
         number = 1
         while folder.exists():
             if name:
-                raise UsageError(f"there is a machine {name!r} already: edgeml emulate ps")
+                raise UsageError(
+                    f"there is a machine {name!r} already; take another name, or end that one: "
+                    f"edgeml emulate stop {name}"
+                )
             number += 1
             folder = cache.place(KIND, f"{board}-{number}")
         folder.mkdir(mode=0o700, parents=True)

@@ -64,13 +64,13 @@ def test_a_machine_has_its_board_s_name_and_the_next_one_a_number() -> None:
 
 def test_a_name_is_given_once() -> None:
     _, owner = state.new_folder(BOARD, "mine")
-    with pytest.raises(UsageError, match="there is a machine 'mine' already"):
+    with pytest.raises(UsageError, match=r"there is a machine 'mine' already.* edgeml emulate stop mine"):
         state.new_folder(BOARD, "mine")
     owner.close()
 
 
-@pytest.mark.parametrize("name", ["a/b", "..", ".hidden"])
-def test_a_name_is_a_folder_s(name: str) -> None:
+@pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "my pi", "-F", "pi*", "a\n", "a" * 65])
+def test_a_name_is_a_folder_s_and_a_host_s(name: str) -> None:
     with pytest.raises(UsageError, match="cannot be the name"):
         state.new_folder(BOARD, name)
 
