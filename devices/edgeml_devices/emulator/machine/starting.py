@@ -61,6 +61,7 @@ def start_machine(
         EngineError: QEMU or the guest does not come up, and what they said last; or it computes wrongly.
         UsageError: the name is taken, or no name of a machine.
     """
+    state.check_name(name)
     setup = setup_of(wanted, report)
     with room_in(open_cache().folder):
         if not fresh:

@@ -72,6 +72,21 @@ class Found:
         return self.folder.name
 
 
+def check_name(name: str) -> None:
+    """See that a new machine can have a name, before work is done for it; an empty one stands for none.
+
+    Raises:
+        UsageError: it is taken, or cannot be a machine's.
+    """
+    if name and not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot be the name of a machine: letters, digits, '-', '_' and '.', "
+            "a letter or digit first, 64 at most"
+        )
+    if name and machine_named(name) is not None:
+        raise _taken(name)
+
+
 def new_folder(board: str, name: str = "") -> tuple[Path, IO[bytes]]:
     """Make the folder of a new machine; gives it with the lock of its owner. Removes leftovers first.
 
@@ -82,11 +97,7 @@ def new_folder(board: str, name: str = "") -> tuple[Path, IO[bytes]]:
     Raises:
         UsageError: ``name`` is taken, or cannot be a machine's.
     """
-    if name and not _NAME.fullmatch(name):
-        raise UsageError(
-            f"{name!r} cannot be the name of a machine: letters, digits, '-', '_' and '.', "
-            "a letter or digit first, 64 at most"
-        )
+    check_name(name)
     cache = open_cache()
     with cache.locked(KIND):
         _sweep(cache)
@@ -94,10 +105,7 @@ def new_folder(board: str, name: str = "") -> tuple[Path, IO[bytes]]:
         number = 1
         while folder.exists():
             if name:
-                raise UsageError(
-                    f"there is a machine {name!r} already; take another name, or end that one: "
-                    f"edgeml emulate stop {name}"
-                )
+                raise _taken(name)
             number += 1
             folder = cache.place(KIND, f"{board}-{number}")
         folder.mkdir(mode=0o700, parents=True)
@@ -209,6 +217,12 @@ def remove(folder: Path) -> None:
     """Remove a machine with its disk."""
     with Cache(folder.parent.parent).locked(KIND):
         remove_tree(folder)
+
+
+def _taken(name: str) -> UsageError:
+    return UsageError(
+        f"there is a machine {name!r} already; take another name, or end that one: edgeml emulate stop {name}"
+    )
 
 
 def _folders(cache: Cache) -> list[Path]:

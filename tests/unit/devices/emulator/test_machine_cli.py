@@ -123,6 +123,16 @@ def test_who_has_nothing_yet_is_told_all_programs_at_once(
         assert f" {package}" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["my pi", BOARD])
+def test_a_name_that_no_machine_can_have_is_refused_before_an_image_is_built(
+    name: str, machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(machine))  # nothing can be built here
+    done = _emulate(BOARD, "--name", name)
+    assert done.exit_code == 2
+    assert f"machine {name!r} already" in done.stderr or "cannot be the name" in done.stderr
+
+
 def test_json_of_a_machine_in_the_foreground_is_refused() -> None:
     done = _emulate(BOARD, "--json")
     assert done.exit_code == 2
