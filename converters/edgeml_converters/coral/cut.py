@@ -18,6 +18,7 @@ import numpy as np
 
 from edgeml.errors import ConversionError, ParityError
 from edgeml_converters.coral.graph import CUSTOM, Graph, graph_of, read_graph
+from edgeml_converters.coral.guarded import guarded
 from edgeml_converters.coral.join import RECORD, joined
 from edgeml_converters.coral.limits import Node, computes_shape
 from edgeml_converters.coral.partition import edges, partition
@@ -122,18 +123,23 @@ def cut(path: Path) -> Cut:
 
     Raises:
         ModelFileError: missing, truncated, damaged, no TFLite file.
-        ConversionError: there is no place to cut, see :func:`body_of`.
+        ConversionError: there is no place to cut, see :func:`body_of`; or it crashes the engine.
         ParityError: the parts do not give what the whole gives.
     """
     read_graph(path)
     whole = path.read_bytes()
     made = cut_unchecked(path, whole)
+    return replace(made, unchecked=guarded(_STEP, lambda: _compared(path, whole, made)))
+
+
+def _compared(path: Path, whole: bytes, made: Cut) -> str:
+    """Say why the parts cannot be compared with the whole; empty: they give the same."""
     try:
         runner = Runner(_STEP, whole)
     except ConversionError as error:
-        return replace(made, unchecked=str(error))
+        return str(error)
     _require_same(path, runner, made)
-    return made
+    return ""
 
 
 def cut_unchecked(path: Path, whole: bytes) -> Cut:

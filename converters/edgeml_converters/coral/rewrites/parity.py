@@ -11,6 +11,7 @@ from edgeml.arrays import Array, dequantize
 from edgeml.engine_text import engine_text
 from edgeml.errors import ConversionError, ParityError
 from edgeml.tensors import Quantization
+from edgeml_converters.coral.guarded import guarded
 
 SAMPLES: Final = 3
 FLOAT_LIMIT: Final = 1e-5
@@ -31,8 +32,12 @@ def require_same(step: str, before: bytes, after: bytes, *, rounds: bool = False
 
     Raises:
         ParityError: they differ.
-        ConversionError: one cannot be run here, so that nothing is known.
+        ConversionError: one cannot be run here, or crashes the engine, so that nothing is known.
     """
+    guarded(step, lambda: _require_same(step, before, after, rounds=rounds))
+
+
+def _require_same(step: str, before: bytes, after: bytes, *, rounds: bool) -> None:
     left, right = Runner(step, before), Runner(step, after)
     if len(left.inputs) != len(right.inputs) or len(left.outputs) != len(right.outputs):
         raise ParityError(f"{step}: the number of inputs or outputs changed")

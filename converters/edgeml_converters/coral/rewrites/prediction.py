@@ -38,12 +38,12 @@ class Prediction:
 
 
 def predict(check: Check) -> Prediction | None:
-    """Say what rewrites and a cut would gain; ``None``: nothing, or LiteRT, which they need, is missing."""
+    """Say what rewrites and a cut would gain; ``None``: nothing, or LiteRT, which they need, fails."""
     try:
         made = rewritten(check.path, "int8", checked=False)
         graph = graph_of(check.path, made.content)
         found = _cut(check.path, made.content) if stops(graph) else None
-    except (EngineMissingError, ModelFileError):
+    except (ConversionError, EngineMissingError, ModelFileError):
         return None
     placements = place(graph)
     left = len(placements.operators) - placements.mapped

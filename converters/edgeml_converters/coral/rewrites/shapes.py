@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgeml.arrays import Array
+from edgeml_converters.coral.guarded import guarded
 from edgeml_converters.coral.limits import SHAPE_INPUTS
 from edgeml_converters.coral.rewrites.draft import TYPES, Draft, content, inputs_of, outputs_of
 
@@ -23,6 +24,7 @@ REDUCE_MAX REDUCE_MIN REDUCE_PROD RESHAPE SELECT SELECT_V2 SLICE SPLIT SQUEEZE S
 TRANSPOSE UNPACK
 """
 """Operators that models compute shapes with: deterministic, and of what they read alone."""
+_STEP: Final = "shapes"
 _TYPES: Final = frozenset({"int32", "int64", "float32", "bool"})
 _UNSURE: Final = frozenset(
     {"CUSTOM", "IF", "NON_MAX_SUPPRESSION_V4", "NON_MAX_SUPPRESSION_V5", "RANGE", "UNIQUE", "WHERE", "WHILE"}
@@ -104,10 +106,15 @@ def _unsure(draft: Draft) -> set[int]:
 
 def _shapes(draft: Draft) -> list[tuple[int, ...]] | None:
     """Give every tensor's shape as LiteRT lays the model out; ``None``: it cannot."""
-    engine = _engine(content(draft))
+    model = content(draft)
+    shapes = [draft.shape(index) for index in range(len(draft.graph.tensors))]
+    return guarded(_STEP, lambda: _laid_out(model, shapes))
+
+
+def _laid_out(model: bytes, shapes: list[tuple[int, ...]]) -> list[tuple[int, ...]] | None:
+    engine = _engine(model)
     if engine is None:
         return None
-    shapes = [draft.shape(index) for index in range(len(draft.graph.tensors))]
     for item in engine.get_tensor_details():
         if item["index"] < len(shapes):
             shapes[item["index"]] = tuple(int(side) for side in item["shape"])
@@ -127,7 +134,12 @@ def _evaluated(draft: Draft, operators: Sequence[Any]) -> dict[int, Array]:
     wanted = [index for one in operators for index in outputs_of(one)]
     if not wanted:
         return {}
-    engine = _engine(content(draft.part(operators, [], wanted)))
+    model = content(draft.part(operators, [], wanted))
+    return guarded(_STEP, lambda: _computed(model, wanted))
+
+
+def _computed(model: bytes, wanted: Sequence[int]) -> dict[int, Array]:
+    engine = _engine(model)
     if engine is None:
         return {}
     try:
