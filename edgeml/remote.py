@@ -108,9 +108,8 @@ def remote_edgeml(url: str, show: Callable[[str], None]) -> Iterator[RemoteEdgem
         EngineError: there is no edgeml; says how to bring it there.
         TransportError: the machine cannot be reached.
     """
+    show(f"connecting to {url}")
     with plugins.transport(url) as transport:
-        show(f"connecting to {url}")
-        transport.connect()
         found = transport.run(["sh", "-c", _FIND], _STEP_TIMEOUT_S)
         if found.exit_code:
             raise EngineError(

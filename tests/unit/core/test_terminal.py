@@ -1,12 +1,13 @@
 """Tables stay readable at any width: numbers are whole, what matters least leaves first."""
 
 import io
+import threading
 
 import pytest
 from rich.console import Console
 
 from edgeml.figures import milliseconds, readable_size, shorten, shorten_glued
-from edgeml.terminal import Column, fitting, print_table, printable
+from edgeml.terminal import Column, fitting, print_table, printable, showing
 
 COLUMNS = (
     Column("layer", ["MobileNetV2/expanded_conv_17/project/Conv2D1_prequant", "Relu"], is_name=True),
@@ -75,3 +76,11 @@ def test_only_names_that_are_glued_together_are_cut_in_a_text():
 
 def test_another_machine_cannot_write_to_the_terminal():
     assert printable("a\x1b[31mb\r\n") == "a�[31mb��"
+
+
+def test_where_nobody_looks_no_line_is_shown_and_no_thread_draws_one(capsys):
+    before = threading.active_count()
+    with showing() as show:
+        show("connecting to local:")
+        assert threading.active_count() == before  # engines' chatter is caught with one thread alone
+    assert capsys.readouterr().err == ""
