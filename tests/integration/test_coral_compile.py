@@ -415,6 +415,73 @@ def test_a_cut_file_is_a_failure(install, good, model) -> None:
     assert "is no compiled model that can be read" in fails(model)
 
 
+def own_compiler(folder: Path, does: str) -> Path:
+    """A compiler in shell, which puts its file where $made says, of what $good says."""
+    path = folder / "own" / "edgetpu_compiler"
+    path.parent.mkdir()
+    path.write_text(
+        f"""#!/bin/sh
+echo "Edge TPU Compiler version {V16}"
+[ "$1" = --version ] && exit 0
+while [ $# -gt 1 ]; do [ "$1" = --out_dir ] && out=$2; shift; done
+made=$out/model_edgetpu.tflite log=$out/model_edgetpu.log
+{does}
+"""
+    )
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("does", "exit_code"),
+    [
+        ("cp {good} $out/x; ln -s x $made", 0),
+        ("ln -s {good} $made", 0),
+        ("cp {good} $made; mkdir $log", 0),
+        ("cp {good} $made; mkfifo $log", 0),
+        ("mkdir $made; cp {good} $made", 1),
+        ("ln -s $made $made", 1),
+        ("ln -s /dev/zero $made", 1),
+        ("mkfifo $made", 1),
+    ],
+)
+def test_what_is_no_plain_file_is_read_through_or_not_taken(good, model, tmp_path, does, exit_code) -> None:
+    compiler = own_compiler(tmp_path, does.format(good=good.compiled))
+    done = call(model, "--compiler", compiler)
+    assert done.exit_code == exit_code, done.output
+    made = model.parent / "model_edgetpu.tflite"
+    assert made.is_file() is (exit_code == 0)
+    assert not made.is_symlink()
+    assert Path(good.compiled).is_file()
+    assert "bug" not in done.stderr
+    assert exit_code == 0 or "it ended with exit code" in done.stderr
+
+
+@pytest.mark.parametrize("stream", [1, 2])
+def test_a_compiler_that_prints_without_end_is_stopped(good, model, tmp_path, monkeypatch, stream) -> None:
+    monkeypatch.setattr(coral_compiler, "_MOST_BYTES", 4 << 20)
+    text = fails(model, "--compiler", own_compiler(tmp_path, f"exec cat /dev/zero >&{stream}"))
+    assert "signal 25 ended it" in text
+    assert "it wrote a file, or printed, more than 4.2 MB" in text
+
+
+def test_only_the_end_of_what_a_compiler_prints_is_read(good, model, tmp_path) -> None:
+    compiler = own_compiler(
+        tmp_path,
+        f"yes x | head -c 3000000; echo; cp {good.compiled} $made; truncate -s 100M $log; echo last words",
+    )
+    found = answer(model, "--compiler", compiler)
+    assert found["mapped"] == 1
+    assert (model.parent / "model_edgetpu.log").stat().st_size <= 1 << 20
+
+
+def test_what_a_compiler_leaves_running_is_ended(good, model, tmp_path) -> None:
+    pid = tmp_path / "pid"
+    own = own_compiler(tmp_path, f"sleep 600 & echo $! >{pid}; cp {good.compiled} $made")
+    answer(model, "--compiler", own)
+    eventually(lambda: not is_running(int(pid.read_text())))
+
+
 def test_the_compiled_file_of_another_model_is_a_failure(install, model, tmp_path) -> None:
     (tmp_path / "other").mkdir()
     other = write_compiled(make_double(tmp_path / "other", "litert"), tmp_path / "other.tflite")

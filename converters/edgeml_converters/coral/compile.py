@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any, Final, Literal
 
 from edgeml.errors import ConversionError, ModelFileError
+from edgeml.figures import readable_size
 from edgeml.formats import TITLE, identify
 from edgeml.terminal import printable
 from edgeml_converters.coral.check import Check, check_file
@@ -26,7 +27,14 @@ from edgeml_converters.coral.compiler_output import (
     read_problem,
     read_said,
 )
-from edgeml_converters.coral.compiler_place import Compiler, Place, find_compiler, full_disk, open_place
+from edgeml_converters.coral.compiler_place import (
+    MOST_PRINTED_BYTES,
+    Compiler,
+    Place,
+    find_compiler,
+    full_disk,
+    open_place,
+)
 from edgeml_converters.coral.cross_check import Disagreement, disagreements, interface
 from edgeml_converters.coral.inspect import Compiled, inspect_file
 
@@ -38,9 +46,12 @@ _SEARCHES_SINCE: Final = 16
 """This version has a time limit of its own, and can search for the part of a model that it compiles."""
 _SEARCH_STEPS: Final = 16
 """A search takes this many attempts at most, each with fewer operators."""
-_PRINTED_CHARACTERS: Final = 1 << 20
+_MOST_BYTES: Final = 2 << 30
+"""Of a file that the compiler writes, its output among them; a TFLite file has 2 GiB at most."""
 _SIGNALLED: Final = range(129, 193)
 """Exit codes of commands that a signal ended, as shells say them; Coral's own is a shell script."""
+_TOO_LONG: Final = 128 + 25
+"""SIGXFSZ, where the compiler runs."""
 _SLACK_BYTES: Final = 1 << 20
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._]+")
 
@@ -218,8 +229,8 @@ class _Run:
         limit = ("--timeout_sec", str(math.ceil(left_s))) if own_limit else ()
         self.place.run(["mkdir", out], left_s)
         arguments = ("--show_operations", "--out_dir", out, *limit, *options, f"{self.name}.tflite")
-        done = self.place.run([self.compiler.path, *arguments], left_s)
-        printed = b"" if done is None else done.stdout[-_PRINTED_CHARACTERS:] + b"\n" + done.stderr[-10_000:]
+        done = self.place.compile([self.compiler.path, *arguments], left_s, _MOST_BYTES)
+        printed = b"" if done is None else done.stdout + b"\n" + done.stderr
         text = printed.decode(errors="replace")
         wrote = done is not None and self.place.get(f"{out}/{self.name}{SUFFIX}.tflite", self._target)
         outcome, message = _judged(None if done is None else done.exit_code, text, wrote=wrote)
@@ -234,7 +245,7 @@ class _Run:
         """Read what was written; nothing mapped is a failure."""
         log_file = self.folder / "compiler.log"
         has_log = self.place.get(f"{out}/{self.name}{SUFFIX}.log", log_file)
-        log = log_file.read_text(errors="replace") if has_log else ""
+        log = _start(log_file) if has_log else ""
         said = read_said(printed, log)
         compiled = self._read()
         if not compiled.packages:
@@ -307,9 +318,16 @@ def _judged(exit_code: int | None, printed: str, *, wrote: bool) -> tuple[Outcom
     return "failed", f"it ended with exit code {exit_code} and wrote nothing{_last_line(printed)}"
 
 
+def _start(log: Path) -> str:
+    with log.open("rb") as file:
+        return file.read(MOST_PRINTED_BYTES).decode(errors="replace")
+
+
 def _what_next(attempt: Attempt) -> str:
     if attempt.outcome == "crashed" and attempt.exit_code == 128 + 9:
         return "the machine may be short of memory"
+    if attempt.outcome == "crashed" and attempt.exit_code == _TOO_LONG:
+        return f"it wrote a file, or printed, more than {readable_size(_MOST_BYTES)}"
     return "edgeml coral check says what it will not take; edgetpu_compiler -s MODEL, by hand, may say more"
 
 

@@ -17,10 +17,11 @@ Fault = Literal["refused", "internal_error", "timeout"]
 """The model is none that it takes; it failed at one that it takes; its own time limit."""
 INTERNAL: Final = "internal_error"
 
-_VERSION: Final = re.compile(r"Edge TPU Compiler version (\S+)")
+_VERSION: Final = re.compile(r"Edge TPU Compiler version ([\w.+-]{1,100})")
 _TITLE: Final = re.compile(r"^Operator +Count +Status\s*$", re.MULTILINE)
-_ROW: Final = re.compile(r"^(?P<name>\w+) +(?P<count>\d+) {2,}(?P<reason>\S.*?)\s*$")
-_SIZE: Final = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>B|KiB|MiB|GiB)")
+_ROW: Final = re.compile(r"^(?P<name>\w+) +(?P<count>\d{1,15}) {2,}(?P<reason>\S.*?)\s*$")
+_SIZE: Final = re.compile(r"(?P<number>\d{1,15}(?:\.\d{1,15})?)(?P<unit>B|KiB|MiB|GiB)")
+_MOST_DIGITS: Final = 15
 _UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _EXPORT: Final = "export the model for an older TensorFlow Lite (of 2021), or cut it off: edgeml coral cut"
 _SEARCHED: Final = "edgeml coral check says what it will not take; try a smaller input, or less of the model"
@@ -158,7 +159,7 @@ def _rows(text: str) -> Iterator[OperatorRow]:
 
 def _last_number(form: str, text: str) -> int | None:
     found = re.findall(form, text)
-    return int(found[-1]) if found else None
+    return int(found[-1]) if found and len(found[-1]) <= _MOST_DIGITS else None
 
 
 def _last_size(title: str, text: str) -> Size | None:

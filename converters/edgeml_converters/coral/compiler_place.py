@@ -35,6 +35,21 @@ _FIND: Final = """uname -s; uname -m
 for place in "$(command -v -- "$1")" "$@"
 do [ -f "$place" ] && [ -x "$place" ] && { echo "$place"; exit; }; done; exit 0"""
 _RUN: Final = 'cd "$1" || exit; TMPDIR=$1 LC_ALL=C; export TMPDIR LC_ALL; shift; exec "$@"'
+_COMPILE: Final = r"""(ulimit -f "$1") 2>/dev/null && ulimit -f "$1"
+most=$2; shift 2
+"$@" >printed 2>errors
+code=$?
+for stat in /proc/[0-9]*/stat; do
+  { read -r line <"$stat"; } 2>/dev/null || continue
+  pid=${stat#/proc/}; pid=${pid%/stat}
+  set -- ${line##*) }
+  [ "$4" = $$ ] && [ "$pid" != $$ ] && kill -9 "$pid"
+done 2>/dev/null
+tail -c "$most" printed; tail -c "$most" errors >&2; rm -f printed errors; exit "$code"
+"""
+"""BLOCKS BYTES ARGV…: no file gets longer, the ends of what it prints come back, no child stays."""
+_BLOCK_BYTES: Final = 512
+MOST_PRINTED_BYTES: Final = 1 << 20
 _INSTALL: Final = (
     "install Coral's package edgetpu-compiler (https://coral.ai/docs/edgetpu/compiler; edgeml does not)"
 )
@@ -75,13 +90,21 @@ class Place:
                 raise
             return None
 
+    def compile(self, argv: Sequence[str], timeout_s: float, most_bytes: int) -> CommandResult | None:
+        """Run the compiler as :meth:`run` does; gives the end of what it prints, kills what it leaves behind.
+
+        A file that it writes beyond ``most_bytes`` costs it its life.
+        """
+        limits = (str(most_bytes // _BLOCK_BYTES), str(MOST_PRINTED_BYTES))
+        return self.run(["sh", "-c", _COMPILE, "sh", *limits, *argv], timeout_s)
+
     def put(self, local: Path, name: str) -> None:
         """Copy a file into the folder."""
         self.commands.put(local, f"{self.folder}/{name}")
 
     def get(self, name: str, local: Path) -> bool:
         """Copy a file from the folder, if it is there and has something in it; say whether."""
-        there = self.run(["test", "-s", name], _STEP_TIMEOUT_S)
+        there = self.run(["test", "-f", name, "-a", "-s", name], _STEP_TIMEOUT_S)
         if there is None or there.exit_code:
             return False
         self.commands.get(f"{self.folder}/{name}", local)
@@ -120,7 +143,10 @@ class _ThisMachine:
         shutil.copyfile(local, remote)
 
     def get(self, remote: str, local: Path) -> None:
-        shutil.move(remote, local)
+        if Path(remote).is_symlink():
+            shutil.copyfile(remote, local)
+        else:
+            shutil.move(remote, local)
 
 
 @contextmanager

@@ -176,3 +176,16 @@ def test_versions() -> None:
 def test_no_text_raises(text: str) -> None:
     read_said(PARTIAL + text, text + TABLE + text)
     read_problem(text)
+
+
+@pytest.mark.parametrize("number", ["9" * 16, "9" * 6000])
+def test_numbers_that_nothing_counts_are_not_said(number: str) -> None:
+    title = "On-chip memory used for caching model parameters"
+    said = read_said(f"Total number of operations: {number}\n{title}: {number}GiB\n")
+    assert (said.total, said.on_chip) == (None, None)
+    assert read_rows(TABLE.replace("          11  ", f"          {number}  "))[1:] == ()
+    assert major(read_version(f"Edge TPU Compiler version {number}")) in {int("9" * 16), int("9" * 100)}
+
+
+def test_a_version_is_told_without_what_a_terminal_obeys() -> None:
+    assert read_version("Edge TPU Compiler version 16.0\x1b[31m.1") == "16.0"
