@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
 from edgeml_devices.messages import State
 from edgeml_devices.server.database import Database
 from edgeml_devices.server.migrate import migrate
@@ -324,10 +325,16 @@ class RolloutMachine(RuleBasedStateMachine):
                     assert assigned[one].rollout_id != self.rollout
 
 
-TestRollouts = RolloutMachine.TestCase
-TestRollouts.settings = settings(
-    max_examples=50,
+SETTINGS = settings(
+    max_examples=15,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
+TestRollouts = RolloutMachine.TestCase
+TestRollouts.settings = SETTINGS
+
+
+@pytest.mark.soak
+class TestManyRollouts(RolloutMachine.TestCase):  # type: ignore[misc,name-defined]
+    settings = settings(SETTINGS, max_examples=200)
