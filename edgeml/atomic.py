@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -100,7 +101,12 @@ def _umask() -> int:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Give an OSError the name that the user knows, ``path``, not that of the scratch beside it."""
+    """Give an OSError the name that the user knows, ``path``, not that of the scratch beside it.
+
+    A pipe or device in its place is one: as root, ``/dev/stdout`` would become a file.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise FileExistsError(errno.EEXIST, "a pipe or device, not a place for a file", str(path))
     try:
         yield
     except OSError as error:

@@ -35,6 +35,19 @@ MAKERS = pytest.mark.parametrize("make", [replacing_file, new_file, replacing_fo
 
 
 @MAKERS
+def test_a_pipe_or_device_is_not_replaced(tmp_path: Path, make: Maker) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        with pytest.raises(FileExistsError, match="a pipe or device, not a place for a file"), make(path):
+            pass
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@MAKERS
 def test_it_appears_when_it_is_whole_and_replaces_what_was_there(tmp_path: Path, make: Maker) -> None:
     path = tmp_path / "out"
     for content in (b"first", b"second"):
