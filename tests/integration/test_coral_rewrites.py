@@ -316,3 +316,13 @@ def test_a_real_model_in_nchw_is_mapped_but_for_the_transposition_of_its_input(
     bundle = open_bundle(tmp_path / "made.edgeml")
     target.write_bytes(bundle.read("variants/litert-int8_static-coral/model.tflite"))
     assert counts(target) == (73, 74)
+
+
+def test_a_path_that_looks_like_markup_is_printed_as_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "[" / "]"
+    folder.mkdir(parents=True)
+    source = coral_models.float_ports(folder / "model.tflite")
+    target = folder / "[bold].tflite"
+    done = CliRunner().invoke(coral, ["rewrite", str(source), "-o", str(target)], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert str(target) in done.stdout.replace("\n", "")

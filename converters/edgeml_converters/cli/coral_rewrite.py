@@ -75,5 +75,5 @@ def rewrite(model: Path, output: Path, io_dtype: IoDtype, as_json: bool) -> None
         console.print("nothing to rewrite; the file was copied", style="yellow")
     console.print(
         f"{before.placements.mapped} of {before.total} operators run on the Edge TPU before, "
-        f"[bold]{after.placements.mapped} of {after.total}[/] after: {output}"
+        f"[bold]{after.placements.mapped} of {after.total}[/] after: {escape(str(output))}"
     )
