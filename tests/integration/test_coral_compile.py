@@ -809,6 +809,37 @@ def test_ctrl_c_kills_it_there_too(url, there, good, model, scratch) -> None:
     assert list(scratch.iterdir()) == []
 
 
+def test_what_it_leaves_running_there_is_ended(url, good, model, tmp_path, scratch) -> None:
+    pid = tmp_path / "pid"
+    own = own_compiler(tmp_path, f"sleep 600 & echo $! >{pid}; ln -s {good.compiled} $made")
+    answer(model, "--via", url, "--compiler", own)
+    eventually(lambda: not is_running(int(pid.read_text())))
+    assert not (model.parent / "model_edgetpu.tflite").is_symlink()
+    assert list(scratch.iterdir()) == []
+
+
+def test_printing_there_without_end_is_stopped(url, good, model, tmp_path, monkeypatch, scratch) -> None:
+    monkeypatch.setattr(coral_compiler, "_MOST_BYTES", 4 << 20)
+    own = own_compiler(tmp_path, "exec cat /dev/zero")
+    assert "signal 25 ended it" in fails(model, "--via", url, "--compiler", own)
+    assert list(scratch.iterdir()) == []
+
+
+def test_two_compilations_there_at_once_do_not_meet(url, good, model, tmp_path, scratch) -> None:
+    own = own_compiler(tmp_path, f"sleep 1; [ -e model.tflite ] && cp {good.compiled} $made")
+    argv = [sys.executable, "-m", "edgeml", "coral", "compile", str(model), "--via", url]
+    programs = [
+        subprocess.Popen([*argv, "--compiler", str(own), "-o", str(tmp_path / name)], stderr=subprocess.PIPE)
+        for name in ("first", "second.edgeml", "first")
+    ]
+    for program in programs:
+        assert program.communicate(timeout=60)[1].count(b"error") == 0
+        assert program.returncode == 0
+    assert files(tmp_path / "first") == ["model.tflite", "model_edgetpu.log", "model_edgetpu.tflite"]
+    assert open_bundle(tmp_path / "second.edgeml").manifest.variants[0].needs.accelerator == "edgetpu"
+    assert list(scratch.iterdir()) == []
+
+
 def test_a_machine_that_is_lost_is_an_error_and_its_compiler_is_killed(
     good, model, scratch, tmp_path
 ) -> None:
