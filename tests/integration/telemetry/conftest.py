@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,10 +38,20 @@ async def store(server_settings: ServerSettings) -> AsyncIterator[TelemetryStore
     await store.close()
 
 
-@pytest.fixture
-def served(server: ServerProcess) -> ServerProcess:
-    """A server process that devices have reported to."""
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    """A server process that devices have reported to, on either database; tests only read from it."""
+    from tests.integration.server_process import ServerProcess
     from tests.integration.telemetry.served import tell
 
-    asyncio.run(tell(server))
-    return server
+    folder = tmp_path_factory.mktemp("served")
+    url = f"sqlite:///{folder / 'test.db'}"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgres").create(request.getfixturevalue("postgres_template"))
+    with ServerProcess(folder / "server", url) as server:
+        asyncio.run(tell(server))
+        yield server
+    if request.param == "postgresql":
+        request.getfixturevalue("postgres").drop(url)
