@@ -118,6 +118,7 @@ def test_files_of_the_disk_are_root_s_and_the_agent_s_are_the_agent_s(tmp_path: 
     assert "Mode:  01777" in _debugfs(raw, "stat /tmp")
     assert _debugfs(raw, "cat /etc/hostname") == "of the image"
     assert _debugfs(raw, "cat /usr/local/lib/python3.11/dist-packages/engine/__init__.py") == "x"
+    assert "metadata_csum" not in _debugfs(raw, "features"), "a torn commit block would end its boot"
     assert 0 < used_bytes < 80_000_000, "journal and inode tables, and two small files"
     assert (root / "etc/hostname").read_text() == "of the root", "the root is shared, and never written"
     assert [path.name for path in disk.parent.iterdir()] == ["disk.qcow2"]
