@@ -243,6 +243,26 @@ def of_free_batch(path: Path) -> Path:
     return built.write(path, [source], [score])
 
 
+def of_free_batch_with_memory(path: Path) -> Path:
+    """As :func:`of_free_batch`, smaller, with a variable: what is written to it nothing computes."""
+    built = Built()
+    source = built.tensor("image", (1, 6, 6, 4), signature=(-1, 6, 6, 4))
+    sides, kept = built.tensor("sides", (4,), "int32"), built.tensor("kept", (), "int32")
+    handle, flat = built.tensor("handle", ()), built.tensor("flat", (1, 6, 6, 4))
+    built.graph.tensors[handle].type, built.graph.tensors[handle].quantization = 13, None
+    names = schema.VarHandleOptionsT()
+    names.sharedName = names.container = b"kept"
+    built.op("SHAPE", [source], [sides], 1, schema.ShapeOptionsT())
+    built.graph.operators[-1].builtinOptions.outType = TYPES["int32"]
+    built.op("VAR_HANDLE", [], [handle], 1, names)
+    built.op("ASSIGN_VARIABLE", [handle, source], [], 1, schema.AssignVariableOptionsT())
+    built.op("READ_VARIABLE", [handle], [flat], 1, schema.ReadVariableOptionsT())
+    built.op("RANK", [sides], [kept], 1, schema.RankOptionsT())
+    score = built.tensor("score", (1, 6, 6, 4))
+    built.op("RESHAPE", [flat, sides], [score])
+    return built.write(path, [source], [score, kept])
+
+
 def with_stopper(path: Path, *, signature: bool = False) -> Path:
     """Convolutions, then floats and an operator that the compiler cannot read; two outputs, one early."""
     built = Built()

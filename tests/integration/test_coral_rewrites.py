@@ -15,6 +15,7 @@ from edgeml_converters.cli.coral import coral
 from edgeml_converters.compare.outputs import SQNR_OF_EQUAL_DB
 from edgeml_converters.convert import convert
 from edgeml_converters.coral.check import check_file
+from edgeml_converters.coral.graph import graph_of
 from edgeml_converters.coral.rewrites import rewriting
 from edgeml_converters.coral.rewrites.draft import Draft
 from edgeml_converters.coral.rewrites.rewriting import Rewrite, Rewritten, rewritten
@@ -326,3 +327,12 @@ def test_a_path_that_looks_like_markup_is_printed_as_it_is(tmp_path: Path) -> No
     done = CliRunner().invoke(coral, ["rewrite", str(source), "-o", str(target)], catch_exceptions=False)
     assert done.exit_code == 0
     assert str(target) in done.stdout.replace("\n", "")
+
+
+def test_what_is_written_to_a_variable_stays(tmp_path: Path) -> None:
+    source = coral_models.of_free_batch_with_memory(tmp_path / "model.tflite")
+    for checked in (False, True):
+        made = rewritten(source, "int8", checked=checked)
+        kinds = [one.kind for one in graph_of(source, made.content).operators]
+        assert kinds == ["VAR_HANDLE", "ASSIGN_VARIABLE", "READ_VARIABLE", "RANK", "RESHAPE"]
+        assert made.left_out == ()

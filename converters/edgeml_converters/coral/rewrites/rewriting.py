@@ -120,7 +120,11 @@ def apply(rewrite: Rewrite, path: Path, before: bytes, io_dtype: IoDtype) -> Rew
         ModelFileError: the content does not parse; ``path`` is named.
         EngineMissingError: LiteRT is not installed.
     """
-    draft = parsed(path, before)
+    return _applied(rewrite, path, parsed(path, before), before, io_dtype)
+
+
+def _applied(rewrite: Rewrite, path: Path, draft: Draft, before: bytes, io_dtype: IoDtype) -> Rewritten:
+    """Do one rewrite of a draft of ``before``, which stays as it is where nothing is changed."""
     try:
         changed = rewrite.apply(draft, io_dtype)
         if not changed:
@@ -147,18 +151,21 @@ def rewritten(path: Path, io_dtype: IoDtype, *, checked: bool = True) -> Rewritt
         EngineMissingError: LiteRT is not installed.
         ConversionError: the model cannot be run here, so that nothing can be checked.
     """
-    read_draft(path)
+    draft = read_draft(path)
     current = path.read_bytes()
     changes: list[Change] = []
     left_out: list[str] = []
     for rewrite in REWRITES:
-        made = apply(rewrite, path, current, io_dtype)
+        made = _applied(rewrite, path, draft, current, io_dtype)
+        if not made.changes:
+            continue
         try:
-            if made.changes and checked:
+            if checked:
                 require_same(rewrite.name, current, made.content, rounds=rewrite.rounds)
         except ParityError as error:
             left_out.append(str(error))
-            continue
-        current = made.content
-        changes += made.changes
+        else:
+            current = made.content
+            changes += made.changes
+        draft = parsed(path, current)
     return Rewritten(current, tuple(changes), tuple(left_out))

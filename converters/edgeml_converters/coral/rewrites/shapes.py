@@ -72,10 +72,15 @@ def _fold(draft: Draft) -> bool:
     constant = [one for one in operators if _is_constant(draft, one)]
     known |= _evaluated(draft, constant)
     known = {index: values for index, values in known.items() if index not in draft.graph.outputs}
+    if not known:
+        return False
     _store(draft, shapes)
     for index, values in known.items():
         draft.set_values(index, values)
-    draft.graph.operators = [one for one in operators if not {*outputs_of(one)} <= known.keys()]
+    # one without results, such as ASSIGN_VARIABLE, is there for what it does
+    draft.graph.operators = [
+        one for one in operators if not outputs_of(one) or not {*outputs_of(one)} <= known.keys()
+    ]
     return len(draft.graph.operators) < len(operators)
 
 

@@ -32,12 +32,15 @@ def _lowered(draft: Draft) -> Iterator[str]:
         kind, declared = draft.kind(operator), draft.version(operator)
         if declared <= _most(kind) or not outputs_of(operator):
             continue
+        inputs = operator.inputs
         given = _with_bias(draft, operator) if kind == "FULLY_CONNECTED" else ""
         least = _least(draft, operator)
         if least is not None and least < declared:
             operator.opcodeIndex = draft.code(kind, least)
             name = draft.told(outputs_of(operator)[0])
             yield f"{name}: {kind} of version {declared} → {least}{given}"
+        else:
+            operator.inputs = inputs
 
 
 def _most(kind: str) -> float:
