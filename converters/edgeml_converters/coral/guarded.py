@@ -27,7 +27,7 @@ def guarded(step: str, work: Callable[[], _Result]) -> _Result:
     Raises:
         ConversionError: the engine crashed, or did not end within ``LIMIT_S``.
     """
-    if sys.platform != "linux" or threading.active_count() > 1:
+    if sys.platform != "linux" or _has_threads():
         return work()
     reading, writing = os.pipe()
     with warnings.catch_warnings():
@@ -53,6 +53,10 @@ def guarded(step: str, work: Callable[[], _Result]) -> _Result:
         raise result
     done: _Result = result
     return done
+
+
+def _has_threads() -> bool:
+    return threading.active_count() > 1
 
 
 def _answer(writing: int, work: Callable[[], object]) -> NoReturn:

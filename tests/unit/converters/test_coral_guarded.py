@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,11 @@ from edgeml.errors import ConversionError, ParityError
 from tests.integration import coral_models
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux copies processes safely")
+
+
+@pytest.fixture(autouse=True)
+def no_thread_of_another_test_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guarding, "_has_threads", lambda: False)
 
 
 def crash(*_: Any) -> None:
@@ -50,14 +54,19 @@ def test_what_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_interrupt_ends_the_copy_too() -> None:
-    threads = threading.active_count()
-    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    others = children.read_text()
+    before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
     signal.setitimer(signal.ITIMER_REAL, 0.3)
     with pytest.raises(KeyboardInterrupt):
         guarded("cut", lambda: time.sleep(60))
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
-    assert threading.active_count() == threads
+    signal.signal(signal.SIGALRM, before)
+    assert children.read_text() == others
+
+
+def test_a_process_with_threads_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guarding, "_has_threads", lambda: True)
+    assert guarded("cut", os.getpid) == os.getpid()
 
 
 @pytest.mark.parametrize(
