@@ -263,6 +263,22 @@ def of_free_batch_with_memory(path: Path) -> Path:
     return built.write(path, [source], [score, kept])
 
 
+def of_a_chain_of_constants(path: Path, length: int) -> Path:
+    """Additions of which each reads the one before, and the first a constant."""
+    built = Built()
+    source, target = built.tensor("image", (1, 4), "float32"), built.tensor("score", (1, 4), "float32")
+    built.op("RELU", [source], [target])
+    before = built.constant("one", np.array([1], np.int32), 1.0)
+    built.graph.tensors[before].quantization = None
+    for place in range(length):
+        after = built.tensor(f"sum{place}", (1,), "int32")
+        built.op("ADD", [before, before], [after], 1, schema.AddOptionsT())
+        before = after
+    last = built.tensor("last", (1,), "int32")
+    built.op("NEG", [before], [last])
+    return built.write(path, [source], [target, last])
+
+
 def with_stopper(path: Path, *, signature: bool = False) -> Path:
     """Convolutions, then floats and an operator that the compiler cannot read; two outputs, one early."""
     built = Built()

@@ -19,6 +19,7 @@ from edgeml_converters.coral.graph import graph_of
 from edgeml_converters.coral.rewrites import rewriting
 from edgeml_converters.coral.rewrites.draft import Draft
 from edgeml_converters.coral.rewrites.rewriting import Rewrite, Rewritten, rewritten
+from edgeml_converters.coral.rewrites.shapes import MOST_ROUNDS
 from edgeml_converters.variants import edge_tpu
 
 from edgeml import plugins
@@ -336,3 +337,10 @@ def test_what_is_written_to_a_variable_stays(tmp_path: Path) -> None:
         kinds = [one.kind for one in graph_of(source, made.content).operators]
         assert kinds == ["VAR_HANDLE", "ASSIGN_VARIABLE", "READ_VARIABLE", "RANK", "RESHAPE"]
         assert made.left_out == ()
+
+
+def test_a_long_chain_of_constants_is_not_folded_for_ever(tmp_path: Path) -> None:
+    length = MOST_ROUNDS + 8
+    source = coral_models.of_a_chain_of_constants(tmp_path / "model.tflite", length)
+    made = rewritten(source, "int8", checked=False)
+    assert len(graph_of(source, made.content).operators) == 2 + length - MOST_ROUNDS

@@ -17,6 +17,8 @@ from edgeml_converters.coral.rewrites.draft import TYPES, Draft, content, inputs
 
 MOST_VALUES: Final = 4096
 """Of a folded constant; shapes are far shorter."""
+MOST_ROUNDS: Final = 32
+"""Each folds what reads constants alone, and runs the model; shapes are computed in a few operators."""
 _FOLDED: Final = """
 ADD BROADCAST_ARGS BROADCAST_TO CAST CONCATENATION DIV EQUAL EXPAND_DIMS FILL FLOOR_DIV FLOOR_MOD GATHER
 GREATER GREATER_EQUAL LESS LESS_EQUAL LOGICAL_AND LOGICAL_OR MAXIMUM MINIMUM MUL NOT_EQUAL PACK RANGE RANK
@@ -39,8 +41,9 @@ def fix_shapes(draft: Draft) -> tuple[str, ...]:
         for tensor in draft.graph.tensors:
             tensor.shapeSignature = None
     before = len(draft.graph.operators)
-    while _fold(draft):
-        pass
+    for _ in range(MOST_ROUNDS):
+        if not _fold(draft):
+            break
     folded = before - len(draft.graph.operators)
     if folded:
         _store(draft, _shapes(draft))
