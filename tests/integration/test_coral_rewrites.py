@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from edgeml_converters.cli.coral import coral
 from edgeml_converters.compare.outputs import SQNR_OF_EQUAL_DB
 from edgeml_converters.convert import convert
+from edgeml_converters.coral import guarded
 from edgeml_converters.coral.check import check_file
 from edgeml_converters.coral.graph import graph_of
 from edgeml_converters.coral.rewrites import rewriting, shapes
@@ -180,8 +181,9 @@ def test_a_rewritten_file_needs_no_rewrite(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("make", [coral_models.float_ports, coral_models.grouped, coral_models.of_free_batch])
 def test_a_truncated_or_changed_file_is_refused_in_words(
-    tmp_path: Path, make: Callable[[Path], Path]
+    tmp_path: Path, make: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(guarded, "_has_threads", lambda: True)  # a thousand copies of this process take 20 s
     content = make(tmp_path / "model.tflite").read_bytes()
     chance, path = np.random.default_rng(3), tmp_path / "changed.tflite"
     sound, tries = 0, 300
