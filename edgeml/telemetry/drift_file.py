@@ -113,7 +113,10 @@ def write_drift(home: Path, models: tuple[ModelDrift, ...]) -> None:
         OSError: the file is what it was.
     """
     values = {"schema": _SCHEMA} | typed_json.write(_DriftFile(models))
-    with new_file(home / DRIFT_FILE) as file:
+    path = home / DRIFT_FILE
+    if path.is_fifo():  # nobody's output, as where a person names one
+        path.unlink()
+    with new_file(path) as file:
         file.write(json.dumps(values, separators=(",", ":")).encode() + b"\n")
 
 

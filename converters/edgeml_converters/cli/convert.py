@@ -192,11 +192,8 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
         "targets": options["targets"] or ("host",),
         "schemes": options["schemes"],
         "runtimes": options["runtimes"] or None,
-        "calibration": declared_data(
-            "--limit", options["calibration"], config.calibration, limit=options["limit"]
-        ),
+        "calibration": declared_data(options["calibration"], config.calibration, limit=options["limit"]),
         "evaluation": declared_data(
-            "--labels or --slices",
             options["evaluation"],
             config.evaluation,
             labels=options["labels"],
@@ -255,12 +252,12 @@ def _measure(url: str | None, *, off: bool) -> bool | str:
 
 
 def declared_data(
-    option: str, given: str | None, declared: DataDeclaration | None, **changed: Any
+    given: str | None, declared: DataDeclaration | None, **changed: Any
 ) -> DataDeclaration | None:
     """Take the option's source; what the file declares besides (keys, labels) stays but for ``changed``.
 
     Raises:
-        UsageError: ``option``, which changes the data, and there are none.
+        UsageError: an option changes the data, and there are none.
     """
     from dataclasses import replace
 
@@ -272,7 +269,8 @@ def declared_data(
         declared = declared or DataDeclaration(given)
     if declared is None:
         if said:
-            raise UsageError(f"{option} is for data that were not given; see edgeml convert --help")
+            option = next(iter(said))
+            raise UsageError(f"--{option} is for data that were not given; see edgeml convert --help")
         return None
     return replace(declared, **said)
 

@@ -86,7 +86,7 @@ def _rankings(model: Path, options: dict[str, Any]) -> tuple[Ranking, ...]:
     from edgeml_converters.sensitivity.models import sensitivities
 
     config = read_data_config(options["config"]) if options["config"] else DataConfig()
-    data = declared_data("--limit", options["calibration"], config.calibration, limit=options["limit"])
+    data = declared_data(options["calibration"], config.calibration, limit=options["limit"])
     if data is None:
         raise UsageError("what 8 bits take is seen on data: give --calibration, about 100 samples")
     with progress_shown() as progress:

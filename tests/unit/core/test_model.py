@@ -219,7 +219,10 @@ def test_the_recorded_options_are_applied(tmp_path: Path, kws: Path, bundle: Pat
 # --- the cache
 
 
-def test_a_damaged_cache_is_filled_again(bundle: Path, x: np.ndarray) -> None:
+def test_a_damaged_cache_is_filled_again(
+    tmp_path: Path, bundle: Path, x: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEML_CACHE_DIR", str(tmp_path / "fresh"))
     with edgeml.load(bundle) as model:
         wanted = model(x)
     (cached,) = (settings().cache_dir / "variants").glob("*/variants/litert-float32/*.tflite")
