@@ -67,7 +67,10 @@ def test_the_digits_give_there_what_they_give_here(digits: dict[str, Path], runt
 
 @pytest.mark.data
 @pytest.mark.worker("tensorflow", "onnx2tf")
-@pytest.mark.parametrize("model", ["kws", "ic", "vww", "face"])
+@pytest.mark.parametrize(
+    "model",
+    ["kws", "ic", pytest.param("vww", marks=pytest.mark.soak), pytest.param("face", marks=pytest.mark.soak)],
+)
 def test_published_models_give_there_what_they_give_here(model: str, tmp_path: Path) -> None:
     rows = compared(parity.bundle(model, tmp_path), "raspberry-pi-4")
     assert set(rows) == {f"{runtime}-{scheme}" for runtime in parity.RUNTIMES for scheme in BOTH}
