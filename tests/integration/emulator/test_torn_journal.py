@@ -34,9 +34,9 @@ def test_a_board_boots_though_the_last_commit_of_its_journal_is_torn(
         Card(tmp_path / "card.raw", tmp_path / "card.sock") as card,
         Machine.start(replace(setup, card=card.address), snapshot=snapshot) as machine,
     ):
-        machine.sh("for number in 1 2 3; do echo $number >/root/synced; sync /root/synced; done")
+        machine.sh("for number in 1 2 3; do echo $number >/opt/synced; sync /opt/synced; done")
         machine.power_cut()
         card.power_cut("lose", random.Random(0))  # noqa: S311 - no secret
         tear_last_commit(card)
         machine.restart()
-        assert machine.sh("cat /root/synced").strip() == "3"
+        assert machine.sh("cat /opt/synced").strip() == "3"
