@@ -16,7 +16,8 @@ from edgeml.tensors import Shape
 from edgeml.words import RUNTIMES, RuntimeName
 from edgeml_converters.arguments import DataArgument, read_data, read_names, read_targets
 from edgeml_converters.graph import Plan
-from edgeml_converters.sensitivity.ranking import Sensitivity, ranked_row
+from edgeml_converters.sensitivity.noise import Sensitivity
+from edgeml_converters.sensitivity.ranking import ranked_row
 from edgeml_converters.variants.conversion import prepared
 from edgeml_converters.variants.make import Evaluator
 from edgeml_converters.variants.request import Request

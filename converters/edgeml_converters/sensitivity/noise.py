@@ -9,6 +9,7 @@ not tell: both the second and the last are tried, and the worse one counts.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -20,6 +21,18 @@ LEVELS: Final = 255
 """Steps between the lowest and the highest number of 8 bits."""
 SQNR_MAX_DB: Final = 120.0
 """About what float32 itself holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """What static int8 takes from one activation."""
+
+    tensor: str
+    sqnr_db: float
+    """Signal to rounding error, from the mean of its channels' noise."""
+    low: float
+    high: float
+    """The range that the quantizer gave it."""
 
 
 class ChannelNoise:

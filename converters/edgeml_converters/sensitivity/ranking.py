@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -12,25 +11,13 @@ from edgeml import plugins
 from edgeml.converter import ConversionStep, Sample
 from edgeml.errors import ConversionError
 from edgeml.runtime import TensorTap
-from edgeml_converters.sensitivity.noise import ChannelNoise
+from edgeml_converters.sensitivity.noise import ChannelNoise, Sensitivity
 from edgeml_converters.variants.artifact import Artifact
 from edgeml_converters.variants.make import Evaluator
 from edgeml_converters.variants.rows import Row
 
 RANKING_SAMPLES: Final = 64
 """Samples whose activations are looked at: the mean over so many moves the ranking no more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sensitivity:
-    """What static int8 takes from one activation."""
-
-    tensor: str
-    sqnr_db: float
-    """Signal to rounding error, from the mean of its channels' noise."""
-    low: float
-    high: float
-    """The range that the quantizer gave it."""
 
 
 def rank(

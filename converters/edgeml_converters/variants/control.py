@@ -17,7 +17,8 @@ from typing import Final
 from edgeml.converter import ConversionStep, QuantizerSettings
 from edgeml.errors import EdgemlError
 from edgeml.findings import Finding
-from edgeml_converters.sensitivity.ranking import Sensitivity, ranked_row
+from edgeml_converters.sensitivity.noise import Sensitivity
+from edgeml_converters.sensitivity.ranking import ranked_row
 from edgeml_converters.variants.make import Evaluator
 from edgeml_converters.variants.rows import Row, row_name
 
@@ -92,6 +93,7 @@ class Control:
         except EdgemlError as error:
             self.data.executor.tell(f"no accuracy control: {error}")
             return None
+        self.data.rankings[self.row.name] = ranking
         made: dict[int, Row] = {}
 
         def enough(count: int) -> bool:

@@ -29,6 +29,7 @@ from edgeml_converters.evaluate.samples import Samples
 from edgeml_converters.evaluate.slices import SliceDrop, slice_drops
 from edgeml_converters.evaluate.spool import Spool
 from edgeml_converters.formats.files import hash_tree, size_bytes
+from edgeml_converters.sensitivity.noise import Sensitivity
 from edgeml_converters.variants.artifact import OPTIONS, Artifact, runs_here
 from edgeml_converters.variants.edge_tpu import with_rewrites
 from edgeml_converters.variants.request import Request
@@ -56,6 +57,10 @@ class Evaluator:
     reference: Evaluation | None = None
     """The source's own accuracy, or that of the first float artifact where nothing here runs the source."""
     reference_by: str = ""
+    tried: list[Row] = field(default_factory=list)
+    """Every row that was made and judged, or that failed, in the order of the trials."""
+    rankings: dict[str, tuple[Sensitivity, ...]] = field(default_factory=dict)
+    """By the row that accuracy control ranked: its activations, what loses most first."""
     _outputs: Spool | None = None
     _judged: dict[str, tuple[Evaluation, list[dict[str, Array]]]] = field(default_factory=dict)
 
@@ -90,6 +95,11 @@ class Evaluator:
 
     def make(self, row: Row, steps: Sequence[ConversionStep]) -> Row:
         """Make, evaluate and describe one row; a failure becomes its status and reason."""
+        made = self._made(row, steps)
+        self.tried.append(made)
+        return made
+
+    def _made(self, row: Row, steps: Sequence[ConversionStep]) -> Row:
         calibration = self.calibration.spool if self.calibration is not None else None
         artifact: Artifact | None = None
         try:
