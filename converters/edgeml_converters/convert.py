@@ -34,7 +34,7 @@ from edgeml_converters.report.record import document
 from edgeml_converters.variants.choose import Choice, Gates
 from edgeml_converters.variants.conversion import Outcome, run
 from edgeml_converters.variants.objective import Objective
-from edgeml_converters.variants.request import Request
+from edgeml_converters.variants.request import AUTO, Request
 from edgeml_converters.variants.rows import Row
 from edgeml_converters.variants.scratch import scratch_folder
 from edgeml_converters.variants.step_cache import StepCache
@@ -184,6 +184,7 @@ def convert(
             source=path,
             targets=read_targets(targets),
             schemes=read_schemes(schemes),
+            searches=AUTO in schemes,
             runtimes=read_names("runtime", runtimes or (), RUNTIMES),
             calibration=read_data("calibration", calibration, scratch),
             evaluation=read_data("evaluation", evaluation, scratch),

@@ -36,6 +36,8 @@ class Request:
     targets: tuple[Target, ...]
     schemes: tuple[Scheme, ...] = ()
     """Empty: float32, and int8_static where there are calibration data."""
+    searches: bool = False
+    """The schemes are those of ``auto``: what the best may be among, not what was asked for by name."""
     runtimes: tuple[RuntimeName, ...] = ()
     """Empty: all that the targets have."""
     calibration: DataDeclaration | None = None
