@@ -12,7 +12,6 @@ from edgeml.errors import ConversionError, GateError
 from edgeml.findings import Finding
 from edgeml.health import HealthPolicy
 from edgeml.preprocess import Postprocess, Preprocess
-from edgeml.settings import settings
 from edgeml.targets import HOST, Target
 from edgeml.tensors import Shape
 from edgeml.words import RUNTIMES, IoDtype
@@ -36,8 +35,7 @@ from edgeml_converters.variants.conversion import Outcome, run
 from edgeml_converters.variants.objective import Objective
 from edgeml_converters.variants.request import AUTO, Request
 from edgeml_converters.variants.rows import Row
-from edgeml_converters.variants.scratch import scratch_folder
-from edgeml_converters.variants.step_cache import StepCache
+from edgeml_converters.variants.workspace import workspace
 
 NO_SHAPES: Final[Mapping[str, Shape]] = {}
 
@@ -169,7 +167,7 @@ def convert(
         budget_s: time in which accuracy control may begin trials.
         drift_reference: put into the bundle what the evaluation data look like, else the calibration data:
             devices and servers tell drift by it.
-        use_cache: take steps that were done before from the cache.
+        use_cache: take steps that were done, and evaluations that were made, before from the cache.
         progress: is called with what is being done.
 
     Raises:
@@ -178,7 +176,8 @@ def convert(
         DataError: data that cannot be used.
         BundleError: the output cannot be written.
     """
-    with scratch_folder() as scratch:
+    with workspace(use_cache=use_cache, progress=progress) as space:
+        scratch = space.scratch
         path = _as_file(source, scratch, example_inputs)
         request = Request(
             source=path,
@@ -211,8 +210,7 @@ def convert(
             drift_reference=drift_reference,
         )
         place = places(Path(output), request.name, release) if output is not None else None
-        cache = StepCache(settings().cache_dir / "steps" if use_cache else None)
-        outcome = run(request, scratch, cache, progress)
+        outcome = run(request, space)
         if place is None:
             return ConvertResult(_without_scratch(outcome), None, None)
         progress("write the bundle and the report")

@@ -24,11 +24,27 @@ twice. The golden samples are few and not the worst: 3.5 times was measured (doc
 
 
 def save_golden(path: Path, samples: Sequence[Mapping[str, Array]]) -> Path:
-    """Write samples or outputs stacked along the first axis; scalars become one value a sample."""
-    stacked = {name: np.concatenate([np.atleast_1d(one[name]) for one in samples]) for name in samples[0]}
+    """Write samples or outputs, stacked along the first axis."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, allow_pickle=False, **stacked)
+    np.savez(path, allow_pickle=False, **stacked(samples))
     return path
+
+
+def read_golden(path: Path) -> list[dict[str, Array]]:
+    """Read what ``save_golden`` wrote, one mapping a sample.
+
+    Raises:
+        OSError, ValueError, EOFError: it cannot be read, or is no such file.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    count = min((len(array) for array in arrays.values()), default=0)
+    return [{name: array[at : at + 1] for name, array in arrays.items()} for at in range(count)]
+
+
+def stacked(samples: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """Join samples along the first axis; scalars become one value a sample."""
+    return {name: np.concatenate([np.atleast_1d(one[name]) for one in samples]) for name in samples[0]}
 
 
 def tolerance(

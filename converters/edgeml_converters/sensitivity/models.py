@@ -10,7 +10,6 @@ from typing import Final
 from edgeml.converter import CalibrationMethod
 from edgeml.errors import EdgemlError
 from edgeml.preprocess import Preprocess
-from edgeml.settings import settings
 from edgeml.targets import HOST
 from edgeml.tensors import Shape
 from edgeml.words import RUNTIMES, RuntimeName
@@ -18,12 +17,11 @@ from edgeml_converters.arguments import DataArgument, read_data, read_names, rea
 from edgeml_converters.graph import Plan
 from edgeml_converters.sensitivity.noise import Sensitivity
 from edgeml_converters.sensitivity.ranking import ranked_row
-from edgeml_converters.variants.conversion import prepared
 from edgeml_converters.variants.make import Evaluator
+from edgeml_converters.variants.prepare import prepared
 from edgeml_converters.variants.request import Request
 from edgeml_converters.variants.rows import Row
-from edgeml_converters.variants.scratch import scratch_folder
-from edgeml_converters.variants.step_cache import StepCache
+from edgeml_converters.variants.workspace import workspace
 
 NO_SHAPES: Final[Mapping[str, Shape]] = {}
 
@@ -70,13 +68,13 @@ def sensitivities(
         DataError: data that cannot be used.
         UsageError: an unknown target or runtime.
     """
-    with scratch_folder() as scratch:
+    with workspace(use_cache=use_cache, progress=progress) as space:
         request = Request(
             source=source,
             targets=read_targets(target),
             schemes=("int8_static",),
             runtimes=read_names("runtime", runtimes, RUNTIMES),
-            calibration=read_data("calibration", calibration, scratch),
+            calibration=read_data("calibration", calibration, space.scratch),
             preprocess=preprocess or Preprocess(),
             method=method,
             golden=0,
@@ -84,8 +82,7 @@ def sensitivities(
             input_shapes=input_shapes,
             trust_code=trust_code,
         )
-        cache = StepCache(settings().cache_dir / "steps" if use_cache else None)
-        with prepared(request, scratch, cache, progress) as ready:
+        with prepared(request, space) as ready:
             return tuple(_ranked(row, ready.plans, ready.data) for row in ready.rows)
 
 

@@ -32,6 +32,7 @@ from edgeml_converters.formats.files import hash_tree, size_bytes
 from edgeml_converters.sensitivity.noise import Sensitivity
 from edgeml_converters.variants.artifact import OPTIONS, Artifact, runs_here
 from edgeml_converters.variants.edge_tpu import with_rewrites
+from edgeml_converters.variants.judgements import Judgement, JudgementCache, content_of, judgement_key
 from edgeml_converters.variants.request import Request
 from edgeml_converters.variants.rows import Row
 from edgeml_converters.variants.step_runner import Executor
@@ -61,8 +62,12 @@ class Evaluator:
     """Every row that was made and judged, or that failed, in the order of the trials."""
     rankings: dict[str, tuple[Sensitivity, ...]] = field(default_factory=dict)
     """By the row that accuracy control ranked: its activations, what loses most first."""
+    judgements: JudgementCache = field(default_factory=lambda: JudgementCache(None))
+    _referred: Artifact | None = None
+    """What ``reference`` is of."""
     _outputs: Spool | None = None
-    _judged: dict[str, tuple[Evaluation, list[dict[str, Array]]]] = field(default_factory=dict)
+    """Its outputs: made when they are asked for, if what was found of it is known from before."""
+    _judged: dict[str, Judgement] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.evaluation is None:
@@ -85,6 +90,13 @@ class Evaluator:
     @property
     def reference_outputs(self) -> Spool | None:
         """What the source, or what stands for it, gave for each sample of the evaluation data."""
+        if self._outputs is None and self._referred is not None and self.evaluation is not None:
+            self.executor.tell(f"run {self._referred.state}")
+            self._outputs = Spool(self.executor.scratch / "reference.outputs")
+            for sample in self.evaluation.spool:
+                self._outputs.append(self._referred.run(sample))
+            self._outputs.close()
+            self._referred.release()
         return self._outputs
 
     def judge_source(self) -> None:
@@ -117,7 +129,8 @@ class Evaluator:
                 artifact.release()
 
     def _described(self, row: Row, artifact: Artifact) -> Row:
-        evaluation, golden = self._judge(artifact)
+        judged = self._judge(artifact)
+        evaluation = judged.evaluation
         reference = self.reference.value if self.reference is not None else None
         compared = evaluation.compared or self._against_source(artifact)
         drop = None
@@ -148,44 +161,72 @@ class Evaluator:
             options=OPTIONS.get(row.runtime, {}),
             runtime_version=plugins.runtime(row.runtime).version,
         )
-        return self._with_golden(described, golden)
+        return self._with_golden(described, judged.golden)
 
     def _slices(self, evaluation: Evaluation) -> tuple[SliceDrop, ...]:
         if self.metric is None or self.reference is None:
             return ()
         return slice_drops(self.metric, self.reference.slices, evaluation.slices)
 
-    def _judge(self, artifact: Artifact) -> tuple[Evaluation, list[dict[str, Array]]]:
+    def _judge(self, artifact: Artifact) -> Judgement:
         """Evaluate an artifact once; the first that is judged becomes the reference."""
         if artifact.key in self._judged:
             return self._judged[artifact.key]
         if self.evaluation is None:
-            found = Evaluation(0, None, ())
+            found = Judgement(Evaluation(0, None, ()), self._golden_of(artifact))
         else:
-            self.executor.tell(f"evaluate {artifact.state}")
-            first = self._outputs is None and artifact.state.scheme == self.executor.source.state.scheme
-            keep = Spool(self.executor.scratch / "reference.outputs") if first else None
             if artifact is self.executor.source:
                 self._check_labels(artifact)
-            try:
-                found = evaluate(
-                    artifact.run,
-                    self.evaluation.spool,
-                    labels=self.evaluation.labels,
-                    metric=self.metric,
-                    reference=self._outputs,
-                    keep=keep,
-                    slices=self.evaluation.slices,
-                )
-            finally:
-                if keep is not None:
-                    keep.close()
-            if keep is not None:
-                self._outputs, self.reference = keep, found
+            refers = self._referred is None and artifact.state.scheme == self.executor.source.state.scheme
+            key = self._key(artifact, self.evaluation)
+            kept = self.judgements.find(key)
+            found = kept or self._judged_now(artifact, self.evaluation, refers=refers)
+            if kept is None:
+                self.judgements.keep(key, found)
+            if refers:
+                self._referred, self.reference = artifact, found.evaluation
                 self.reference_by = str(artifact.state)
-        golden = [artifact.run(sample) for sample in self.golden_inputs()]
-        self._judged[artifact.key] = (found, golden)
-        return found, golden
+        self._judged[artifact.key] = found
+        return found
+
+    def _judged_now(self, artifact: Artifact, data: Samples, *, refers: bool) -> Judgement:
+        reference = self.reference_outputs
+        self.executor.tell(f"evaluate {artifact.state}")
+        keep = Spool(self.executor.scratch / "reference.outputs") if refers else None
+        try:
+            found = evaluate(
+                artifact.run,
+                data.spool,
+                labels=data.labels,
+                metric=self.metric,
+                reference=reference,
+                keep=keep,
+                slices=data.slices,
+            )
+        finally:
+            if keep is not None:
+                keep.close()
+        if keep is not None:
+            self._outputs = keep
+        return Judgement(found, self._golden_of(artifact))
+
+    def _golden_of(self, artifact: Artifact) -> list[dict[str, Array]]:
+        return [artifact.run(sample) for sample in self.golden_inputs()]
+
+    def _key(self, artifact: Artifact, data: Samples) -> str | None:
+        """Give the key of what is found about an artifact; ``None`` where the user's own code has a say."""
+        if artifact.runtime is None or (self.metric is not None and ":" in self.metric.name):
+            return None
+        post = self.request.postprocess
+        return judgement_key(
+            artifact=artifact.key,
+            naming=[dict(artifact.naming.inputs), dict(artifact.naming.outputs)],
+            engine=[artifact.runtime, plugins.runtime(artifact.runtime).version],
+            data=[data.sha256, content_of(data.labels), content_of(data.slices)],
+            metric=[self.metric.name, post.output, post.label_offset] if self.metric is not None else None,
+            golden=self.request.golden,
+            reference=self._referred.key if self._referred is not None else None,
+        )
 
     def _against_source(self, artifact: Artifact) -> tuple[OutputComparison, ...]:
         """Compare with the source on the parity samples, where there are no evaluation data."""
@@ -197,7 +238,7 @@ class Evaluator:
             tally.add(left, right)
         return tally.result()
 
-    def _with_golden(self, row: Row, golden: list[dict[str, Array]]) -> Row:
+    def _with_golden(self, row: Row, golden: Sequence[dict[str, Array]]) -> Row:
         if not golden:
             return row
         path = save_golden(self.executor.scratch / "golden" / f"{row.name}.npz", golden)
@@ -205,7 +246,7 @@ class Evaluator:
         quantized = [spec.quantization for spec in row.outputs if spec.quantization is not None]
         step = max((max(one.scale) for one in quantized), default=None)
         return replace(
-            row, golden=path, tolerance=tolerance(row.scheme, known[1] if known else (), golden, step)
+            row, golden=path, tolerance=tolerance(row.scheme, known.golden if known else (), golden, step)
         )
 
     def _check_labels(self, artifact: Artifact) -> None:

@@ -12,8 +12,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from edgeml.arrays import Array
 from edgeml.converter import (
     Calibration,
@@ -36,7 +34,7 @@ from edgeml_converters.compare.tensors import (
     match_tensors,
     tapped_values,
 )
-from edgeml_converters.evaluate.golden import save_golden
+from edgeml_converters.evaluate.golden import read_golden, save_golden
 from edgeml_converters.formats.files import hash_tree
 from edgeml_converters.variants.artifact import Artifact, match_signature, runs_here
 from edgeml_converters.variants.rows import StepTrace
@@ -341,12 +339,9 @@ def _renamed(specs: Sequence[TensorSpec], result: StepResult) -> tuple[TensorSpe
 def _unstacked(path: Path) -> list[dict[str, Array]]:
     """Read outputs stacked along the first axis back into one mapping a sample."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError) as error:
+        return read_golden(path)
+    except (OSError, ValueError, EOFError) as error:
         raise ConversionError(f"the source's outputs cannot be read back from {path}: {error}") from error
-    count = min((len(array) for array in arrays.values()), default=0)
-    return [{name: array[index : index + 1] for name, array in arrays.items()} for index in range(count)]
 
 
 def _version(kind: str, name: str) -> str:

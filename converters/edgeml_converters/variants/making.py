@@ -1,0 +1,68 @@
+"""Makes the rows that were planned: one after the other, and of several runtimes at once in a search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from edgeml_converters.graph import Plan
+from edgeml_converters.variants.choose import may_be_chosen
+from edgeml_converters.variants.control import Budget, Control
+from edgeml_converters.variants.make import Evaluator
+from edgeml_converters.variants.rows import Row
+
+INTERRUPTED: Final = "not made: the search was interrupted before"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What came of the rows that were asked for."""
+
+    rows: tuple[Row, ...]
+    """In their order, and after them what accuracy control added."""
+    interrupted: bool = False
+
+
+def in_turn(rows: Sequence[Row], plans: Mapping[str, Plan], data: Evaluator, budget: Budget) -> Made:
+    """Make each row that was planned, one after the other.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted, and nothing usable was made or nothing is searched.
+    """
+    wanted = [row for row in rows if row.status == "ok"]
+    last = [row for row in wanted if data.executor.was_probed(plans[row.name].steps)]
+    first = [row for row in wanted if row not in last]
+    made: dict[str, Row] = {}
+    added: list[Row] = []
+    interrupted = False
+    try:
+        for place, row in enumerate((*first, *last), 1):
+            data.executor.stage = f"variant {place}/{len(wanted)}, {row.name}: "
+            made[row.name] = data.make(row, plans[row.name].steps)
+        for row in made.values():
+            controlled = _controlled(row, plans[row.name], data, budget)
+            added += [] if controlled is None else [controlled]
+    except KeyboardInterrupt:
+        if not data.request.searches or all(row.status != "ok" for row in made.values()):
+            raise
+        interrupted = True
+    data.executor.stage = ""
+    left = {row.name: row.without("unavailable", INTERRUPTED) for row in wanted}
+    found = (made.get(row.name) or left.get(row.name, row) for row in rows)
+    return Made((*found, *added), interrupted)
+
+
+def _controlled(row: Row, plan: Plan, data: Evaluator, budget: Budget) -> Row | None:
+    """Keep parts of a static int8 variant in float where it loses more than allowed, unless told not to."""
+    gates = data.request.gates
+
+    def holds(one: Row) -> bool:
+        near = one.status == "ok" and may_be_chosen(one, gates.allowed_drop)
+        return near and gates.accuracy_broken_by(one) is None
+
+    if not data.request.accuracy_control or row.scheme != "int8_static" or row.edge_tpu or holds(row):
+        return None
+    if row.status not in {"ok", "failed"}:
+        return None
+    return Control(row, plan.steps, data, holds, budget).run()
