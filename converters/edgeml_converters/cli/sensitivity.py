@@ -9,6 +9,7 @@ import click
 
 from edgeml import completion
 from edgeml.commands.json_output import json_option, print_json
+from edgeml.errors import UsageError
 from edgeml_converters.cli import options as shared
 
 if TYPE_CHECKING:
@@ -55,8 +56,14 @@ SOUND_DB = 40.0
     show_default=True,
     help="So many of each runtime; --json has all.",
 )
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.html",
+    help="Also draw the whole ranking, as a page that stands alone.",
+)
 @json_option
-def sensitivity(model: Path, top: int, as_json: bool, **options: Any) -> None:
+def sensitivity(model: Path, top: int, plot: Path | None, as_json: bool, **options: Any) -> None:
     """Rank what 8 bits take from each activation of MODEL.
 
     The worst stands first. A low number of dB says that one range cannot hold
@@ -65,9 +72,16 @@ def sensitivity(model: Path, top: int, as_json: bool, **options: Any) -> None:
     \b
     Examples:
       edgeml sensitivity model.onnx --calibration data/ --runtime openvino
-      edgeml sensitivity model.tflite --calibration c.npz:x --top 20
+      edgeml sensitivity model.tflite --calibration c.npz:x --top 20 --plot ranking.html
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
+    if plot is not None and plot.suffix not in {".html", ".htm"}:
+        raise UsageError(f"--plot {plot}: a page is written, so name it *.html")
     rankings = _rankings(model, options)
+    if plot is not None:
+        from edgeml_converters.report.bundle import write_text
+        from edgeml_converters.report.rankings import sensitivity_page
+
+        write_text(plot, sensitivity_page(model, rankings))
     if as_json:
         print_json(_document(model, rankings))
     else:
@@ -81,7 +95,6 @@ def sensitivity(model: Path, top: int, as_json: bool, **options: Any) -> None:
 
 def _rankings(model: Path, options: dict[str, Any]) -> tuple[Ranking, ...]:
     from edgeml.data import DataConfig, parse_preprocess, read_data_config
-    from edgeml.errors import UsageError
     from edgeml_converters.cli.convert import declared_data, input_shapes, progress_shown
     from edgeml_converters.sensitivity.models import sensitivities
 
@@ -129,6 +142,8 @@ def _bar(decibel: float) -> str:
 
 
 def _document(model: Path, rankings: Sequence[Ranking]) -> dict[str, Any]:
+    from edgeml_converters.report.rankings import ranking_document
+
     return {
         "schema": 1,
         "model": str(model),
@@ -136,10 +151,7 @@ def _document(model: Path, rankings: Sequence[Ranking]) -> dict[str, Any]:
             {
                 "runtime": one.runtime,
                 "reason": one.reason or None,
-                "activations": [
-                    {"tensor": item.tensor, "sqnr_db": round(item.sqnr_db, 2), "range": [item.low, item.high]}
-                    for item in one.activations
-                ],
+                "activations": ranking_document(one.activations),
             }
             for one in rankings
         ],

@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final
 
 from edgeml.axis import Axis, Tick
 from edgeml.figures import shorten
 from edgeml_converters.evaluate.metrics import Metric
+from edgeml_converters.sensitivity.noise import Sensitivity
+from edgeml_converters.variants.choose import SQNR_FLOOR_DB
 from edgeml_converters.variants.rows import Row
 
 RUNTIME_COLOUR: Final[Mapping[str, int]] = {"litert": 1, "onnxruntime": 2, "openvino": 3}
@@ -33,6 +36,8 @@ PARITY_MAX_DB: Final = 150.0
 SHOWN_RANGES: Final = 40
 """Calibrated tensors that a picture shows, in graph order."""
 SHOWN_CHARACTERS: Final = 46
+RANKING_MAX_DB: Final = 60.0
+"""An activation that fills its range evenly has 48 dB in 8 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,8 @@ class Bar:
     left: float
     width: float
     value: str
-    quantizes: bool = False
+    tone: int = 1
+    """Number of the page's colour."""
 
 
 def scatters(
@@ -191,7 +197,7 @@ def parity(steps: Sequence[tuple[str, float, bool]]) -> tuple[Bar, ...]:
             left=0.0,
             width=round(100 * min(max(value_db, 0.0), PARITY_MAX_DB) / PARITY_MAX_DB, 1),
             value="exact" if value_db > PARITY_MAX_DB else f"{value_db:.1f} dB",
-            quantizes=quantizes,
+            tone=2 if quantizes else 1,
         )
         for title, value_db, quantizes in steps
     )
@@ -200,13 +206,51 @@ def parity(steps: Sequence[tuple[str, float, bool]]) -> tuple[Bar, ...]:
 def ranges(told: Mapping[str, tuple[float, float]]) -> tuple[Bar, ...]:
     """Lay out calibrated ranges around zero, on the scale of log(1 + size)."""
     shown = list(told.items())[:SHOWN_RANGES]
+    short = short_names([name for name, _ in shown])
     reach = max((abs(end) for _, pair in shown for end in pair if math.isfinite(end)), default=1.0) or 1.0
     bars = []
     for name, (low, high) in shown:
         left, right = 50 * (1 + _bent(low) / _bent(reach)), 50 * (1 + _bent(high) / _bent(reach))
         value = f"{low:.3g} … {high:.3g}"
-        bars.append(Bar(shorten(name, SHOWN_CHARACTERS), name, round(left, 1), round(right - left, 1), value))
+        bars.append(Bar(short[name], name, round(left, 1), round(right - left, 1), value))
     return tuple(bars)
+
+
+def ranking(activations: Sequence[Sensitivity], kept: frozenset[str] = frozenset()) -> tuple[Bar, ...]:
+    """Lay out what 8 bits leave of each activation; those that were ``kept`` in float are said to be."""
+    short = short_names([one.tensor for one in activations])
+    return tuple(
+        Bar(
+            name=short[one.tensor],
+            full_name=f"{one.tensor}, {one.low:.3g} … {one.high:.3g}",
+            left=0.0,
+            width=round(100 * min(max(one.sqnr_db, 0.0), RANKING_MAX_DB) / RANKING_MAX_DB, 1),
+            value=f"{one.sqnr_db:.1f} dB" + (", in float" if one.tensor in kept else ""),
+            tone=3 if one.tensor in kept else 2 if one.sqnr_db < SQNR_FLOOR_DB else 1,
+        )
+        for one in activations
+    )
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Cut names for a narrow column; those that would read the same keep the parts that tell them apart."""
+    alike: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        alike.setdefault(shorten(name, SHOWN_CHARACTERS), []).append(name)
+    short = {}
+    for text, group in alike.items():
+        parts = [name.split("/") for name in group]
+        start = _shared(parts)
+        end = _shared([one[start:][::-1] for one in parts])
+        for name, own in zip(group, parts, strict=True):
+            middle = "/".join(own[start : len(own) - end])
+            short[name] = shorten(f"…{middle}…", SHOWN_CHARACTERS) if len(group) > 1 else text
+    return short
+
+
+def _shared(lists: Sequence[Sequence[str]]) -> int:
+    """Say how many first parts are the same in all."""
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*lists, strict=False)))
 
 
 def _bent(value: float) -> float:

@@ -7,21 +7,22 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import edgeml
 from edgeml.converter import QuantizerSettings
 from edgeml.data import DataDeclaration
-from edgeml.figures import readable_size, shorten_glued
+from edgeml.figures import readable_size
 from edgeml_converters.coral import picture
 from edgeml_converters.coral.check import Check, check_file
 from edgeml_converters.coral.picture import Picture
 from edgeml_converters.evaluate.samples import Samples
 from edgeml_converters.report import charts
 from edgeml_converters.report.cells import Cells, row_cells
+from edgeml_converters.report.rankings import page_rankings
 from edgeml_converters.report.record import all_findings, record, tool_versions
+from edgeml_converters.report.templates import template
 from edgeml_converters.variants.choose import DEFAULT_MAX_DROP
 from edgeml_converters.variants.conversion import Outcome
 from edgeml_converters.variants.rows import Row, StepTrace, lacking
@@ -108,7 +109,7 @@ def render(outcome: Outcome, bundle: str) -> str:
         if one.trace.outputs
     ]
     return str(
-        _template().render(
+        template(TEMPLATE).render(
             title=Path(bundle).stem,
             bundle=bundle,
             version=edgeml.__version__,
@@ -132,6 +133,7 @@ def render(outcome: Outcome, bundle: str) -> str:
                 for one in steps
                 if one.trace.ranges
             ],
+            rankings=list(page_rankings(outcome)),
             classes=list(page_classes(outcome)),
             parted=outcome.data.evaluation is not None and outcome.data.evaluation.slices is not None,
             findings=all_findings(outcome),
@@ -147,34 +149,6 @@ def render(outcome: Outcome, bundle: str) -> str:
             record=json.dumps(record(outcome), indent=1),
         )
     )
-
-
-@cache
-def _template() -> Any:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([Path(__file__).parent, Path(picture.__file__).parent]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"sentence": _sentence, "stopped": _stopped}
-    return environment.get_template(TEMPLATE)
-
-
-def _stopped(text: str) -> str:
-    """End with one stop; names that are glued together from many are cut."""
-    text = shorten_glued(text)
-    return text if text.endswith((".", "…", "!", "?")) else f"{text}."
-
-
-def _sentence(text: str) -> str:
-    """Begin with a capital, unless a command begins it, and end with one stop."""
-    first = text.partition(" ")[0]
-    begins = first.isalpha() and first not in {"edgeml", "pip"}
-    return _stopped(text[:1].upper() + text[1:] if begins else text)
 
 
 def page_classes(outcome: Outcome) -> Iterator[PageClasses]:

@@ -18,6 +18,7 @@ from edgeml_converters.compare.outputs import OutputComparison
 from edgeml_converters.coral.compile import COMPILED_FILE
 from edgeml_converters.evaluate.samples import Samples
 from edgeml_converters.report.cells import row_cells
+from edgeml_converters.report.rankings import ranking_document
 from edgeml_converters.variants.conversion import Outcome
 from edgeml_converters.variants.rows import Row, StepTrace
 
@@ -116,6 +117,9 @@ def record(outcome: Outcome) -> dict[str, Any]:
             }
             for row in outcome.rows
         ],
+        "rankings": {
+            name: ranking_document(activations) for name, activations in outcome.data.rankings.items()
+        },
         "targets": [asdict(choice) for choice in outcome.choices],
         "findings": [asdict(finding) for finding in outcome.findings],
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,23 @@ def test_a_detection_head_with_boxes_in_pixels_keeps_its_scores(runtime: Runtime
     assert mixed.steps[-1].notes[-1] in {f"{count} of 5 operators with weights quantized" for count in (4, 5)}
     (told,) = (finding for finding in mixed.findings if finding.code == "kept-in-float")
     assert f"{len(mixed.settings.float_tensors)} activations stay in float" in told.message
+
+
+def test_the_report_draws_the_ranking_and_says_what_stayed_in_float(tmp_path: Path) -> None:
+    result = converted(
+        broken_int8.detector_onnx(tmp_path),
+        "onnxruntime",
+        max_drop=0.5,
+        metric="tests.integration.optimiser.broken_int8:is_found",
+        output=tmp_path / "out.edgeml",
+    )
+    kept = result.rows[-1].settings.float_tensors
+    assert kept
+    page = (tmp_path / "out.report.html").read_text().partition("Sensitivity by layer")[2]
+    assert page.partition("<h2>")[0].count("dB, in float") == len(kept)
+    with zipfile.ZipFile(tmp_path / "out.edgeml") as bundle:
+        rankings = json.loads(bundle.read("record.json"))["rankings"]
+    assert [one["tensor"] for one in rankings["onnxruntime-int8_static"][: len(kept)]] == list(kept)
 
 
 def test_a_sound_model_gets_no_mixed_variant(tmp_path: Path) -> None:

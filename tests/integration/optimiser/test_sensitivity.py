@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,29 @@ def test_a_person_sees_bars_and_as_many_as_asked_for(calibration: str, tmp_path:
     assert [line.split()[0] for line in lines] == ["conv2_out", "relu2", "pooled", "conv1_out"]
     assert lines[0].count("▇") == 1
     assert lines[3].count("▇") > 12
+
+
+def test_the_whole_ranking_is_drawn_on_a_page_that_stands_alone(calibration: str, tmp_path: Path) -> None:
+    model, page = broken_int8.digits_onnx(tmp_path), tmp_path / "made" / "ranking.html"
+    words = (model, "--calibration", calibration, "--runtime", "onnxruntime", "--top", 1, "--json")
+    done = edgeml(*words, "--plot", page)
+    assert done.exit_code == 0, done.output
+    html = page.read_text()
+    (found,) = json.loads(done.stdout)["runtimes"]
+    drawn = re.findall(r'<span class="label".*?>(.*?)</span>.*class="value">(.*?) dB</span>', html)
+    assert [name for name, _ in drawn] == [one["tensor"] for one in found["activations"]]
+    for (_, value), one in zip(drawn, found["activations"], strict=True):
+        assert float(value) == pytest.approx(one["sqnr_db"], abs=0.06)
+    assert 'name="viewport"' in html
+    assert "://" not in html
+
+
+def test_a_picture_of_another_kind_is_refused(calibration: str, tmp_path: Path) -> None:
+    done = edgeml(
+        broken_int8.digits_onnx(tmp_path), "--calibration", calibration, "--plot", tmp_path / "a.png"
+    )
+    assert done.exit_code == 2
+    assert "name it *.html" in done.stderr
 
 
 def test_data_are_needed(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import onnx
 import pytest
 from edgeml_converters.convert import convert
 from edgeml_converters.evaluate.metrics import open_metric
-from edgeml_converters.report.charts import parity, ranges, scatters
+from edgeml_converters.report.charts import parity, ranges, ranking, scatters, short_names
 from edgeml_converters.report.page import page_steps
+from edgeml_converters.sensitivity.noise import Sensitivity
 from edgeml_converters.variants.rows import Row, StepTrace
 
 from edgeml.converter import QuantizerSettings
@@ -155,6 +156,31 @@ def test_bars_stay_on_their_track():
         assert bar.left + bar.width <= 100.1
         assert len(bar.name) <= 46
     assert ranges({"x" * 99 + "tail": (0.0, 1.0)})[0].name.endswith("tail")
+
+
+def test_an_activation_that_stays_in_float_is_told_from_one_that_loses_much():
+    found = [
+        Sensitivity("a", -1.0, 0.0, 6.0),
+        Sensitivity("b", 19.9, -1.0, 1.0),
+        Sensitivity("c", 99.0, 0, 1),
+    ]
+    bars = ranking(found, frozenset("a"))
+    assert [(bar.width, bar.value) for bar in bars] == [
+        (0.0, "-1.0 dB, in float"),
+        (33.2, "19.9 dB"),
+        (100.0, "99.0 dB"),
+    ]
+    assert len({bar.tone for bar in bars}) == 3
+
+
+def test_cut_names_keep_what_tells_them_apart():
+    names = [f"Network/Network/Conv_{number}_depthwise/BatchNorm_Fold/bias_prequant" for number in (1, 13)]
+    assert list(short_names([*names, "input"]).values()) == [
+        "…Conv_1_depthwise…",
+        "…Conv_13_depthwise…",
+        "input",
+    ]
+    assert short_names(["x" * 60 + "tail"])["x" * 60 + "tail"].endswith("tail")
 
 
 def test_a_page_without_a_variant_names_the_data_that_were_given(tmp_path):
