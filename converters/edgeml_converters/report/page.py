@@ -23,11 +23,21 @@ from edgeml_converters.report.cells import Cells, row_cells
 from edgeml_converters.report.rankings import page_rankings
 from edgeml_converters.report.record import all_findings, record, tool_versions
 from edgeml_converters.report.templates import template
+from edgeml_converters.report.tried import Fate, Trial, trials
 from edgeml_converters.variants.choose import DEFAULT_MAX_DROP
 from edgeml_converters.variants.conversion import Outcome
 from edgeml_converters.variants.rows import Row, StepTrace, lacking
 
 TEMPLATE: Final = "report.html.jinja"
+TONES: Final[Mapping[Fate, str]] = {
+    "chosen": "ok",
+    "kept": "",
+    "gate": "gate",
+    "unused": "gate",
+    "failed": "failed",
+    "unavailable": "unavailable",
+}
+"""Style of a verdict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +143,8 @@ def render(outcome: Outcome, bundle: str) -> str:
                 for one in steps
                 if one.trace.ranges
             ],
+            trials=[(one, row_cells(one.row, metric)) for one in trials(outcome) if _was_tried(one)],
+            tones=TONES,
             rankings=list(page_rankings(outcome)),
             classes=list(page_classes(outcome)),
             parted=outcome.data.evaluation is not None and outcome.data.evaluation.slices is not None,
@@ -149,6 +161,11 @@ def render(outcome: Outcome, bundle: str) -> str:
             record=json.dumps(record(outcome), indent=1),
         )
     )
+
+
+def _was_tried(trial: Trial) -> bool:
+    """Leave out what could not even be tried: the page names it elsewhere."""
+    return trial.fate != "unavailable"
 
 
 def page_classes(outcome: Outcome) -> Iterator[PageClasses]:

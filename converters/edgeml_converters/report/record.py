@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import platform
-from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields
 from importlib import metadata
 from typing import Any, Final
 
@@ -18,7 +16,9 @@ from edgeml_converters.compare.outputs import OutputComparison
 from edgeml_converters.coral.compile import COMPILED_FILE
 from edgeml_converters.evaluate.samples import Samples
 from edgeml_converters.report.cells import row_cells
+from edgeml_converters.report.plain import finite, plain
 from edgeml_converters.report.rankings import ranking_document
+from edgeml_converters.report.tried import trial_document, trials
 from edgeml_converters.variants.conversion import Outcome
 from edgeml_converters.variants.rows import Row, StepTrace
 
@@ -79,7 +79,7 @@ def row_document(row: Row) -> dict[str, Any]:
         "metric": measured.metric,
         "accuracy": measured.accuracy,
         "float_accuracy": measured.float_accuracy,
-        "drop_points": _finite(row.drop_points),
+        "drop_points": finite(row.drop_points),
         "sqnr_db": measured.sqnr_db,
         "latency_ms": asdict(measured.latency_ms) if measured.latency_ms is not None else None,
         "load_ms": measured.load_ms,
@@ -107,7 +107,7 @@ def record(outcome: Outcome) -> dict[str, Any]:
             {
                 **row_document(row),
                 "sha256": row.sha256,
-                "settings": _plain(row.settings),
+                "settings": plain(row.settings),
                 "options": dict(row.options),
                 "runtime_version": row.runtime_version,
                 "slices": [asdict(one) for one in row.slices],
@@ -117,6 +117,7 @@ def record(outcome: Outcome) -> dict[str, Any]:
             }
             for row in outcome.rows
         ],
+        "tried": [trial_document(one) for one in trials(outcome)],
         "rankings": {
             name: ranking_document(activations) for name, activations in outcome.data.rankings.items()
         },
@@ -134,7 +135,7 @@ def _options(outcome: Outcome) -> dict[str, Any]:
         "schemes": request.wanted_schemes,
         "metric": outcome.data.metric.name if outcome.data.metric else None,
     }
-    return {name: _plain(value) for name, value in (given | decided).items()}
+    return {name: plain(value) for name, value in (given | decided).items()}
 
 
 def step_document(step: StepTrace) -> dict[str, Any]:
@@ -157,7 +158,7 @@ def comparison_document(one: OutputComparison) -> dict[str, Any]:
     return {
         "output": one.name,
         "samples": one.samples,
-        "max_abs": _finite(one.max_abs),
+        "max_abs": finite(one.max_abs),
         "cosine": one.cosine,
         "cosine_min": one.cosine_min,
         "sqnr_db": one.sqnr_db,
@@ -256,18 +257,3 @@ def _reference(outcome: Outcome) -> dict[str, Any] | None:
 
 def _spec(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "shape": list(spec.shape), "dtype": spec.dtype}
-
-
-def _plain(value: Any) -> Any:
-    """Make frozen dataclasses and tuples what JSON can hold."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {name: _plain(one) for name, one in asdict(value).items()}
-    if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    return value
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is None or math.isfinite(value) else None

@@ -138,7 +138,7 @@ def choose(
         best = _best(within, objective)
         reason = _reason(best, within, candidates, allowed, goal(objective, within), foreign=foreign)
     else:
-        best = min(candidates, key=_loss)
+        best = min(candidates, key=loss)
         within, reason = [best], _of_the_poor(best, candidates, allowed)
     if foreign:
         reason += f"; provisional: latency was measured on {measured_on}, not on {target}"
@@ -153,7 +153,7 @@ def may_be_chosen(row: Row, allowed: float) -> bool:
     return row.scheme in FLOATS or (row.measured.sqnr_db or 0.0) >= SQNR_FLOOR_DB
 
 
-def _loss(row: Row) -> tuple[float, float, int]:
+def loss(row: Row) -> tuple[float, float, int]:
     """Order by what is lost: points of accuracy, where they are unknown SQNR; then by size."""
     return row.drop_points or 0.0, -(row.measured.sqnr_db or 0.0), row.size_bytes or 0
 
@@ -190,13 +190,13 @@ def _best(rows: Sequence[Row], objective: Objective) -> Row:
     untimed = [row for row in rows if row.accelerator is not None and row.measured.latency_ms is None]
     mostly = [row for row in untimed if 2 * row.mapping.get("mapped", 0) >= row.mapping.get("total", 0)]
     if mostly:
-        return min(mostly, key=_loss)
+        return min(mostly, key=loss)
     rows = [row for row in rows if row not in untimed] or rows
     compared = goal(objective, rows)
     limit = compared.equal * compared.least(rows)
     return min(
         (row for row in rows if compared.cost(row) <= limit),
-        key=lambda row: (*_loss(row), compared.cost(row)),
+        key=lambda row: (*loss(row), compared.cost(row)),
     )
 
 
@@ -246,7 +246,7 @@ def _how(best: Row, within: Sequence[Row], compared: Goal) -> str:
     cost = compared.cost
     if cost(best) == compared.least(within):
         return compared.best
-    if any(_loss(row)[:2] > _loss(best)[:2] and cost(row) < cost(best) for row in within):
+    if any(loss(row)[:2] > loss(best)[:2] and cost(row) < cost(best) for row in within):
         return f"most accurate of those {compared.among_equals}"
     return f"smallest of those {compared.among_equals}"
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from edgeml.figures import milliseconds, readable_size
 from edgeml_converters.variants.rows import Row
 
 Objective = Literal["latency", "size", "memory"]
@@ -26,10 +27,19 @@ class Goal:
     """Costs up to so many times the lowest count as equal."""
     best: str
     among_equals: str
+    as_good: str
+    comparative: str
+    show: Callable[[float], str]
 
     def least(self, rows: Sequence[Row]) -> float:
         """Give the lowest cost."""
         return min(map(self.cost, rows))
+
+    def worse(self, name: str, own: float, other: float) -> str:
+        """Say that a cost is higher than that of the variant called ``name``."""
+        if math.isinf(own):
+            return f"not measured; {name} was"
+        return f"{self.comparative} than {name}: {self.show(own)} against {self.show(other)}"
 
 
 def goal(objective: Objective, rows: Sequence[Row]) -> Goal:
@@ -52,8 +62,26 @@ def _memory(row: Row) -> float:
     return math.inf if peak is None else peak
 
 
+def _time(cost: float) -> str:
+    return f"{milliseconds(cost)} ms"
+
+
+def _bytes(cost: float) -> str:
+    return readable_size(int(cost))
+
+
 GOALS: Final[Mapping[Objective, Goal]] = {
-    "latency": Goal(latency, EQUAL_LATENCY, "fastest", "within 5 % of the lowest latency"),
-    "size": Goal(_size, 1.0, "smallest", "of the same size"),
-    "memory": Goal(_memory, EQUAL_MEMORY, "one with the least memory", "within 5 % of the least memory"),
+    "latency": Goal(
+        latency, EQUAL_LATENCY, "fastest", "within 5 % of the lowest latency", "as fast as", "slower", _time
+    ),
+    "size": Goal(_size, 1.0, "smallest", "of the same size", "as small as", "larger", _bytes),
+    "memory": Goal(
+        _memory,
+        EQUAL_MEMORY,
+        "one with the least memory",
+        "within 5 % of the least memory",
+        "needs as little memory as",
+        "needs more memory",
+        _bytes,
+    ),
 }

@@ -74,6 +74,29 @@ def test_a_detection_head_with_boxes_in_pixels_keeps_its_scores(runtime: Runtime
     assert f"{len(mixed.settings.float_tensors)} activations stay in float" in told.message
 
 
+def test_every_trial_stands_in_the_record_with_what_became_of_it(tmp_path: Path) -> None:
+    result = converted(
+        broken_int8.detector_onnx(tmp_path),
+        "onnxruntime",
+        max_drop=0.5,
+        metric="tests.integration.optimiser.broken_int8:is_found",
+        output=tmp_path / "out.edgeml",
+    )
+    with zipfile.ZipFile(tmp_path / "out.edgeml") as bundle:
+        tried = json.loads(bundle.read("record.json"))["tried"]
+    fates = {(one["name"], len(one["float_tensors"])): one["fate"] for one in tried}
+    assert len(fates) == len(tried)
+    for row in result.rows:
+        fate = fates[row.name, len(row.settings.float_tensors)]
+        assert fate in ({"chosen", "kept"} if row.status == "ok" else {row.status}), row.name
+    assert list(fates.values()).count("chosen") == 1
+    beside = [one for one in tried if one["fate"] == "unused"]
+    assert beside
+    assert all(one["verdict"].partition("turned down: ")[2] for one in beside)
+    page = (tmp_path / "out.report.html").read_text().partition("What was tried")[2].partition("<h2>")[0]
+    assert page.count("<tr") == len(tried) + 1
+
+
 def test_the_report_draws_the_ranking_and_says_what_stayed_in_float(tmp_path: Path) -> None:
     result = converted(
         broken_int8.detector_onnx(tmp_path),
