@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,6 +125,7 @@ def convert(
     trust_code: bool = False,
     accuracy_control: bool = True,
     budget_s: float = 180.0,
+    jobs: int | None = None,
     drift_reference: bool = True,
     use_cache: bool = True,
     progress: Callable[[str], None] = lambda _: None,
@@ -165,6 +167,7 @@ def convert(
         trust_code: let a file run the code that it carries (Keras Lambda layers).
         accuracy_control: where static int8 loses more than allowed, make a variant with parts in float.
         budget_s: time in which accuracy control may begin trials.
+        jobs: runtimes that ``auto`` makes variants for at once, a process each; as many as there are cores.
         drift_reference: put into the bundle what the evaluation data look like, else the calibration data:
             devices and servers tell drift by it.
         use_cache: take steps that were done, and evaluations that were made, before from the cache.
@@ -207,6 +210,7 @@ def convert(
             trust_code=trust_code,
             accuracy_control=accuracy_control,
             budget_s=budget_s,
+            jobs=len(os.sched_getaffinity(0)) if jobs is None else jobs,
             drift_reference=drift_reference,
         )
         place = places(Path(output), request.name, release) if output is not None else None

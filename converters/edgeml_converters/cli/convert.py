@@ -150,6 +150,13 @@ EXISTING = click.Path(exists=True, path_type=Path)
     metavar="SECONDS",
     help="Time in which accuracy control may begin trials.",
 )
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    show_default="the number of cores",
+    metavar="N",
+    help="Runtimes that --scheme auto makes variants for at once, a process each.",
+)
 @click.option("--no-measure", is_flag=True, help="Do not take latency, load time and memory.")
 @click.option(
     "--no-drift-reference",
@@ -169,6 +176,7 @@ def convert(model: Path, output: Path, as_json: bool, **options: Any) -> None:
       edgeml convert model.onnx --config data.toml --target raspberry-pi-5 --target x86-64-v3
       edgeml convert model.tflite --scheme auto --calibration c.npz --evaluate t.npz --max-drop 0.5 -o out/
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
+    from edgeml.cli import INTERRUPTED
     from edgeml_converters.convert import convert as convert_model
 
     arguments = _arguments(options)
@@ -181,6 +189,8 @@ def convert(model: Path, output: Path, as_json: bool, **options: Any) -> None:
 
         print_result(result)
     result.require_variants()
+    if result.outcome.interrupted:
+        click.get_current_context().exit(INTERRUPTED)
 
 
 def _arguments(options: dict[str, Any]) -> dict[str, Any]:
@@ -219,6 +229,7 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
         "compile_edgetpu": _compile(options["compiler_via"], off=options["no_compile"]),
         "measure": _measure(options["measure_on"], off=options["no_measure"]),
         "budget_s": options["budget_s"],
+        "jobs": options["jobs"],
         "accuracy_control": not options["no_accuracy_control"],
         "drift_reference": not options["no_drift_reference"],
         "use_cache": not options["no_cache"],

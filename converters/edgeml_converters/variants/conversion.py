@@ -12,8 +12,8 @@ from edgeml_converters.variants import findings
 from edgeml_converters.variants.choose import Choice, choose
 from edgeml_converters.variants.compiled import with_compiled
 from edgeml_converters.variants.control import Budget
+from edgeml_converters.variants.crew import at_once
 from edgeml_converters.variants.make import Evaluator
-from edgeml_converters.variants.making import in_turn
 from edgeml_converters.variants.measuring import measured, measured_by
 from edgeml_converters.variants.prepare import SourceModel, prepared
 from edgeml_converters.variants.request import Request
@@ -50,7 +50,8 @@ def run(request: Request, space: Workspace) -> Outcome:
     request.check_gates()
     with prepared(request, space) as ready:
         source, data = ready.source, ready.data
-        making = in_turn(ready.rows, ready.plans, data, Budget(request.budget_s))
+        jobs = request.jobs if request.searches else 1
+        making = at_once(ready.rows, ready.plans, data, Budget(request.budget_s), jobs)
     made = list(making.rows)
     if request.compiles:
         made = with_compiled(request, made, space.scratch, space.progress)
@@ -91,6 +92,7 @@ def _judged(request: Request, data: Evaluator, rows: Sequence[Row]) -> tuple[Fin
         *findings.runtimes_left_out(request, rows),
         *findings.accelerators_left_out(request, rows),
         *findings.edge_tpu_stops(rows),
+        *findings.interrupted(rows),
     )
 
 

@@ -20,7 +20,7 @@ from edgeml_converters.evaluate.metrics import Metric
 from edgeml_converters.variants.choose import SQNR_FLOOR_DB
 from edgeml_converters.variants.make import HOW_LABELS
 from edgeml_converters.variants.request import Request
-from edgeml_converters.variants.rows import Row, lacking
+from edgeml_converters.variants.rows import INTERRUPTED, Row, lacking
 
 CHANCE_FACTOR: Final = 3.0
 CHANCE_SHARE: Final = 0.2
@@ -225,6 +225,22 @@ def accelerators_left_out(request: Request, rows: Sequence[Row]) -> tuple[Findin
         )
         for target in request.targets
         if target.accelerators and target.name not in used
+    )
+
+
+def interrupted(rows: Sequence[Row]) -> tuple[Finding, ...]:
+    """Name what a search that was told to stop did not come to."""
+    left = [row.name for row in rows if row.reason == INTERRUPTED]
+    if not left:
+        return ()
+    return (
+        Finding(
+            "search-interrupted",
+            "warning",
+            ", ".join(left),
+            "not made before the search was interrupted: the best may be among them",
+            "run the same command again: what was made and judged comes from the cache",
+        ),
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 from edgeml import plugins
@@ -98,6 +99,16 @@ class Evaluator:
             self._outputs.close()
             self._referred.release()
         return self._outputs
+
+    def for_process(self, scratch: Path) -> Evaluator:
+        """Give a copy that another process can be handed: no engine in it, and nothing that was tried."""
+        copy = replace(self, executor=self.executor.for_process(scratch), findings=(), tried=[], rankings={})
+        copy.metric = None  # may be the user's own code: opened again there
+        return copy
+
+    def here(self, progress: Callable[[str], None]) -> Evaluator:
+        """Give what this process was handed, ready for work."""
+        return replace(self, executor=replace(self.executor, progress=progress))
 
     def judge_source(self) -> None:
         """Evaluate the source itself, where it can be run here."""

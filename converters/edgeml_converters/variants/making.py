@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from edgeml_converters.graph import Plan
 from edgeml_converters.variants.choose import may_be_chosen
 from edgeml_converters.variants.control import Budget, Control
 from edgeml_converters.variants.make import Evaluator
-from edgeml_converters.variants.rows import Row
-
-INTERRUPTED: Final = "not made: the search was interrupted before"
+from edgeml_converters.variants.rows import INTERRUPTED, Row
 
 
 @dataclass(frozen=True, slots=True)

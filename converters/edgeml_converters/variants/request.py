@@ -69,6 +69,8 @@ class Request:
     """Keep parts of static int8 variants in float where they lose more than allowed."""
     budget_s: float = 180.0
     """Time that this may take in all."""
+    jobs: int = 1
+    """Runtimes that a search makes variants for at once."""
     drift_reference: bool = True
     """Put into the bundle what the data look like, for devices to compare with."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from edgeml.converter import QuantizerSettings
 from edgeml.findings import Finding
@@ -16,6 +16,8 @@ from edgeml_converters.compare.outputs import OutputComparison
 from edgeml_converters.evaluate.slices import SliceDrop
 
 Status = Literal["ok", "failed", "unavailable", "gate"]
+INTERRUPTED: Final = "not made: the search was interrupted before"
+"""The reason of a row whose turn did not come."""
 
 
 @dataclass(frozen=True, slots=True)

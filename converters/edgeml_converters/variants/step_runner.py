@@ -95,6 +95,16 @@ class Executor:
         """Say what is being done."""
         self.progress(f"{self.stage}{doing}")
 
+    def for_process(self, scratch: Path) -> Executor:
+        """Give a copy that another process can be handed: engines freed, failures forgotten."""
+        made: dict[str, Artifact | EdgemlError] = {}
+        for key, one in self._made.items():
+            if isinstance(one, Artifact):
+                one.release()
+                made[key] = one
+        self.source.release()
+        return replace(self, scratch=scratch, progress=_untold, stage="", findings=[], _made=made)
+
     def use_samples(self, samples: Sequence[Mapping[str, Array]]) -> None:
         """Set the parity samples and take the source's outputs for them, if it can be run here."""
         self.samples = [dict(sample) for sample in samples]
@@ -330,6 +340,10 @@ def parity_failure(source: State, target: State, compared: Sequence[OutputCompar
                 f"{QUANTIZED_SQNR_DB:g}), cosine {output.cosine:.3f} (at least {QUANTIZED_COSINE:g})"
             )
     return None
+
+
+def _untold(_: str) -> None:
+    pass
 
 
 def _renamed(specs: Sequence[TensorSpec], result: StepResult) -> tuple[TensorSpec, ...]:
