@@ -60,13 +60,20 @@ class QuantizerSettings:
     activations: Literal["uint8", "int8"] = "uint8"
     """Signedness of activations where the format leaves a choice (ONNX)."""
     reduce_range: bool = False
-    """7-bit weights, so that u8×s8 products cannot saturate on x86 without VNNI."""
+    """7-bit weights, so that u8×s8 products cannot saturate on x86 without VNNI; with corrected biases."""
     per_channel: bool = True
     io_dtype: IoDtype = "float32"
     equalize: bool = False
     """Cross-layer equalization of the float model first: for channels that differ much in size."""
+    bias_correction: bool = False
+    """Static int8 takes back in the biases what rounded weights add to outputs on average."""
     float_tensors: tuple[str, ...] = ()
     """Activations that static int8 leaves in float32, with the operators that make or take them."""
+
+    @property
+    def corrects_biases(self) -> bool:
+        """Whether biases are corrected: because it was asked for, or because weights have 7 bits."""
+        return self.bias_correction or self.reduce_range
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,18 +101,9 @@ def activation_histograms(
     Raises:
         QuantizationError: an activation is NaN or infinite.
     """
-    from ai_edge_litert.interpreter import Interpreter
-
-    with _quiet():
-        engine = Interpreter(model_content=model, num_threads=1, experimental_preserve_all_tensors=True)
-    engine.allocate_tensors()
-    ports = [item["index"] for item in engine.get_input_details()]
     found: dict[int, Histogram] = {}
     names: dict[int, str] = {}
-    for number, sample in enumerate(samples):
-        for port, spec in zip(ports, inputs, strict=True):
-            engine.set_tensor(port, sample[spec.name])
-        engine.invoke()
+    for number, engine in enumerate(runs(model, inputs, samples)):
         if not found:
             names = _readable(engine, activations)
             found = {index: Histogram(binned=binned) for index in names}
@@ -124,6 +115,21 @@ def activation_histograms(
                     f"look at the sample, and at the model on it"
                 )
     return {names[index]: histogram for index, histogram in found.items() if histogram.count}
+
+
+def runs(model: bytes, inputs: tuple[TensorSpec, ...], samples: CheckedSamples) -> Iterator[Any]:
+    """Run the samples through LiteRT and give the interpreter after each, with all its tensors to be read."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    with _quiet():
+        engine = Interpreter(model_content=model, num_threads=1, experimental_preserve_all_tensors=True)
+    engine.allocate_tensors()
+    ports = [item["index"] for item in engine.get_input_details()]
+    for sample in samples:
+        for port, spec in zip(ports, inputs, strict=True):
+            engine.set_tensor(port, sample[spec.name])
+        engine.invoke()
+        yield engine
 
 
 def runner(model: bytes, inputs: tuple[TensorSpec, ...]) -> Run:

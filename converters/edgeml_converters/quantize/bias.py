@@ -1,8 +1,8 @@
 """Bias correction: takes back what rounded weights add to an operator's outputs on average.
 
 A rounded weight differs from its own by Δw, so an output is off by Δw · x, on average by Δw · E[x]. With 8
-bits that is little; with 7 it left MobileNetV2 with 75 % top-1, and 86.0 % with the biases corrected
-(86.2 % in float).
+bits it costs MobileNetV1 0.25 half of its SQNR (17 dB; 22 with the biases corrected); with 7 it left
+MobileNetV2 with 75 % top-1, and 86.0 % with the biases corrected (86.2 % in float).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from edgeml_converters.coral.rewrites.draft import content as rewritten_content
 from edgeml_converters.coral.rewrites.draft import parsed
 from edgeml_converters.coral.rewrites.ports import integer_ports
 from edgeml_converters.formats import tflite_file
-from edgeml_converters.quantize import aeq, choice, tflite_equalize, tflite_model
+from edgeml_converters.quantize import aeq, choice, tflite_bias, tflite_equalize, tflite_model
 from edgeml_converters.quantize.equalization import note as equalization_note
 from edgeml_converters.quantize.ranges import (
     CANDIDATES_LITERT,
@@ -67,13 +67,15 @@ def _static(scheme: Scheme) -> Callable[[StepRequest, str], StepResult]:
             content = tflite_model.content(parsed)
         inputs = tflite_model.inputs(parsed)
         samples = CheckedSamples(step, request.calibration, inputs)
+        mend = _bias_correction(parsed, inputs, samples) if request.settings.bias_correction else None
         tool = wrapper()
         if tool is not None and _for_wrapper(scheme, request):
             quantized, findings = _by_wrapper(tool, request, scheme, content, inputs, samples)
+            quantized = mend(quantized) if mend is not None else quantized
             chosen = "ranges: min/max by ai-edge-litert"
             used: tuple[str, ...] = ("ai-edge-litert",)
         else:
-            quantized, chosen = _by_ranges(request, scheme, content, parsed, samples)
+            quantized, chosen = _by_ranges(request, scheme, content, parsed, samples, mend)
             findings, used = _kept_in_float(request, quantized), _TOOLS
             if request.settings.io_dtype != "float32":
                 quantized = _with_integer_ports(quantized, request.settings.io_dtype, request.source)
@@ -91,8 +93,27 @@ def _for_wrapper(scheme: Scheme, request: StepRequest) -> bool:
     return simple or not settings.per_channel
 
 
+def _bias_correction(
+    model: Any, inputs: tuple[TensorSpec, ...], samples: CheckedSamples
+) -> Callable[[bytes], bytes]:
+    """Give a function that corrects the biases of what is made from the parsed float model."""
+    means = tflite_bias.input_means(model, inputs, samples)
+
+    def mend(quantized: bytes) -> bytes:
+        made = tflite_model.parse(quantized)
+        tflite_bias.correct(model, made, means)
+        return tflite_model.content(made)
+
+    return mend
+
+
 def _by_ranges(
-    request: StepRequest, scheme: Scheme, content: bytes, parsed: Any, samples: CheckedSamples
+    request: StepRequest,
+    scheme: Scheme,
+    content: bytes,
+    parsed: Any,
+    samples: CheckedSamples,
+    mend: Callable[[bytes], bytes] | None,
 ) -> tuple[bytes, str]:
     """Give the model by ranges of our own, and a sentence on how they were set."""
     inputs = tflite_model.inputs(parsed)
@@ -108,6 +129,8 @@ def _by_ranges(
         aeq.by_recipe(content, scheme, {name: rule(item) for name, item in found.items()}, in_float)
         for rule in rules
     ]
+    if mend is not None:
+        made = [mend(one) for one in made]
     if len(made) == 1:
         return made[0], f"ranges: {rules[0]} by {_TOOLS[1]}"
     runs = [aeq.runner(item, inputs) for item in made]

@@ -74,7 +74,7 @@ def _quantized(
     """Give the QDQ model, the ranges in it, and a sentence on how they were set."""
     means = (
         {name: bias.ChannelMeans(axis=axis) for name, axis in bias.inputs(model).items()}
-        if settings.reduce_range
+        if settings.corrects_biases
         else {}
     )
     found = calibration.activations(model, samples, binned=settings.method != "minmax", means=means)

@@ -39,7 +39,7 @@ def _int8_static(request: StepRequest, step: str) -> StepResult:
         if request.settings.equalize:
             notes = (*notes, equalization_note(openvino_equalize.equalized(model)))
         kept = openvino_model.touching(model, request.settings.float_tensors)
-        means = openvino_bias.input_means(model, samples) if request.settings.reduce_range else {}
+        means = openvino_bias.input_means(model, samples) if request.settings.corrects_biases else {}
         made = nncf.quantize(
             model,
             nncf.Dataset(samples, dict),

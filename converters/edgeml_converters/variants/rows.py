@@ -117,11 +117,11 @@ def row_name(
 ) -> str:
     """Name a variant: ``<runtime>-<scheme>`` and what is particular to it.
 
-    ``-reduced``: 7-bit weights; ``-equalized``: channels brought together before; ``-mixed``: parts in
-    float; ``-coral``: for the Edge TPU.
+    ``-reduced``: 7-bit weights; ``-equalized``: channels brought together before; ``-corrected``: biases take
+    back what rounded weights add; ``-mixed``: parts in float; ``-coral``: for the Edge TPU.
     """
     particular = {
         "-reduced": settings.reduce_range, "-equalized": settings.equalize,
-        "-mixed": bool(settings.float_tensors), "-coral": edge_tpu,
+        "-corrected": settings.bias_correction, "-mixed": bool(settings.float_tensors), "-coral": edge_tpu,
     }  # fmt: skip
     return f"{runtime}-{scheme}" + "".join(text for text, said in particular.items() if said)

@@ -16,6 +16,8 @@ OUTLIER = 2000.0
 """One channel reaches so many times as far as it did; what takes it gives it back. Between is only a ReLU."""
 CHANNELS = (0, 5)
 PIXELS = 640.0
+COARSE = 6.0
+"""A weight of a feature that is always 0 is so many times the largest of the others: it sets their step."""
 
 
 def digits_onnx(folder: Path) -> Path:
@@ -55,6 +57,67 @@ def digits_tflite(folder: Path) -> Path:
         buffer.data = list(values.tobytes())
     (folder / "outlier.tflite").write_bytes(tflite_model.content(model))
     return folder / "outlier.tflite"
+
+
+def coarse_onnx(folder: Path) -> Path:
+    """Write the digits' network with scores that rounded weights move, each in a direction of its own."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(DIGITS / "digits.onnx")
+    items = {item.name: item for item in model.graph.initializer}
+    held = {name: numpy_helper.to_array(item).copy() for name, item in items.items()}
+    held["conv3_bias"][0] = -10.0
+    held["dense"], held["dense_bias"] = _coarse(held["dense"], held["dense_bias"])
+    for name, values in held.items():
+        items[name].CopyFrom(numpy_helper.from_array(values, name))
+    onnx.save(model, folder / "coarse.onnx")
+    return folder / "coarse.onnx"
+
+
+def coarse_tflite(folder: Path) -> Path:
+    """Write the same for LiteRT."""
+    from edgeml_converters.quantize import tflite_model
+
+    model = tflite_model.parse((DIGITS / "digits.tflite").read_bytes())
+    tensors = {tensor.name.decode(): tensor for tensor in model.subgraphs[0].tensors}
+    buffers = {name: model.buffers[tensor.buffer] for name, tensor in tensors.items()}
+    silent, weights, bias = (
+        np.frombuffer(bytes(buffers[name].data), np.float32).copy()
+        for name in ("conv3_conv_bias", "dense_fc_weights", "dense_fc_bias")
+    )
+    silent[0] = -10.0
+    weights, bias = _coarse(weights.reshape(10, -1), bias)
+    for name, values in (("conv3_conv_bias", silent), ("dense_fc_weights", weights), ("dense_fc_bias", bias)):
+        buffers[name].data = np.frombuffer(values.tobytes(), np.uint8)
+    (folder / "coarse.tflite").write_bytes(tflite_model.content(model))
+    return folder / "coarse.tflite"
+
+
+def _coarse(weights: Array, bias: Array) -> tuple[Array, Array]:
+    """Give weights that lie 0.45 of a step of 8 bits from one, all of a class on the same side.
+
+    The first feature is silent; its weight sets the step. The bias keeps the scores where they were.
+    """
+    widest = COARSE * np.abs(weights).max(axis=1, keepdims=True)
+    step = widest / 127
+    side = np.where(np.arange(len(weights)) % 2, -0.45, 0.45)[:, None] * step
+    made = np.rint(weights / step) * step + side
+    made[:, :1] = widest
+    moved = side[:, 0] * _features()[1:].sum()
+    return made.astype(np.float32), (bias - moved).astype(np.float32)
+
+
+def _features() -> Array:
+    """Give the mean of each feature over the calibration digits."""
+    import onnx
+    import onnxruntime
+
+    model = onnx.load(DIGITS / "digits.onnx")
+    model.graph.output.append(onnx.helper.make_tensor_value_info("features", onnx.TensorProto.FLOAT, [1, 64]))
+    engine = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    made = [engine.run(["features"], {"image": picture})[0] for picture in calibration_digits()]
+    return np.concatenate(made).mean(axis=0)
 
 
 def detector_onnx(folder: Path) -> Path:
