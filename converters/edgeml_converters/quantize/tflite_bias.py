@@ -21,7 +21,7 @@ from edgeml_converters.quantize.bias import ChannelMeans
 from edgeml_converters.quantize.step import CheckedSamples
 
 _CORRECTED: Final = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
-_BIASES: Final = {"int32": np.int32, "int64": np.int64}
+_BIASES: Final[Mapping[str, type[np.int32 | np.int64]]] = {"int32": np.int32, "int64": np.int64}
 
 
 def input_means(
@@ -103,7 +103,7 @@ def _subtract(model: Any, tensor: Any, shift: NDArray[np.float64]) -> None:
     if kind is None:
         return
     scale = np.asarray(tensor.quantization.scale, np.float64)
-    old = np.frombuffer(bytes(model.buffers[tensor.buffer].data), kind)
+    old = np.frombuffer(bytes(model.buffers[tensor.buffer].data), kind).astype(np.float64)
     limits = np.iinfo(kind)
     made = np.clip(np.rint(old - shift / scale), limits.min, limits.max).astype(kind)
     buffer = type(model.buffers[tensor.buffer])()
