@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from edgeml.arrays import Array
 from edgeml.runtime import Session
 from edgeml_converters.compare.outputs import ModelTally, OutputComparison
-from edgeml_converters.evaluate.metrics import Metric, Tally
-from edgeml_converters.evaluate.slices import SliceValue, sliced
+from edgeml_converters.evaluate.confusion import ClassChange, class_changes
+from edgeml_converters.evaluate.metrics import Metric
+from edgeml_converters.evaluate.slices import SliceTallies, SliceValue, sliced
 from edgeml_converters.evaluate.spool import Spool
 
 
@@ -38,6 +38,10 @@ class Evaluation:
     """Against the source's outputs; empty for the source itself."""
     slices: tuple[SliceValue, ...] = ()
     """The metric of each class, or of each part that the data declare."""
+    classes: tuple[SliceValue, ...] = ()
+    """The metric of each class, where the data declare other parts."""
+    changes: tuple[ClassChange, ...] = ()
+    """Samples that are in another class than the source puts them into."""
 
 
 def evaluate(
@@ -67,34 +71,34 @@ def evaluate(
     """
     judged = metric is not None and (labels is not None or not metric.needs_labels)
     tally = metric.start() if metric is not None and judged else None
-    parts = sliced(metric, labels) if slices is None else slices
-    tallies: dict[int, Tally] = {}
+    parted = SliceTallies(metric, sliced(metric, labels) if slices is None else slices)
+    classed = SliceTallies(metric, None if slices is None else sliced(metric, labels))
     wanted = iter(reference) if reference is not None else None
     comparison: ModelTally | None = None
+    changes = class_changes(metric, labels)
     count = 0
     for sample in samples:
         outputs = run(sample)
+        label = None if labels is None else labels[count]
         if tally is not None:
-            tally.add(outputs, None if labels is None else labels[count])
-            if metric is not None and parts is not None:
-                part = int(parts[count])
-                if part not in tallies:
-                    tallies[part] = metric.start()
-                tallies[part].add(outputs, None if labels is None else labels[count])
+            tally.add(outputs, label)
+            parted.add(count, outputs, label)
+            classed.add(count, outputs, label)
         if wanted is not None:
+            before = next(wanted)
             if comparison is None:
                 comparison = ModelTally([(name, name) for name in outputs])
-            comparison.add(next(wanted), outputs)
+            comparison.add(before, outputs)
+            if changes is not None:
+                changes.add(before, outputs, label)
         if keep is not None:
             keep.append(outputs)
         count += 1
-    value = tally.value() if tally is not None else None
-    compared = comparison.result() if comparison is not None else ()
-    return Evaluation(count, value, compared, _slices(tallies, parts))
-
-
-def _slices(tallies: Mapping[int, Tally], parts: Array | None) -> tuple[SliceValue, ...]:
-    if parts is None:
-        return ()
-    counts = Counter(parts.tolist())
-    return tuple(SliceValue(part, counts[part], tally.value()) for part, tally in sorted(tallies.items()))
+    return Evaluation(
+        count,
+        tally.value() if tally is not None else None,
+        comparison.result() if comparison is not None else (),
+        parted.values(),
+        classed.values(),
+        changes.result() if changes is not None else (),
+    )

@@ -39,6 +39,8 @@ class Metric:
     is_share: bool = True
     """Between 0 and 1, so that a difference is told in percentage points."""
     needs_labels: bool = True
+    predicted: Callable[[Mapping[str, Array]], int | None] | None = None
+    """Reads from a sample's outputs the class that they say, as labels count it; ``None``: it judges none."""
 
     def drop_points(self, reference: float, value: float) -> float:
         """How much worse ``value`` is than ``reference``; negative where it is better.
@@ -182,7 +184,11 @@ def open_metric(name: str, output: str | None = None, label_offset: int = 0) -> 
     match name:
         case "top1" | "top5":
             k = int(name.removeprefix("top"))
-            return Metric(name, lambda: _TopK(k, output, label_offset))
+            return Metric(
+                name,
+                lambda: _TopK(k, output, label_offset),
+                predicted=lambda outputs: _predicted(outputs, output, label_offset),
+            )
         case "auc":
             return Metric(name, lambda: _Auc(output, label_offset))
         case "mse" | "mae":
@@ -208,6 +214,16 @@ def pick_output(outputs: Mapping[str, Array], name: str | None) -> Array:
     if name in outputs:
         return outputs[name]
     raise UsageError(f"no output {name!r}; outputs are: {', '.join(outputs)}")
+
+
+def _predicted(outputs: Mapping[str, Array], output: str | None, label_offset: int) -> int | None:
+    """Give the class of the largest score, of equal ones the first; ``None`` where a score is NaN."""
+    scores = pick_output(outputs, output).reshape(-1)
+    if scores.size == 1 and scores.dtype.kind in "iu":
+        return int(scores[0]) - label_offset
+    if scores.size == 0 or (scores.dtype.kind == "f" and np.isnan(scores).any()):
+        return None
+    return int(scores.argmax()) - label_offset
 
 
 def class_of(label: Any) -> int:

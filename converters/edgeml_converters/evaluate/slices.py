@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from edgeml.arrays import Array
-from edgeml_converters.evaluate.metrics import Metric
+from edgeml_converters.evaluate.metrics import Metric, Tally
 
 SLICE_SAMPLES: Final = 10
 """Fewer say nothing of a class: one sample alone would be ten points and more."""
@@ -42,6 +43,33 @@ def sliced(metric: Metric | None, labels: Array | None) -> Array | None:
     """Give the class of each sample; ``None`` where labels are no classes, or the metric needs several."""
     classes = labels is not None and labels.ndim == 1 and labels.dtype.kind in "iu"
     return labels if classes and metric is not None and metric.name != "auc" else None
+
+
+class SliceTallies:
+    """The metric of each part under way."""
+
+    __slots__ = ("_metric", "_parts", "_tallies")
+
+    def __init__(self, metric: Metric | None, parts: Array | None) -> None:
+        """Take the part that each sample belongs to; ``None``: nothing is counted."""
+        self._metric, self._parts = metric, parts
+        self._tallies: dict[int, Tally] = {}
+
+    def add(self, place: int, outputs: Mapping[str, Array], label: Any) -> None:
+        """Take the sample at ``place``."""
+        if self._metric is None or self._parts is None:
+            return
+        part = int(self._parts[place])
+        if part not in self._tallies:
+            self._tallies[part] = self._metric.start()
+        self._tallies[part].add(outputs, label)
+
+    def values(self) -> tuple[SliceValue, ...]:
+        """Give the metric of each part, in the order of their numbers."""
+        counts = Counter([] if self._parts is None else self._parts.tolist())
+        return tuple(
+            SliceValue(part, counts[part], tally.value()) for part, tally in sorted(self._tallies.items())
+        )
 
 
 def slice_drops(

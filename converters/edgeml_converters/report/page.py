@@ -20,6 +20,7 @@ from edgeml_converters.coral.picture import Picture
 from edgeml_converters.evaluate.samples import Samples
 from edgeml_converters.report import charts
 from edgeml_converters.report.cells import Cells, row_cells
+from edgeml_converters.report.classes import page_changes, page_classes
 from edgeml_converters.report.rankings import page_rankings
 from edgeml_converters.report.record import all_findings, record, tool_versions
 from edgeml_converters.report.templates import template
@@ -70,10 +71,6 @@ class PageData:
     read: Samples | None
 
 
-SHOWN_CLASSES: Final = 12
-"""Classes of a variant that the page shows, those that lose most."""
-
-
 @dataclass(frozen=True, slots=True)
 class PageEdgeTpu:
     """What the Edge TPU's compiler will make of a variant."""
@@ -96,16 +93,6 @@ class PageEdgeTpu:
     def streamed(self) -> str:
         """Those that are sent at every inference."""
         return readable_size(self.check.parameters.streamed_bytes)
-
-
-@dataclass(frozen=True, slots=True)
-class PageClasses:
-    """The classes that lose most in a variant."""
-
-    variant: str
-    rows: tuple[tuple[str, int, str, str, str], ...]
-    """Name, samples, the metric in the source and in the variant, points lost."""
-    more: int
 
 
 def render(outcome: Outcome, bundle: str) -> str:
@@ -147,6 +134,7 @@ def render(outcome: Outcome, bundle: str) -> str:
             tones=TONES,
             rankings=list(page_rankings(outcome)),
             classes=list(page_classes(outcome)),
+            changes=list(page_changes(outcome)),
             parted=outcome.data.evaluation is not None and outcome.data.evaluation.slices is not None,
             findings=all_findings(outcome),
             has_bundle=any(row.status == "ok" for row in outcome.rows),
@@ -166,33 +154,6 @@ def render(outcome: Outcome, bundle: str) -> str:
 def _was_tried(trial: Trial) -> bool:
     """Leave out what could not even be tried: the page names it elsewhere."""
     return trial.fate != "unavailable"
-
-
-def page_classes(outcome: Outcome) -> Iterator[PageClasses]:
-    """Give the classes that lose most in each variant that was chosen."""
-    metric, chosen = outcome.data.metric, {choice.variant for choice in outcome.choices}
-    names = _slice_names(outcome)
-    for row in outcome.rows:
-        if metric is None or row.name not in chosen or not any(one.drop_points for one in row.slices):
-            continue
-        shown = tuple(
-            (
-                names[one.label] if 0 <= one.label < len(names) else str(one.label),
-                one.count,
-                metric.show(one.reference),
-                metric.show(one.value),
-                f"{one.drop_points:+.2f}",
-            )
-            for one in row.slices[:SHOWN_CLASSES]
-        )
-        yield PageClasses(row.name, shown, len(row.slices) - len(shown))
-
-
-def _slice_names(outcome: Outcome) -> tuple[str, ...]:
-    data = outcome.data.evaluation
-    if data is None:
-        return ()
-    return data.slice_names if data.slices is not None else outcome.request.label_names or data.label_names
 
 
 def page_steps(rows: Sequence[Row]) -> tuple[PageStep, ...]:

@@ -111,6 +111,8 @@ def record(outcome: Outcome) -> dict[str, Any]:
                 "options": dict(row.options),
                 "runtime_version": row.runtime_version,
                 "slices": [asdict(one) for one in row.slices],
+                "classes": [asdict(one) for one in row.classes],
+                "changes": [asdict(one) for one in row.changes],
                 "outputs_compared": [comparison_document(one) for one in row.outputs_compared],
                 "steps": [step_document(step) for step in row.steps],
                 "findings": [asdict(finding) for finding in row.findings],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from edgeml import plugins
 from edgeml.arrays import Array
@@ -163,7 +163,9 @@ class Evaluator:
                 sqnr_db=SQNR_OF_EQUAL_DB if artifact is self.executor.source else worst_sqnr_db(compared),
             ),
             drop_points=drop,
-            slices=self._slices(evaluation),
+            slices=self._drops(evaluation, "slices"),
+            classes=self._drops(evaluation, "classes"),
+            changes=evaluation.changes,
             outputs_compared=compared,
             steps=steps,
             findings=findings,
@@ -174,10 +176,10 @@ class Evaluator:
         )
         return self._with_golden(described, judged.golden)
 
-    def _slices(self, evaluation: Evaluation) -> tuple[SliceDrop, ...]:
+    def _drops(self, evaluation: Evaluation, parts: Literal["slices", "classes"]) -> tuple[SliceDrop, ...]:
         if self.metric is None or self.reference is None:
             return ()
-        return slice_drops(self.metric, self.reference.slices, evaluation.slices)
+        return slice_drops(self.metric, getattr(self.reference, parts), getattr(evaluation, parts))
 
     def _judge(self, artifact: Artifact) -> Judgement:
         """Evaluate an artifact once; the first that is judged becomes the reference."""

@@ -13,6 +13,7 @@ from edgeml.manifest import Measured, Tolerance
 from edgeml.tensors import TensorSpec
 from edgeml.words import RuntimeName, Scheme
 from edgeml_converters.compare.outputs import OutputComparison
+from edgeml_converters.evaluate.confusion import ClassChange
 from edgeml_converters.evaluate.slices import SliceDrop
 
 Status = Literal["ok", "failed", "unavailable", "gate"]
@@ -56,7 +57,11 @@ class Row:
     measured: Measured = field(default_factory=Measured)
     drop_points: float | None = None
     slices: tuple[SliceDrop, ...] = ()
-    """Class by class, what loses most first; empty where labels are no classes."""
+    """By class, or by the parts that the data declare, what loses most first; empty where there are none."""
+    classes: tuple[SliceDrop, ...] = ()
+    """The same by class, where the data declare other parts."""
+    changes: tuple[ClassChange, ...] = ()
+    """Samples that it puts into another class than the source does, the most frequent pair first."""
     outputs_compared: tuple[OutputComparison, ...] = ()
     """Against the source model, over the evaluation data (or the parity samples without them)."""
     steps: tuple[StepTrace, ...] = ()

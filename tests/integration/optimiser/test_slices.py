@@ -54,9 +54,31 @@ def test_the_record_and_the_report_tell_each_slice(data: Path) -> None:
     assert {label: one["count"] for label, one in slices.items()} == {0: 225, 1: 75}
     assert slices[0]["reference"] > slices[1]["reference"]
     page = (data / "out.report.html").read_text()
-    if any(one["drop_points"] for one in row["slices"]):
-        assert "Slices that lose most" in page
-        assert "night" in page
+    assert sum(one["count"] for one in row["classes"]) == 300
+    assert len(row["classes"]) == 10
+    for kind, parts in (("slice", row["slices"]), ("class", row["classes"])):
+        assert (f"int8_static, by {kind} <" in page) == any(one["drop_points"] for one in parts)
+
+
+def test_rare_classes_are_told_apart_from_the_others(data: Path) -> None:
+    """A class of which 5 samples are left, in data that int8 does not know well."""
+    arrays = np.load(data / "data.npz")
+    few = np.flatnonzero(arrays["y"] == 3)[:5]
+    kept = np.sort(np.concatenate([np.flatnonzero(arrays["y"] != 3), few]))
+    dark = arrays["x"][kept] * 0.12
+    np.savez(data / "data.npz", x=dark, y=arrays["y"][kept])
+    done = converted(data, "--scheme", "float32", "--scheme", "int8_static", "--max-drop", 100)
+    assert done.exit_code == 0, done.output
+    with zipfile.ZipFile(data / "out.edgeml") as bundle:
+        row = json.loads(bundle.read("record.json"))["variants"][-1]
+    assert any(one["drop_points"] for one in row["slices"])
+    assert row["classes"] == []
+    page = (data / "out.report.html").read_text()
+    assert "the rare (1 of 5 samples together): " in page
+    changed = sum(one["count"] for one in row["changes"])
+    assert f"{changed} of {len(kept)} samples are in another class" in page
+    lost, won = (sum(one[name] for one in row["changes"]) for name in ("lost", "won"))
+    assert (lost - won) / len(kept) == pytest.approx(row["float_accuracy"] - row["accuracy"])
 
 
 def test_a_gate_on_the_worst_slice_is_held(data: Path) -> None:
