@@ -69,6 +69,8 @@ class QuantizerSettings:
     """Static int8 takes back in the biases what rounded weights add to outputs on average."""
     float_tensors: tuple[str, ...] = ()
     """Activations that static int8 leaves in float32, with the operators that make or take them."""
+    sparsity: float = 0.0
+    """Share of the weights, those that matter least, that are 0; 0 to 1, where the runtime gains by it."""
 
     @property
     def corrects_biases(self) -> bool:

@@ -18,7 +18,14 @@ from edgeml_converters.coral.rewrites.draft import content as rewritten_content
 from edgeml_converters.coral.rewrites.draft import parsed
 from edgeml_converters.coral.rewrites.ports import integer_ports
 from edgeml_converters.formats import tflite_file
-from edgeml_converters.quantize import aeq, choice, tflite_bias, tflite_equalize, tflite_model
+from edgeml_converters.quantize import (
+    aeq,
+    choice,
+    tflite_bias,
+    tflite_equalize,
+    tflite_model,
+    tflite_prune,
+)
 from edgeml_converters.quantize.equalization import note as equalization_note
 from edgeml_converters.quantize.ranges import (
     CANDIDATES_LITERT,
@@ -28,6 +35,7 @@ from edgeml_converters.quantize.ranges import (
     Rule,
 )
 from edgeml_converters.quantize.step import CheckedSamples, judge_coverage, quantization_step
+from edgeml_converters.quantize.tflite_sparse import sparsely_stored
 
 WRAPPER_VERSIONS: Final = ((2, 3), (2, 4))
 """ai-edge-litert versions, from the first to before the second, whose calibration module was tried here.
@@ -67,6 +75,9 @@ def _static(scheme: Scheme) -> Callable[[StepRequest, str], StepResult]:
             content = tflite_model.content(parsed)
         inputs = tflite_model.inputs(parsed)
         samples = CheckedSamples(step, request.calibration, inputs)
+        if request.settings.sparsity:
+            notes = (*notes, tflite_prune.pruned(parsed, request.settings.sparsity, samples))
+            content = tflite_model.content(parsed)
         mend = _bias_correction(parsed, inputs, samples) if request.settings.bias_correction else None
         tool = wrapper()
         if tool is not None and _for_wrapper(scheme, request):
@@ -234,12 +245,16 @@ def _result(
     covered = tflite_model.coverage(parsed, _WEIGHTS.get(scheme, frozenset({"int8"})))
     asked = bool(request.settings.float_tensors)
     findings = (*findings, *judge_coverage(step, request.source, covered, asked=asked))
+    notes = (*notes, f"{covered.quantized} of {covered.total} operators with weights quantized")
+    if request.settings.sparsity:
+        quantized, stored = sparsely_stored(quantized)
+        notes = (*notes, f"weights of {stored} operators stored sparsely")
     artifact = request.output_dir / ARTIFACT_FILE["tflite"]
     artifact.write_bytes(quantized)
     return StepResult(
         artifact,
         findings=findings,
-        notes=(*notes, f"{covered.quantized} of {covered.total} operators with weights quantized"),
+        notes=notes,
         ranges=tflite_model.ranges(parsed),
         versions={name: metadata.version(name) for name in tools},
     )

@@ -20,12 +20,13 @@ from edgeml.errors import (
 )
 from edgeml.findings import Finding
 from edgeml.tensors import TensorSpec, reject_names, shape_fits
-from edgeml.words import Format, Scheme
+from edgeml.words import Format, RuntimeName, Scheme
+from edgeml_converters.quantize.sparsity import PRUNED, UNPAID
 from edgeml_converters.steps.step import FormatStep, distributions, tool_errors
 
 
 def quantization_step(
-    runtime: str,
+    runtime: RuntimeName,
     format_: Format,
     scheme: Scheme,
     requires: Sequence[str],
@@ -37,6 +38,8 @@ def quantization_step(
 
     def run(request: StepRequest) -> StepResult:
         with quantizer_errors(name, request.source):
+            if request.settings.sparsity and (runtime, scheme) != PRUNED:
+                raise QuantizationError(f"{name}: {UNPAID.get(runtime, 'weights are not pruned here')}")
             return action(request, name)
 
     return FormatStep(

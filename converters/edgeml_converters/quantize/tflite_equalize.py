@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgeml.arrays import Array
 from edgeml_converters.quantize import tflite_model
 from edgeml_converters.quantize.equalization import Layer, Pair, equalize
 
@@ -41,9 +40,9 @@ def equalized(model: Any) -> int:
     for operator in graph.operators:
         layer = layers.get(int(operator.outputs[0]))
         if layer is not None:
-            _store(model, int(operator.inputs[1]), layer.weights)
+            tflite_model.store(model, int(operator.inputs[1]), layer.weights)
             if layer.bias is not None:
-                _store(model, int(operator.inputs[2]), layer.bias)
+                tflite_model.store(model, int(operator.inputs[2]), layer.bias)
     return len(pairs)
 
 
@@ -52,7 +51,7 @@ def _layer(model: Any, kind: str, operator: Any, buffers: Counter[int]) -> Layer
     if kind not in _AXES or getattr(operator.builtinOptions, "fusedActivationFunction", None) not in _FUSED:
         return None
     graph, axes = model.subgraphs[0], _AXES[kind]
-    arrays = [_constant(model, int(item), buffers) for item in operator.inputs[1:] if item >= 0]
+    arrays = [tflite_model.own_floats(model, int(item), buffers) for item in operator.inputs[1:] if item >= 0]
     if not arrays or any(one is None for one in arrays):
         return None
     weights, *bias = (one for one in arrays if one is not None)
@@ -94,18 +93,3 @@ def _passes(model: Any, kind: str, operator: Any) -> bool:
         return True
     fused = getattr(operator.builtinOptions, "fusedActivationFunction", 0)
     return kind in _HOMOGENEOUS and fused in _FUSED
-
-
-def _constant(model: Any, index: int, buffers: Counter[int]) -> Array | None:
-    tensor = model.subgraphs[0].tensors[index]
-    data = model.buffers[tensor.buffer].data
-    if data is None or not len(data) or buffers[tensor.buffer] > 1:
-        return None
-    if tflite_model.dtype_of(tensor) != "float32":
-        return None
-    shape = [int(side) for side in np.atleast_1d(tensor.shape)]
-    return np.frombuffer(bytes(data), np.float32).reshape(shape).copy()
-
-
-def _store(model: Any, index: int, values: Array) -> None:
-    model.buffers[model.subgraphs[0].tensors[index].buffer].data = np.frombuffer(values.tobytes(), np.uint8)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from edgeml.arrays import Array
 from edgeml.tensors import Shape, TensorSpec
 from edgeml_converters.quantize.step import Coverage, refuse_quantized
 
@@ -199,6 +200,23 @@ def ranges(model: Any) -> dict[str, tuple[float, float]]:
         low, high = ((limit - zero) * scale for limit in limits)
         found[tensor.name.decode()] = (low, high)
     return found
+
+
+def own_floats(model: Any, index: int, buffers: Counter[int]) -> Array | None:
+    """Give a copy of a float32 constant of the main graph; ``None``: it is none, or its buffer is shared.
+
+    ``buffers`` counts the tensors of each buffer.
+    """
+    tensor = model.subgraphs[0].tensors[index]
+    if not _constant(model, tensor) or buffers[tensor.buffer] > 1 or dtype_of(tensor) != "float32":
+        return None
+    data = bytes(model.buffers[tensor.buffer].data)
+    return np.frombuffer(data, np.float32).reshape(np.atleast_1d(tensor.shape)).copy()
+
+
+def store(model: Any, index: int, values: Array) -> None:
+    """Put other values in the place of a constant of the main graph."""
+    model.buffers[model.subgraphs[0].tensors[index].buffer].data = np.frombuffer(values.tobytes(), np.uint8)
 
 
 def _shape(tensor: Any) -> Shape:

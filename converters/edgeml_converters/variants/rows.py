@@ -123,10 +123,12 @@ def row_name(
     """Name a variant: ``<runtime>-<scheme>`` and what is particular to it.
 
     ``-reduced``: 7-bit weights; ``-equalized``: channels brought together before; ``-corrected``: biases take
-    back what rounded weights add; ``-mixed``: parts in float; ``-coral``: for the Edge TPU.
+    back what rounded weights add; ``-mixed``: parts in float; ``-pruned30``: 30 % of the weights at 0;
+    ``-coral``: for the Edge TPU.
     """
     particular = {
         "-reduced": settings.reduce_range, "-equalized": settings.equalize,
-        "-corrected": settings.bias_correction, "-mixed": bool(settings.float_tensors), "-coral": edge_tpu,
+        "-corrected": settings.bias_correction, "-mixed": bool(settings.float_tensors),
+        f"-pruned{100 * settings.sparsity:.3g}": settings.sparsity > 0.0, "-coral": edge_tpu,
     }  # fmt: skip
     return f"{runtime}-{scheme}" + "".join(text for text, said in particular.items() if said)
