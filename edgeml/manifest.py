@@ -50,6 +50,10 @@ class Measured:
     machine: str | None = None
     """CPU class of the machine that measured, as ``targets.host().name`` and its CPU features say it."""
     threads: int | None = None
+    temperature_celsius: float | None = None
+    """Of the processor while latency was taken, the highest; ``None``: the machine shows none."""
+    cpu_frequency_hertz: float | None = None
+    """The lowest clock then, as the mean of the cores."""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

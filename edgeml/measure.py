@@ -7,7 +7,7 @@ measures on this machine and on a device.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Final
 
 from edgeml.errors import MeasureError
@@ -46,6 +46,12 @@ class Measurement:
     throughput: tuple[Throughput, ...] = ()
     emulated: bool = False
     """The machine is emulated: its times say nothing of the board, not even which file is the quicker one."""
+    temperature_celsius: float | None = None
+    """The highest of the processor's sensors, before and after; ``None``: the machine shows none."""
+    cpu_frequency_hertz: float | None = None
+    """The lowest clock that was seen, as the mean of the cores."""
+    throttled: bool | None = None
+    """Whether the machine was seen to be slowed down, by heat or a weak supply."""
 
 
 def measurement_to_json(measurement: Measurement) -> dict[str, Any]:
@@ -64,7 +70,8 @@ def measurement_from_json(values: Mapping[str, Any]) -> Measurement:
             f"{values.get('artifact', 'a model')} could not be measured: {values.get('reason')}"
         )
     try:
-        values = {"emulated": False} | dict(values)  # an edgeml of before knew of no emulator
+        defaults = {one.name: one.default for one in fields(Measurement) if one.default is not MISSING}
+        values = defaults | dict(values)  # an edgeml of before knew of no emulator and no sensors
         known = {field.name: values[field.name] for field in fields(Measurement)}
         known["latency_ms"] = Latency(
             **{key: float(known["latency_ms"][key]) for key in ("p50", "p95", "p99")}

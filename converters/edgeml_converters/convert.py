@@ -117,6 +117,8 @@ def convert(
     max_size_bytes: int | None = None,
     max_slice_drop: float | None = None,
     measure: bool | str = True,
+    threads: int | Sequence[int] = 1,
+    resume: bool = False,
     io_dtype: IoDtype | None = None,
     method: CalibrationMethod = "default",
     compile_edgetpu: bool | str = True,
@@ -157,6 +159,8 @@ def convert(
         max_size_bytes: gate: size of a variant.
         max_slice_drop: gate: points of accuracy that the worst class may lose.
         measure: take latency, load time and memory, in a fresh process each; the URL of a machine: there.
+        threads: engine threads to measure with; of several the fewest within 5 % of the quickest are kept.
+        resume: take latencies that an earlier run measured within a day, on the same machine.
         io_dtype: dtype of inputs and outputs of int8_static variants; by default float32, and int8 for the
             Edge TPU.
         method: how static quantization finds its ranges.
@@ -201,6 +205,8 @@ def convert(
             objective=objective,
             gates=Gates(max_drop, max_latency_ms, max_size_bytes, max_slice_drop),
             measure=bool(measure),
+            threads=(threads,) if isinstance(threads, int) else tuple(threads),
+            resumes=resume,
             measure_on=measure if isinstance(measure, str) else HERE,
             io_dtype=io_dtype,
             method=method,

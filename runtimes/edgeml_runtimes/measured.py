@@ -21,6 +21,7 @@ from edgeml.measure import Measurement, Throughput, measurement_to_json
 from edgeml.runtime import Profiler
 from edgeml.stopwatch import drawn, latency_ms, peak_bytes, resident_bytes, run_times, timed
 from edgeml.targets import host
+from edgeml.telemetry.machine import Meter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,7 +56,11 @@ def _measure(request: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> 
         for spec in session.inputs
     }
     say({"stage": "ran the model"})
+    meter = Meter()
+    meter.sample()
     warmup, times_ns = run_times(session.run, inputs, request["seconds"], request["runs"])
+    meter.sample()
+    seen = meter.cut()
     peak = peak_bytes() - memory_before
     session.close()
     measurement = Measurement(
@@ -72,6 +77,9 @@ def _measure(request: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> 
         machine=machine,
         emulated=emulated(),
         throughput=(Throughput(options.threads, len(times_ns) / (sum(times_ns) / 1e9)),),
+        temperature_celsius=seen["temperature_celsius"].max if "temperature_celsius" in seen else None,
+        cpu_frequency_hertz=seen["cpu_frequency_hertz"].min if "cpu_frequency_hertz" in seen else None,
+        throttled=seen["throttled"].max > 0 if "throttled" in seen else None,
     )
     answer: dict[str, Any] = {"measurement": measurement_to_json(measurement)}
     if request["profile"]:

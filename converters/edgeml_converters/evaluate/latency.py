@@ -34,6 +34,7 @@ class Job:
     runtime: RuntimeName
     artifact: Path
     options: Mapping[str, str]
+    threads: int = 1
 
 
 def measure(jobs: Sequence[Job], progress: Callable[[str], None], url: str = HERE) -> dict[str, Result]:
@@ -57,7 +58,7 @@ def measure(jobs: Sequence[Job], progress: Callable[[str], None], url: str = HER
             # -P: a file of the user's that is called like an engine is not imported in its place
             argv = [sys.executable, "-P", "-m", "edgeml", "bench"]
             argv += [*(str(job.artifact.absolute()) for job in batch), *options]
-            argv += ["--threads", "1", "--seconds", f"{SECONDS:g}", "--json", *elsewhere]
+            argv += ["--seconds", f"{SECONDS:g}", "--json", *elsewhere]
             try:
                 done = transport.run(argv, timeout_s * len(batch))
             except TransportError as error:
@@ -68,15 +69,15 @@ def measure(jobs: Sequence[Job], progress: Callable[[str], None], url: str = HER
 
 
 def _options(job: Job) -> tuple[str, ...]:
-    """Give the arguments for a job's engine options; none where they are the driver's own defaults.
+    """Give the arguments for a job's engine options; only threads where they are the driver's own defaults.
 
-    Files without arguments share one command, which picks each file's runtime by its format.
+    Files with the same arguments share one command, which picks each file's runtime by its format.
     """
-    driver = plugins.runtime(job.runtime)
+    driver, threads = plugins.runtime(job.runtime), ("--threads", str(job.threads))
     if driver.options(job.options) == driver.options({}):
-        return ()
+        return threads
     options = (word for pair in job.options.items() for word in ("--option", "=".join(pair)))
-    return ("--runtime", job.runtime, *options)
+    return ("--runtime", job.runtime, *options, *threads)
 
 
 def _read(batch: Sequence[Job], exit_code: int, stdout: bytes, stderr: bytes) -> dict[str, Result]:

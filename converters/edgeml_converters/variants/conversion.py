@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgeml.errors import ConversionError
 from edgeml.findings import Finding
@@ -51,28 +51,28 @@ def run(request: Request, space: Workspace) -> Outcome:
     with prepared(request, space) as ready:
         source, data = ready.source, ready.data
         jobs = request.jobs if request.searches else 1
-        making = at_once(ready.rows, ready.plans, data, Budget(request.budget_s), jobs)
-    made = list(making.rows)
+        made = at_once(ready.rows, ready.plans, data, Budget(request.budget_s), jobs)
     if request.compiles:
-        made = with_compiled(request, made, space.scratch, space.progress)
+        compiled = with_compiled(request, made.rows, space.scratch, space.progress)
+        made = replace(made, rows=tuple(compiled))
     if request.measure:
-        made = measured(made, space.progress, request.measure_on)
-    made = [_gated(request, row) for row in made]
+        made = measured(made, space, request)
+    rows = tuple(_gated(request, row) for row in made.rows)
     _check_unchanged(source)
-    machine = measured_by(made)
+    machine = measured_by(rows)
     choices = [
-        choose(one.name, made, request.gates, None if one.name == machine else machine, request.objective)
+        choose(one.name, rows, request.gates, None if one.name == machine else machine, request.objective)
         for one in request.targets
     ]
     return Outcome(
         request=request,
         source=source,
-        rows=tuple(made),
+        rows=rows,
         choices=tuple(choices),
         data=data,
-        findings=(*data.findings, *_judged(request, data, made), *data.executor.findings),
+        findings=(*data.findings, *_judged(request, data, rows), *data.executor.findings),
         machine=machine,
-        interrupted=making.interrupted,
+        interrupted=made.interrupted,
     )
 
 

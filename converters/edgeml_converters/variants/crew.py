@@ -29,9 +29,9 @@ from edgeml_converters.graph import Plan
 from edgeml_converters.sensitivity.noise import Sensitivity
 from edgeml_converters.variants.control import Budget
 from edgeml_converters.variants.make import Evaluator
-from edgeml_converters.variants.making import Made, in_turn
+from edgeml_converters.variants.making import in_turn
 from edgeml_converters.variants.prepare import planned
-from edgeml_converters.variants.rows import INTERRUPTED, Row, Status
+from edgeml_converters.variants.rows import INTERRUPTED, Made, Row, Status
 
 HANDED_OVER_S: Final = 20.0
 """Time that processes which were told to stop have to hand over what they made."""

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from edgeml_converters.graph import Plan
 from edgeml_converters.variants.choose import may_be_chosen
 from edgeml_converters.variants.control import Budget, Control
 from edgeml_converters.variants.make import Evaluator
-from edgeml_converters.variants.rows import INTERRUPTED, Row
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """What came of the rows that were asked for."""
-
-    rows: tuple[Row, ...]
-    """In their order, and after them what accuracy control added."""
-    interrupted: bool = False
+from edgeml_converters.variants.rows import INTERRUPTED, Made, Row
 
 
 def in_turn(rows: Sequence[Row], plans: Mapping[str, Plan], data: Evaluator, budget: Budget) -> Made:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Final
 
+from edgeml import plugins
 from edgeml.errors import MeasureError
 from edgeml.findings import Finding
-from edgeml.measure import EMULATED
+from edgeml.measure import EMULATED, Measurement
 from edgeml.targets import host
 from edgeml_converters.evaluate import latency
+from edgeml_converters.formats.files import hash_tree
 from edgeml_converters.variants import findings
-from edgeml_converters.variants.rows import Row
-from edgeml_converters.variants.workspace import Progress
+from edgeml_converters.variants.engine_options import alternatives, taken
+from edgeml_converters.variants.objective import EQUAL_LATENCY
+from edgeml_converters.variants.request import Request
+from edgeml_converters.variants.rows import Made, Row
+from edgeml_converters.variants.step_cache import content_key
+from edgeml_converters.variants.workspace import Workspace
+
+RESUMED_WITHIN_S: Final = 86400.0
+"""A measurement of the day before was taken on a machine that has changed since, for all anybody knows."""
 
 
 def measured_by(rows: Sequence[Row]) -> str:
@@ -20,20 +32,98 @@ def measured_by(rows: Sequence[Row]) -> str:
     return next((row.measured.machine.split()[0] for row in rows if row.measured.machine), host().name)
 
 
-def measured(rows: Sequence[Row], progress: Progress, url: str) -> list[Row]:
-    """Measure each usable row in a fresh process, on the machine that ``url`` names."""
-    jobs = [
-        latency.Job(row.name, row.runtime, row.artifact, row.options)
-        for row in rows
-        if row.status == "ok" and row.artifact is not None and _is_measured(row, url)
-    ]
-    results = latency.measure(jobs, progress, url) if jobs else {}
-    return [_with_measurement(row, results.get(row.name)) for row in rows]
+def measured(made: Made, space: Workspace, request: Request) -> Made:
+    """Measure each usable row in fresh processes, on the machine and with the threads that were asked for.
+
+    Of several numbers of threads the fewest are taken that come within 5 % of the quickest.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted, and nothing is searched.
+    """
+    jobs = {row.name: _jobs(row, request) for row in made.rows}
+    results: dict[str, latency.Result] = {}
+    interrupted = made.interrupted
+    try:
+        _measure([job for several in jobs.values() for job in several], results, space, request)
+        rows = [_with_measurement(row, best(jobs[row.name], results)) for row in made.rows]
+        if request.searches:
+            rows = _with_engine_options(rows, space, request)
+    except KeyboardInterrupt:
+        if not request.searches:
+            raise
+        interrupted = True
+        rows = [_with_measurement(row, best(jobs[row.name], results)) for row in made.rows]
+    return Made(tuple(rows), interrupted)
 
 
-def _is_measured(row: Row, url: str) -> bool:
-    """Say whether to try: what is compiled for an accelerator is left out where this machine has none."""
-    return row.accelerator is None or url != latency.HERE or row.accelerator in host().accelerators
+def _with_engine_options(rows: Sequence[Row], space: Workspace, request: Request) -> list[Row]:
+    """Try the quickest row of each runtime with other options of its engine, and take what is better."""
+    results: dict[str, latency.Result] = {}
+    tried = []
+    for row in alternatives(rows):
+        threads = row.measured.threads or 1
+        job = latency.Job(
+            f"{row.name} with other engine options", row.runtime, row.artifact or Path(), row.options, threads
+        )
+        _measure([job], results, space, request)
+        if isinstance(results.get(job.name), Measurement):
+            tried.append(_with_measurement(row, results[job.name]))
+    return taken(rows, tried)
+
+
+def _jobs(row: Row, request: Request) -> list[latency.Job]:
+    """List what to measure: nothing of what is compiled for an accelerator that this machine has not."""
+    here = request.measure_on == latency.HERE
+    lacks = here and row.accelerator is not None and row.accelerator not in host().accelerators
+    if row.status != "ok" or row.artifact is None or lacks:
+        return []
+    names = {count: f"{row.name} (threads={count})" for count in request.threads}
+    if len(names) == 1:
+        names = dict.fromkeys(request.threads, row.name)
+    return [latency.Job(name, row.runtime, row.artifact, row.options, count) for count, name in names.items()]
+
+
+def _measure(
+    jobs: Sequence[latency.Job], results: dict[str, latency.Result], space: Workspace, request: Request
+) -> None:
+    """Put a result for each job into ``results``; what is known before an interrupt stays there."""
+    keys = {job.name: _key(job, request) for job in jobs}
+    if request.resumes:
+        for name, key in keys.items():
+            known = space.judgements.find_value(key, Measurement, within_s=RESUMED_WITHIN_S)
+            results |= {} if known is None else {name: known}
+    left = [job for job in jobs if job.name not in results]
+    # elsewhere the way there takes minutes: each file is measured and kept for itself
+    here = request.measure_on == latency.HERE
+    for batch in [left] if here else [[job] for job in left]:
+        found = latency.measure(batch, space.progress, request.measure_on) if batch else {}
+        results |= found
+        for name, result in found.items():
+            if isinstance(result, Measurement):
+                space.judgements.keep_value(keys[name], result)
+
+
+def _key(job: latency.Job, request: Request) -> str:
+    return content_key(
+        {
+            "artifact": hash_tree(job.artifact),
+            "options": dict(job.options),
+            "threads": job.threads,
+            "on": [request.measure_on, platform.node(), host().name],
+            "engine": plugins.runtime(job.runtime).version,
+        }
+    )
+
+
+def best(jobs: Sequence[latency.Job], results: Mapping[str, latency.Result]) -> latency.Result | None:
+    """Give the measurement with the fewest threads of those near the quickest, else what went wrong."""
+    found = [results[job.name] for job in jobs if job.name in results]
+    known = [one for one in found if isinstance(one, Measurement)]
+    if not known:
+        return next(iter(found), None)
+    quickest = min(one.latency_ms.p50 for one in known)
+    near = [one for one in known if one.latency_ms.p50 <= EQUAL_LATENCY * quickest]
+    return min(near, key=lambda one: one.threads)
 
 
 def _with_measurement(row: Row, result: latency.Result | None) -> Row:
@@ -51,6 +141,8 @@ def _with_measurement(row: Row, result: latency.Result | None) -> Row:
         peak_memory_bytes=result.peak_memory_bytes,
         machine=result.machine,
         threads=result.threads,
+        temperature_celsius=result.temperature_celsius,
+        cpu_frequency_hertz=result.cpu_frequency_hertz,
     )
     row = replace(row, measured=measured, runtime_version=result.runtime_version)
     if result.emulated:
@@ -62,4 +154,8 @@ def _with_measurement(row: Row, result: latency.Result | None) -> Row:
             "measure on the board: --measure ssh://USER@BOARD",
         )
         return replace(row, findings=(*row.findings, finding))
+    if result.throttled:
+        seen = f"{result.machine} was slowed down, by heat or a weak supply, while it was measured"
+        slow = Finding("throttled", "warning", row.name, seen, "cool or feed it better, and measure again")
+        row = replace(row, findings=(*row.findings, slow))
     return replace(row, findings=(*row.findings, *findings.noisy(row)))

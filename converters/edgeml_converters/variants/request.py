@@ -56,6 +56,10 @@ class Request:
     measure: bool = True
     measure_on: str = HERE
     """URL of the machine that measures."""
+    threads: tuple[int, ...] = (1,)
+    """Numbers of engine threads to measure with; each variant takes what is best for it."""
+    resumes: bool = False
+    """Take measurements of an earlier run."""
     io_dtype: IoDtype | None = None
     """``None``: int8 for the Edge TPU, float32 for everything else."""
     method: CalibrationMethod = "default"

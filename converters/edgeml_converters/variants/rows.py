@@ -100,6 +100,16 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Made:
+    """What came of the rows that were asked for."""
+
+    rows: tuple[Row, ...]
+    """In their order, and after them what accuracy control added."""
+    interrupted: bool = False
+    """A search was told to stop: rows may be missing, or not be measured."""
+
+
+@dataclass(frozen=True, slots=True)
 class Lacking:
     """Rows without a usable artifact that share their reason."""
 

@@ -1,0 +1,112 @@
+"""How a search measures: threads, engine options, and what an earlier run measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edgeml_converters.convert import convert
+from edgeml_converters.variants.engine_options import alternatives, taken
+from edgeml_converters.variants.measuring import best
+from edgeml_converters.variants.rows import Row
+
+from edgeml.bundle import open_bundle
+from edgeml.converter import QuantizerSettings
+from edgeml.manifest import Latency, Measured, Tolerance
+from edgeml.measure import Measurement
+from tests.integration.optimiser import broken_int8
+
+
+@pytest.fixture
+def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setenv("EDGEML_CACHE_DIR", str(tmp_path / "cache"))
+    source = broken_int8.digits_onnx(tmp_path)
+    return {"source": source, "schemes": "auto", "runtimes": "onnxruntime", "output": tmp_path / "out.edgeml"}
+
+
+def test_a_run_that_resumes_takes_what_was_measured_before(search: dict[str, Any]) -> None:
+    first = convert(**search)
+    told: list[str] = []
+    second = convert(**search, resume=True, progress=told.append)
+    assert [row.measured for row in second.rows] == [row.measured for row in first.rows]
+    assert not [line for line in told if line.startswith("measure")]
+
+
+def test_a_run_that_does_not_resume_measures_anew(search: dict[str, Any]) -> None:
+    convert(**search)
+    told: list[str] = []
+    convert(**search, progress=told.append)
+    assert [line for line in told if line.startswith("measure")]
+
+
+def test_a_bundle_tells_the_threads_that_a_variant_was_measured_with(search: dict[str, Any]) -> None:
+    result = convert(**search, threads=2)
+    assert {row.measured.threads for row in result.variants} == {2}
+    assert result.bundle is not None
+    variants = open_bundle(result.bundle).manifest.variants
+    assert {variant.measured.threads for variant in variants} == {2}  # edgeml.load takes as many
+
+
+@pytest.mark.parametrize(
+    ("latencies_ms", "threads"),
+    [
+        ({1: 10.0, 2: 9.6}, 1),
+        ({1: 10.0, 2: 5.0}, 2),
+        ({1: 10.0, 2: 5.0, 4: 4.9}, 2),
+        ({1: 5.0, 2: 7.0}, 1),
+    ],
+)
+def test_more_threads_are_taken_where_they_bring_more_than_the_noise(
+    latencies_ms: dict[int, float], threads: int
+) -> None:
+    from edgeml_converters.evaluate.latency import Job
+
+    jobs = [Job(str(count), "litert", Path("m"), {}, count) for count in latencies_ms]
+    results = {str(count): measurement(count, value) for count, value in latencies_ms.items()}
+    found = best(jobs, results)
+    assert isinstance(found, Measurement)
+    assert found.threads == threads
+
+
+def measurement(threads: int, p50_ms: float) -> Measurement:
+    latency = Latency(p50_ms, p50_ms, p50_ms)
+    return Measurement("litert", "2", "m", threads, 1, 1, latency, 1.0, 1.0, 1, "x86-64-vnni")
+
+
+@pytest.fixture
+def row(tmp_path: Path) -> Row:
+    return Row(
+        "litert-float32",
+        "litert",
+        "float32",
+        ("host",),
+        QuantizerSettings(),
+        artifact=broken_int8.digits_tflite(tmp_path),
+        tolerance=Tolerance(max_abs=1e-3),
+        measured=Measured(latency_ms=Latency(2.0, 2.0, 2.0)),
+    )
+
+
+def otherwise(row: Row, p50_ms: float) -> Row:
+    (other,) = alternatives([row])
+    assert other.options == {"xnnpack": "false"}
+    return replace(other, measured=Measured(latency_ms=Latency(p50_ms, p50_ms, p50_ms)))
+
+
+def test_engine_options_that_are_clearly_quicker_are_taken_and_told(row: Row) -> None:
+    (found,) = taken([row], [otherwise(row, 1.0)])
+    assert found.options == {"xnnpack": "false"}
+    (told,) = found.findings
+    assert told.code == "engine-option"
+    assert "xnnpack=false takes 1 ms, the engine's default 2 ms" in told.message
+
+
+def test_engine_options_that_are_quicker_by_no_more_than_the_noise_are_not_taken(row: Row) -> None:
+    assert taken([row], [otherwise(row, 1.95)]) == [row]
+
+
+def test_engine_options_that_give_other_outputs_are_not_taken(row: Row) -> None:
+    strict = replace(row, tolerance=Tolerance(max_abs=0.0))
+    assert taken([strict], [otherwise(strict, 1.0)]) == [strict]
