@@ -1,4 +1,4 @@
-# make demo · make test · make dev · make check · make bench · make soak · make parity · make wheels · make light · make size
+# make demo · make test · make dev · make check · make bench · make bench-stock · make soak · make parity · make wheels · make light · make size
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
@@ -16,7 +16,7 @@ TOOLS := httpx2 hypothesis import-linter mypy opentelemetry-exporter-otlp-proto-
 BACKEND := hatchling editables
 DIST ?= dist
 
-.PHONY: help dev demo test check workers bench soak parity wheels light size clean
+.PHONY: help dev demo test check workers bench bench-stock soak parity wheels light size clean
 
 help:
 	@echo "make demo    convert a digit classifier for several targets, measure it, write bundle and report"
@@ -24,6 +24,7 @@ help:
 	@echo "make dev     the development environment in $(VENV)"
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make bench   the benchmarks (a quiet machine, please)"
+	@echo "make bench-stock  the tables of docs/benchmarks.md: what edgeml chooses beside the engines' own quantizers"
 	@echo "make soak    the long tests"
 	@echo "make parity  the table of what published models give on emulated boards"
 	@echo "make wheels  the four wheels, in $(DIST)"
@@ -61,6 +62,11 @@ test: $(STAMP) workers
 
 bench: $(STAMP) workers
 	$(BIN)/python -m pytest tests/benchmarks -m bench
+	$(MAKE) bench-stock
+
+bench-stock: $(STAMP) workers
+	rm -rf build/stock
+	EDGEML_CACHE_DIR=$(CURDIR)/build/stock/cache $(BIN)/python -m tests.benchmarks.stock_table build/stock
 
 soak: $(STAMP) workers
 	$(BIN)/python -m pytest -m soak
