@@ -61,7 +61,7 @@ def test_a_small_model_is_measured_within_a_second_or_two(name: str, tmp_path: P
     found = result.measurement
     assert found is not None, result.reason
     assert (found.runtime, found.threads) == (name, 1)
-    assert 0 < found.latency_ms.p50 <= found.latency_ms.p95 <= found.latency_ms.p99 < 10
+    assert 0 < found.latency_ms.p50 <= found.latency_ms.p95 <= found.latency_ms.p99
     assert found.runs >= 10
     assert found.load_ms > 0
     assert found.import_ms > 0
