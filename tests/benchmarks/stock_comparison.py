@@ -14,11 +14,12 @@ from typing import Any, Final
 
 import numpy as np
 
+from edgeml import plugins
 from edgeml.arrays import Array
-from tests.benchmarks.stock_models import MODELS, Data
+from tests.benchmarks.stock_models import MODELS, Data, Model
 from tests.benchmarks.stock_quantizers import QUANTIZERS, SUFFIXES
 from tests.conftest import DATA, REPOSITORY
-from tests.integration.quantize_models import sqnr, top1
+from tests.integration.quantize_models import sqnr
 
 RUNTIMES: Final = tuple(QUANTIZERS)
 MAX_DROP: Final = 0.5
@@ -29,6 +30,14 @@ PROCESSES, ROUNDS = 3, 10
 """Fresh processes that time all artifacts, and the rounds of each."""
 FLOAT, OURS, AGAIN = "float32", "edgeml", "edgeml, again"
 """``AGAIN`` is the same file in a second session: how far apart two equal files are told."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file, and the engine options that it is loaded with."""
+
+    path: Path
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 class ToolError(Exception):
@@ -93,14 +102,19 @@ def compare(name: str, runtime: str, folder: Path) -> Comparison:
     room = folder / name / runtime
     room.mkdir(parents=True, exist_ok=True)
     data = _data(name, folder / name)
-    source = DATA / MODELS[name].files[runtime]
+    model = MODELS[name]
+    source = DATA / model.files[runtime]
     options = {"runtimes": [runtime], "calibration": str(data / "calibration.npy"), "name": name}
     base = _edgeml(source, room / "float", schemes=["float32"], measure=False, **options)
-    floats = Path(next(iter(base["artifacts"].values())))
-    labels = _labels(data, runtime, floats)
-    evaluation = {"evaluation": f"{data / 'evaluation.npz'}:x,y", "max_drop": MAX_DROP}
+    floats = Artifact(Path(base["artifact"]))
+    labels = _labels(model, data, runtime, floats)
+    evaluation = {
+        "evaluation": f"{data / 'evaluation.npz'}:x,y",
+        "max_drop": MAX_DROP,
+        "metric": model.metric,
+    }
     ours = _edgeml(source, room / "ours", schemes="auto", **options, **evaluation)
-    artifacts = {FLOAT: floats, OURS: Path(ours["artifacts"][ours["chosen"]])}
+    artifacts = {FLOAT: floats, OURS: Artifact(Path(ours["artifact"]), ours["options"])}
     seconds = {OURS: ours["seconds"]}
     errors: dict[str, str] = {}
     given = _run("outputs", runtime, floats, data, room / "float.npy")["input"]
@@ -108,15 +122,15 @@ def compare(name: str, runtime: str, folder: Path) -> Comparison:
         target = room / f"{''.join(part for part in label if part.isalnum())}{SUFFIXES[runtime]}"
         started = time.monotonic()
         try:
-            _tool(label, floats, given, data / "calibration.npy", target)
-            artifacts[label] = target
+            _tool(label, floats.path, given, data / "calibration.npy", target)
+            artifacts[label] = Artifact(target)
         except ToolError as error:
             errors[label] = str(error)
         seconds[label] = time.monotonic() - started
     judged: dict[str, Array] = {}
-    for label, path in tuple(artifacts.items()):
+    for label, artifact in tuple(artifacts.items()):
         try:
-            _run("outputs", runtime, path, data, room / "outputs.npy")
+            _run("outputs", runtime, artifact, data, room / "outputs.npy")
             judged[label] = np.load(room / "outputs.npy")
         except ToolError as error:
             errors[label] = str(error)
@@ -125,19 +139,27 @@ def compare(name: str, runtime: str, folder: Path) -> Comparison:
     entries = tuple(
         Entry(
             label,
-            100 * top1(judged[base_label], labels),
+            model.accuracy(judged[base_label], labels),
             None if label == FLOAT else min(99.0, sqnr(judged[FLOAT], judged[base_label])),
             median(times[label]),
             median(np.divide(times[label], times[OURS]).tolist()),
-            _size(artifacts[base_label]),
+            _size(artifacts[base_label].path),
             seconds.get(label),
         )
         for label, base_label in [*((one, one) for one in artifacts), (AGAIN, OURS)]
     )
     failed = tuple(Entry(label, seconds=seconds[label], error=why) for label, why in errors.items())
-    found = Comparison(name, runtime, ours["chosen"], ours["why"], (*entries, *failed))
+    chosen = " ".join([ours["chosen"], *map("=".join, _unusual(runtime, ours["options"]).items())])
+    found = Comparison(name, runtime, chosen, ours["why"], (*entries, *failed))
     kept.write_text(json.dumps(asdict(found), indent=1))
     return found
+
+
+def _unusual(runtime: str, options: Mapping[str, str]) -> dict[str, str]:
+    """Give the engine options that are not the driver's defaults."""
+    driver = plugins.runtime(runtime)
+    usual = driver.options({})
+    return {key: value for key, value in options.items() if driver.options({key: value}) != usual}
 
 
 def _read(values: dict[str, Any]) -> Comparison:
@@ -156,11 +178,11 @@ def _data(name: str, folder: Path) -> Path:
     return folder
 
 
-def _labels(data: Path, runtime: str, floats: Path) -> Array:
+def _labels(model: Model, data: Path, runtime: str, floats: Artifact) -> Array:
     """Give the labels, or float's answers in the place of them, and write inputs and labels for edgeml."""
     if not (data / "labels.npy").exists():
         _run("outputs", runtime, floats, data, data / "reference.npy")
-        np.save(data / "labels.npy", np.load(data / "reference.npy").argmax(1))
+        np.save(data / "labels.npy", model.reference(np.load(data / "reference.npy")))
     labels: Array = np.load(data / "labels.npy")
     if not (data / "evaluation.npz").exists():
         np.savez(data / "evaluation.npz", x=np.load(data / "inputs.npy"), y=labels)
@@ -171,18 +193,18 @@ def _edgeml(source: Path, output: Path, **options: Any) -> dict[str, Any]:
     return _job("convert", {"source": str(source), "output": str(output), **options})
 
 
-def _run(job: str, runtime: str, artifact: Path, data: Path, target: Path) -> dict[str, Any]:
-    inputs = str(data / "inputs.npy")
-    return _job(job, {"runtime": runtime, "artifact": str(artifact), "inputs": inputs, "target": str(target)})
+def _run(job: str, runtime: str, artifact: Artifact, data: Path, target: Path) -> dict[str, Any]:
+    files = {"artifact": str(artifact.path), "inputs": str(data / "inputs.npy"), "target": str(target)}
+    return _job(job, {"runtime": runtime, "options": artifact.options, **files})
 
 
-def _times(runtime: str, artifacts: Mapping[str, Path], data: Path) -> dict[str, list[float]]:
+def _times(runtime: str, artifacts: Mapping[str, Artifact], data: Path) -> dict[str, list[float]]:
     """Give microseconds of every round of every process, by artifact."""
     found: dict[str, list[float]] = {label: [] for label in artifacts}
     labels = list(artifacts)
     for place in range(PROCESSES):
         order = [*labels[place:], *labels[:place]]
-        given = {label: str(artifacts[label]) for label in order}
+        given = {label: (str(artifacts[label].path), artifacts[label].options) for label in order}
         inputs = str(data / "inputs.npy")
         one = _job("latency", {"runtime": runtime, "artifacts": given, "inputs": inputs, "rounds": ROUNDS})
         for label, times in one.items():

@@ -18,6 +18,8 @@ import numpy as np
 
 from edgeml import artifact_cache, plugins
 from edgeml.bundle import open_bundle
+from edgeml.runtime import Session
+from tests.benchmarks.stock_faces import joined
 
 SLICE_S: Final = 0.03
 """For which each artifact runs in each round."""
@@ -34,29 +36,35 @@ def convert(source: str, output: str, runtimes: Sequence[str], **options: Any) -
     result.require_variants()
     assert result.bundle is not None
     bundle = open_bundle(result.bundle)
-    artifacts = {one.name: str(artifact_cache.artifact(bundle, one)) for one in bundle.manifest.variants}
     (choice,) = result.choices
-    return {"seconds": seconds, "chosen": choice.variant, "why": choice.reason, "artifacts": artifacts}
+    (one,) = (one for one in bundle.manifest.variants if one.name == choice.variant)
+    artifact = str(artifact_cache.artifact(bundle, one))
+    found = {"chosen": one.name, "options": dict(one.options), "why": choice.reason}
+    return found | {"seconds": seconds, "artifact": artifact}
 
 
-def outputs(runtime: str, artifact: str, inputs: str, target: str) -> dict[str, Any]:
-    """Run an artifact over all inputs, and save its first output."""
+def outputs(
+    runtime: str, artifact: str, options: Mapping[str, str], inputs: str, target: str
+) -> dict[str, Any]:
+    """Run an artifact over all inputs, and save what it gives."""
     samples = np.load(inputs, mmap_mode="r")
-    with plugins.runtime(runtime).load(Path(artifact)) as session:
+    with _load(runtime, artifact, options) as session:
         name = session.inputs[0].name
-        found = [next(iter(session.run({name: np.array(item[None])}).values())) for item in samples]
+        found = [joined(session.run({name: np.array(item[None])})) for item in samples]
     np.save(target, np.concatenate(found))
     return {"input": name}
 
 
-def latency(runtime: str, artifacts: Mapping[str, str], inputs: str, rounds: int) -> dict[str, list[float]]:
+def latency(
+    runtime: str, artifacts: Mapping[str, tuple[str, Mapping[str, str]]], inputs: str, rounds: int
+) -> dict[str, list[float]]:
     """Give each artifact's median microseconds of each round, taken in turns, the first another each time."""
     sample = np.array(np.load(inputs, mmap_mode="r")[:1])
     found: dict[str, list[float]] = {name: [] for name in artifacts}
     with contextlib.ExitStack() as stack:
         calls: dict[str, Callable[[], object]] = {}
-        for name, path in artifacts.items():
-            session = stack.enter_context(plugins.runtime(runtime).load(Path(path)))
+        for name, (path, options) in artifacts.items():
+            session = stack.enter_context(_load(runtime, path, options))
             fed = {session.inputs[0].name: sample}
             calls[name] = lambda run=session.run, fed=fed: run(fed)
         for call in calls.values():
@@ -68,6 +76,11 @@ def latency(runtime: str, artifacts: Mapping[str, str], inputs: str, rounds: int
             for name in names[start:] + names[:start]:
                 found[name].append(1e6 * _median_s(calls[name]))
     return found
+
+
+def _load(runtime: str, artifact: str, options: Mapping[str, str]) -> Session:
+    driver = plugins.runtime(runtime)
+    return driver.load(Path(artifact), driver.options(options))
 
 
 def _median_s(call: Callable[[], object]) -> float:
