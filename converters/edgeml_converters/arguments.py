@@ -8,12 +8,14 @@ from typing import Any, Final
 
 import numpy as np
 
+from edgeml import plugins
 from edgeml.data import DataDeclaration, parse_postprocess, parse_preprocess
 from edgeml.errors import UsageError
 from edgeml.health import HealthPolicy, declared_health
 from edgeml.preprocess import Postprocess, Preprocess
-from edgeml.targets import Target, target
+from edgeml.targets import HOST, Target, target
 from edgeml.words import SCHEMES, Scheme
+from edgeml_converters.evaluate.latency import HERE
 from edgeml_converters.variants.request import ALL, AUTO, SEARCHED
 
 DataArgument = DataDeclaration | str | Path | object | None
@@ -67,6 +69,18 @@ def read_schemes(given: str | Sequence[str]) -> tuple[Scheme, ...]:
     if len(several) > 1:
         raise UsageError(f"scheme {AUTO} stands for {', '.join(SEARCHED)}; leave the others out")
     return SEARCHED
+
+
+def read_place(given: bool | str) -> str:
+    """Give the URL of the machine that measures: this one for ``True`` and ``host``.
+
+    Raises:
+        UsageError: no transport goes there.
+    """
+    if isinstance(given, bool) or given == HOST:
+        return HERE
+    plugins.transport(given)
+    return given
 
 
 def read_preprocess(given: Preprocess | Declared | None) -> Preprocess:

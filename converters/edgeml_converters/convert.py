@@ -22,12 +22,12 @@ from edgeml_converters.arguments import (
     read_data,
     read_health,
     read_names,
+    read_place,
     read_postprocess,
     read_preprocess,
     read_schemes,
     read_targets,
 )
-from edgeml_converters.evaluate.latency import HERE
 from edgeml_converters.report.bundle import bundle_name, places, write, write_text
 from edgeml_converters.report.page import render
 from edgeml_converters.report.record import document
@@ -207,7 +207,7 @@ def convert(
             measure=bool(measure),
             threads=(threads,) if isinstance(threads, int) else tuple(threads),
             resumes=resume,
-            measure_on=measure if isinstance(measure, str) else HERE,
+            measure_on=read_place(measure),
             io_dtype=io_dtype,
             method=method,
             compiles=bool(compile_edgetpu),

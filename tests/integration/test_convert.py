@@ -222,10 +222,22 @@ def test_a_gate_that_nothing_holds_is_exit_code_3_and_says_why(kws):
         result.require_variants()
 
 
+def test_a_place_to_measure_on_that_nothing_leads_to_is_refused_before_anything_is_made(kws):
+    told = []
+    with pytest.raises(UsageError, match="no transport 'telnet'"):
+        convert(kws / "kws_float.tflite", **options(kws, measure="telnet://board"), progress=told.append)
+    assert not told
+
+
+def test_this_machine_may_be_named_as_the_one_that_measures(kws):
+    result = convert(kws / "kws_float.tflite", runtimes="litert", measure="host")
+    assert all(row.measured.latency_ms for row in result.variants)
+
+
 @pytest.mark.parametrize(
     ("more", "exit_code", "says", "bundle"),
     [
-        (("--max-size", "1k"), 3, "no variant holds the gates", False),
+        (("--max-size", "1k"), 3, "no variant holds the gates; nearest is litert-float32", False),
         (("--max-size", "1G"), 0, "", True),
         (("--target", "coral-usb", "--target", "host", "--runtime", "openvino"), 1, "coral-usb", True),
     ],

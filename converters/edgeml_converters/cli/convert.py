@@ -135,7 +135,8 @@ EXISTING = click.Path(exists=True, path_type=Path)
     "--measure",
     "measure_on",
     metavar="URL",
-    help="Take them on this machine: ssh://user@host. By default on this one.",
+    help="Where to take latency, load time and memory: ssh://user@host, emulator:NAME. Default: host, this "
+    "machine.",
 )
 @click.option(
     "--threads",

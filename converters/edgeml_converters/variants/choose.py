@@ -14,6 +14,7 @@ what was chosen here, if its engine is there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -90,6 +91,26 @@ class Gates:
             return f"size {size:,} bytes, allowed {self.max_size_bytes:,} bytes"
         return None
 
+    def overshoot(self, row: Row) -> float:
+        """Say how far a row is beyond the gate that it breaks most: a share of the gate, or points of it.
+
+        Infinite where what a gate asks for was not measured.
+        """
+        worst_slice, latency_ms = worst(row.slices), row.measured.latency_ms
+        lost = None if worst_slice is None else worst_slice.drop_points
+        p50 = None if latency_ms is None else latency_ms.p50
+        shares = [
+            found / allowed - 1.0 if found is not None else math.inf
+            for found, allowed in ((p50, self.max_latency_ms), (row.size_bytes, self.max_size_bytes))
+            if allowed
+        ]
+        points = [
+            found - allowed if found is not None else math.inf
+            for found, allowed in ((row.drop_points, self.max_drop), (lost, self.max_slice_drop))
+            if allowed is not None
+        ]
+        return max((*shares, *points), default=0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -129,7 +150,10 @@ def choose(
     if not candidates:
         gated = [row for row in asked if row.status == "gate"]
         if gated:
-            return Choice(target, None, f"no variant holds the gates: {_why(gated)}", gated=True)
+            nearest = min(gated, key=gates.overshoot)
+            others = "" if len(gated) == 1 else f" (of {len(gated)})"
+            reason = f"no variant holds the gates; nearest is {nearest.name}{others}: {nearest.reason}"
+            return Choice(target, None, reason, gated=True)
         why = _why(asked) or "it has none of the runtimes asked for"
         return Choice(target, None, f"no variant could be made: {why}")
     allowed = gates.allowed_drop

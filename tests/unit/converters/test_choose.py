@@ -202,3 +202,26 @@ def test_the_least_memory_wins_where_memory_is_the_objective_and_what_is_near_co
 def test_without_what_the_objective_needs_the_smallest_wins():
     rows = [row("litert-float32", drop=0.0, size=4000), row("litert-int8_static", drop=0.4, size=1000)]
     assert chosen(rows, objective="memory").variant == "litert-int8_static"
+
+
+@pytest.mark.parametrize(
+    ("gates", "nearest"),
+    [
+        (Gates(max_latency_ms=0.5), "litert-int8_static"),
+        (Gates(max_drop=-1.0), "litert-float32"),
+        (Gates(max_size_bytes=10_000), "litert-float16"),
+        (Gates(max_drop=0.5, max_latency_ms=1.5), "litert-float16"),
+        (Gates(max_slice_drop=1.0), "litert-float32"),  # measured nowhere: the first
+    ],
+)
+def test_where_nothing_holds_the_gates_the_nearest_is_named(gates, nearest):
+    rows = [
+        row("litert-float32", 2.0, 0.0),
+        row("litert-float16", 1.8, 0.2, size=50_000),
+        row("litert-int8_static", 1.0, 5.0, size=60_000),
+    ]
+    gated = [one.without("gate", gates.broken_by(one)) for one in rows]
+    choice = chosen(gated, gates)
+    assert choice.variant is None
+    assert choice.gated
+    assert f"nearest is {nearest} (of 3): " in choice.reason
