@@ -45,7 +45,19 @@ def measure(jobs: Sequence[Job], progress: Callable[[str], None], url: str = HER
         progress: is called with what is being done.
         url: of the machine to measure on, as any transport takes it; edgeml must be there.
     """
-    results: dict[str, Result] = {}
+    words = ("--seconds", f"{SECONDS:g}")
+    found = benched(jobs, lambda names: progress(f"measure {names}"), words, url)
+    return {name: _entry(entry) for name, entry in found.items()}
+
+
+def benched(
+    jobs: Sequence[Job], tell: Callable[[str], None], words: Sequence[str], url: str = HERE
+) -> dict[str, Mapping[str, Any] | MeasureError]:
+    """Run ``edgeml bench`` with these words; gives each file's entry of ``--json``, or why there is none.
+
+    ``tell`` is called with the names of the files that come next.
+    """
+    results: dict[str, Mapping[str, Any] | MeasureError] = {}
     batches: dict[tuple[str, ...], list[Job]] = {}
     for job in jobs:
         batches.setdefault(_options(job), []).append(job)
@@ -54,11 +66,11 @@ def measure(jobs: Sequence[Job], progress: Callable[[str], None], url: str = HER
     with plugins.transport(HERE) as transport:
         transport.connect()
         for options, batch in batches.items():
-            progress(f"measure {', '.join(job.name for job in batch)}")
+            tell(", ".join(job.name for job in batch))
             # -P: a file of the user's that is called like an engine is not imported in its place
             argv = [sys.executable, "-P", "-m", "edgeml", "bench"]
             argv += [*(str(job.artifact.absolute()) for job in batch), *options]
-            argv += ["--seconds", f"{SECONDS:g}", "--json", *elsewhere]
+            argv += [*words, "--json", *elsewhere]
             try:
                 done = transport.run(argv, timeout_s * len(batch))
             except TransportError as error:
@@ -80,18 +92,22 @@ def _options(job: Job) -> tuple[str, ...]:
     return ("--runtime", job.runtime, *options, *threads)
 
 
-def _read(batch: Sequence[Job], exit_code: int, stdout: bytes, stderr: bytes) -> dict[str, Result]:
+def _read(
+    batch: Sequence[Job], exit_code: int, stdout: bytes, stderr: bytes
+) -> dict[str, Mapping[str, Any] | MeasureError]:
     try:
         document: Any = json.loads(stdout)
         entries = document["results"]
-        return {job.name: _entry(entry) for job, entry in zip(batch, entries, strict=True)}
+        return {job.name: entry for job, entry in zip(batch, entries, strict=True)}
     except (ValueError, KeyError, TypeError):
         lines = stderr.decode(errors="replace").strip().splitlines()
         why = lines[-1] if lines else f"exit code {exit_code}"
         return {job.name: MeasureError(f"{job.name} could not be measured: {why}") for job in batch}
 
 
-def _entry(entry: Mapping[str, Any]) -> Result:
+def _entry(entry: Mapping[str, Any] | MeasureError) -> Result:
+    if isinstance(entry, MeasureError):
+        return entry
     try:
         return measurement_from_json(entry)
     except MeasureError as error:

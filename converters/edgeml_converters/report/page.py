@@ -21,6 +21,7 @@ from edgeml_converters.evaluate.samples import Samples
 from edgeml_converters.report import charts
 from edgeml_converters.report.cells import Cells, row_cells
 from edgeml_converters.report.classes import page_changes, page_classes
+from edgeml_converters.report.operators import page_operators
 from edgeml_converters.report.rankings import page_rankings
 from edgeml_converters.report.record import all_findings, record, tool_versions
 from edgeml_converters.report.templates import template
@@ -132,6 +133,7 @@ def render(outcome: Outcome, bundle: str) -> str:
             ],
             trials=[(one, row_cells(one.row, metric)) for one in trials(outcome) if _was_tried(one)],
             tones=TONES,
+            operators=list(page_operators(outcome)),
             rankings=list(page_rankings(outcome)),
             classes=list(page_classes(outcome)),
             changes=list(page_changes(outcome)),

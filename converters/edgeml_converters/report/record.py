@@ -16,6 +16,7 @@ from edgeml_converters.compare.outputs import OutputComparison
 from edgeml_converters.coral.compile import COMPILED_FILE
 from edgeml_converters.evaluate.samples import Samples
 from edgeml_converters.report.cells import row_cells
+from edgeml_converters.report.operators import operators_document
 from edgeml_converters.report.plain import finite, plain
 from edgeml_converters.report.rankings import ranking_document
 from edgeml_converters.report.tried import trial_document, trials
@@ -111,6 +112,7 @@ def record(outcome: Outcome) -> dict[str, Any]:
                 "options": dict(row.options),
                 "runtime_version": row.runtime_version,
                 "slices": [asdict(one) for one in row.slices],
+                "operator_times": operators_document(row),
                 "classes": [asdict(one) for one in row.classes],
                 "changes": [asdict(one) for one in row.changes],
                 "outputs_compared": [comparison_document(one) for one in row.outputs_compared],

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from edgeml.errors import ConversionError
 from edgeml.findings import Finding
+from edgeml_converters.evaluate.latency import HERE
 from edgeml_converters.formats.files import hash_tree
 from edgeml_converters.variants import findings
 from edgeml_converters.variants.choose import Choice, choose
@@ -16,6 +17,7 @@ from edgeml_converters.variants.crew import at_once
 from edgeml_converters.variants.make import Evaluator
 from edgeml_converters.variants.measuring import measured, measured_by
 from edgeml_converters.variants.prepare import SourceModel, prepared
+from edgeml_converters.variants.profiling import profiled
 from edgeml_converters.variants.request import Request
 from edgeml_converters.variants.rows import Row
 from edgeml_converters.variants.workspace import Workspace
@@ -64,6 +66,8 @@ def run(request: Request, space: Workspace) -> Outcome:
         choose(one.name, rows, request.gates, None if one.name == machine else machine, request.objective)
         for one in request.targets
     ]
+    if request.measure and request.measure_on == HERE and not made.interrupted:
+        rows = profiled(rows, choices, request, space.progress)
     return Outcome(
         request=request,
         source=source,

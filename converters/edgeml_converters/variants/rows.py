@@ -14,6 +14,7 @@ from edgeml.tensors import TensorSpec
 from edgeml.words import RuntimeName, Scheme
 from edgeml_converters.compare.outputs import OutputComparison
 from edgeml_converters.evaluate.confusion import ClassChange
+from edgeml_converters.evaluate.operators import Profile
 from edgeml_converters.evaluate.slices import SliceDrop
 
 Status = Literal["ok", "failed", "unavailable", "gate"]
@@ -73,6 +74,8 @@ class Row:
     """Of the engine that it was tried with."""
     edge_tpu: bool = False
     """Made for the Edge TPU: its graph is rewritten as the compiler needs it."""
+    profile: Profile | None = None
+    """Times of its operators; ``None``: they were not asked for."""
     golden: Path | None = None
     """npz of the outputs for the golden inputs, under the source's output names."""
     tolerance: Tolerance | None = None
