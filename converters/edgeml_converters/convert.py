@@ -128,6 +128,7 @@ def convert(
     accuracy_control: bool = True,
     budget_s: float = 180.0,
     jobs: int | None = None,
+    sparsity: float | None = None,
     drift_reference: bool = True,
     use_cache: bool = True,
     progress: Callable[[str], None] = lambda _: None,
@@ -172,6 +173,8 @@ def convert(
         accuracy_control: where static int8 loses more than allowed, make a variant with parts in float.
         budget_s: time in which accuracy control may begin trials.
         jobs: runtimes that ``auto`` makes variants for at once, a process each; as many as there are cores.
+        sparsity: share of weights that are 0, of int8_static variants besides the others, where the runtime
+            gains by it; ``auto`` looks for the best where the objective or a gate is size.
         drift_reference: put into the bundle what the evaluation data look like, else the calibration data:
             devices and servers tell drift by it.
         use_cache: take steps that were done, and evaluations that were made, before from the cache.
@@ -217,6 +220,7 @@ def convert(
             accuracy_control=accuracy_control,
             budget_s=budget_s,
             jobs=len(os.sched_getaffinity(0)) if jobs is None else jobs,
+            sparsity=sparsity,
             drift_reference=drift_reference,
         )
         place = places(Path(output), request.name, release) if output is not None else None

@@ -17,6 +17,7 @@ from edgeml.preprocess import Postprocess, Preprocess
 from edgeml_converters.convert import ConvertResult, convert
 from edgeml_converters.formats.files import hash_tree
 from edgeml_converters.report.record import tool_versions
+from edgeml_converters.variants.request import AUTO
 
 RECORD: Final = "record.json"
 SCHEMA: Final = 1
@@ -80,7 +81,7 @@ def reproduce(
     result = convert(
         model,
         targets=options["targets"],
-        schemes=options["schemes"],
+        schemes=AUTO if options.get("searches") else options["schemes"],
         runtimes=options["runtimes"],
         calibration=_data(options["calibration"], calibration, where),
         evaluation=_data(options["evaluation"], evaluation, where),
@@ -99,7 +100,10 @@ def reproduce(
         trust_code=options["trust_code"],
         accuracy_control=options.get("accuracy_control", False),
         compile_edgetpu=options.get("compiler_via") or options.get("compiles", False),
+        objective="size" if options.get("objective") == "size" else "latency",
+        sparsity=options.get("sparsity"),
         max_drop=options["gates"]["max_drop"],
+        max_size_bytes=options["gates"].get("max_size_bytes"),
         max_slice_drop=options["gates"].get("max_slice_drop"),
         drift_reference=options["drift_reference"],
         output=output,

@@ -26,6 +26,7 @@ UNPAID: Final[Mapping[RuntimeName, str]] = {
     "openvino": "OpenVINO stores weights of 0 like any others, and is no faster with them",
 }
 """Why a runtime is not offered pruned variants."""
+UNPAID_ON_EDGE_TPU: Final = "the Edge TPU compiler maps no operator whose weights are unpacked first"
 PATTERNS: Final = (
     "no runtime here is faster with N:M patterns, and two zeros in each four weights cost more accuracy "
     "than as many zeros where they matter least: give a share, 0.3 say"

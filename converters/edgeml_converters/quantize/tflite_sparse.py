@@ -68,8 +68,8 @@ def _unpacking(schema: Any, model: Any, index: int, weights: Array) -> Any:
     graph = model.subgraphs[0]
     dense = graph.tensors[index]
     packed = schema.TensorT()
-    packed.shape, packed.type, packed.quantization = dense.shape, dense.type, dense.quantization
-    packed.name = dense.name + b"/sparse"
+    packed.shape, packed.type = dense.shape, dense.type  # its scales stand at the dense one
+    packed.name = b"sparse_%d" % index
     packed.sparsity = _sparsity(schema, weights)
     packed.buffer, dense.buffer = dense.buffer, 0  # the first buffer is empty in every model
     model.buffers[packed.buffer].data = np.frombuffer(weights[weights != 0].tobytes(), np.uint8)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
+from edgeml.converter import QuantizerSettings
 from edgeml_converters.graph import Plan
 from edgeml_converters.variants.choose import may_be_chosen
 from edgeml_converters.variants.control import Budget, Control
 from edgeml_converters.variants.make import Evaluator
+from edgeml_converters.variants.pruning import Pruning, with_comparison
 from edgeml_converters.variants.rows import INTERRUPTED, Made, Row
 
 
@@ -27,9 +30,14 @@ def in_turn(rows: Sequence[Row], plans: Mapping[str, Plan], data: Evaluator, bud
         for place, row in enumerate((*first, *last), 1):
             data.executor.stage = f"variant {place}/{len(wanted)}, {row.name}: "
             made[row.name] = data.make(row, plans[row.name].steps)
-        for row in made.values():
-            controlled = _controlled(row, plans[row.name], data, budget)
-            added += [] if controlled is None else [controlled]
+        for name, row in tuple(made.items()):
+            controlled = _controlled(row, plans[name], data, budget)
+            told, *pruned = _pruned(controlled or row, plans[name], data, budget)
+            if controlled is None:
+                made[name] = told
+            else:
+                added.append(told)
+            added += pruned
     except KeyboardInterrupt:
         if not data.request.searches or all(row.status != "ok" for row in made.values()):
             raise
@@ -42,14 +50,37 @@ def in_turn(rows: Sequence[Row], plans: Mapping[str, Plan], data: Evaluator, bud
 
 def _controlled(row: Row, plan: Plan, data: Evaluator, budget: Budget) -> Row | None:
     """Keep parts of a static int8 variant in float where it loses more than allowed, unless told not to."""
+    holds = _holds(data)
+    if not data.request.accuracy_control or row.scheme != "int8_static" or row.edge_tpu or holds(row):
+        return None
+    if row.status not in {"ok", "failed"} or row.settings.sparsity:
+        return None
+    return Control(row, plan.steps, data, holds, budget).run()
+
+
+def _pruned(row: Row, plan: Plan, data: Evaluator, budget: Budget) -> tuple[Row, ...]:
+    """Give the row, and a pruned one behind it where such are looked for."""
+    if data.request.prunes:
+        return Pruning(row, plan.steps, data, _holds(data), budget).run()
+    if not row.settings.sparsity:
+        return (row,)
+    plain = replace(row.settings, sparsity=0.0)
+    return (with_comparison(row, _by_settings(data, row, plain)),)
+
+
+def _by_settings(data: Evaluator, row: Row, settings: QuantizerSettings) -> Row | None:
+    """Find what was tried in the same way but for the settings."""
+    wanted = (row.runtime, row.scheme, settings, row.edge_tpu)
+    tried = ((one, (one.runtime, one.scheme, one.settings, one.edge_tpu)) for one in data.tried)
+    return next((one for one, how in tried if how == wanted), None)
+
+
+def _holds(data: Evaluator) -> Callable[[Row], bool]:
+    """Give what says whether a variant loses no more than allowed."""
     gates = data.request.gates
 
     def holds(one: Row) -> bool:
         near = one.status == "ok" and may_be_chosen(one, gates.allowed_drop)
         return near and gates.accuracy_broken_by(one) is None
 
-    if not data.request.accuracy_control or row.scheme != "int8_static" or row.edge_tpu or holds(row):
-        return None
-    if row.status not in {"ok", "failed"}:
-        return None
-    return Control(row, plan.steps, data, holds, budget).run()
+    return holds

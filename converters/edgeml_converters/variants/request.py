@@ -18,6 +18,7 @@ from edgeml.targets.quantizer import quantizer_settings
 from edgeml.tensors import Shape
 from edgeml.words import SCHEMES, IoDtype, RuntimeName, Scheme
 from edgeml_converters.evaluate.latency import HERE
+from edgeml_converters.quantize.sparsity import UNPAID, UNPAID_ON_EDGE_TPU
 from edgeml_converters.variants.choose import Gates
 from edgeml_converters.variants.objective import Objective
 from edgeml_converters.variants.rows import Row, row_name
@@ -75,6 +76,8 @@ class Request:
     """Time that this may take in all."""
     jobs: int = 1
     """Runtimes that a search makes variants for at once."""
+    sparsity: float | None = None
+    """Share of weights at 0, in int8 variants besides the others; ``None``: none, unless size is searched."""
     drift_reference: bool = True
     """Put into the bundle what the data look like, for devices to compare with."""
 
@@ -92,6 +95,16 @@ class Request:
             raise UsageError("--objective memory needs memory to be measured: leave --no-measure out")
         if self.gates.max_latency_ms is not None and not self.measure:
             raise UsageError("--max-latency-ms needs latency to be measured: leave --no-measure out")
+        if self.sparsity is not None and not 0.0 < self.sparsity < 1.0:
+            raise UsageError(f"--prune {self.sparsity:g}: give the share of weights to be 0, between 0 and 1")
+        if self.sparsity is not None and "int8_static" not in self.wanted_schemes:
+            raise UsageError("--prune makes variants of int8_static: give --calibration, and that --scheme")
+
+    @property
+    def prunes(self) -> bool:
+        """Whether to look for variants with weights at 0: in a search in which the size of files counts."""
+        sized = self.objective == "size" or self.gates.max_size_bytes is not None
+        return self.searches and sized and self.sparsity is None
 
     @property
     def wanted_schemes(self) -> tuple[Scheme, ...]:
@@ -118,11 +131,24 @@ def wanted_rows(request: Request) -> tuple[Row, ...]:
                     rows[name] = replace(rows[name], targets=(*rows[name].targets, target.name))
                 else:
                     rows[name] = Row(name, runtime, scheme, (target.name,), settings, edge_tpu=edge_tpu)
+    if request.sparsity is not None:
+        pruned = [_pruned(row, request.sparsity) for row in rows.values() if row.scheme == "int8_static"]
+        rows |= {row.name: row for row in pruned}
     for runtime in request.runtimes:
         if not any(row.runtime == runtime for row in rows.values()):
             rows |= {row.name: row for row in _without_target(request, runtime)}
     order = {runtime: place for place, runtime in enumerate(request.runtimes)}
     return tuple(sorted(rows.values(), key=lambda row: (order.get(row.runtime, 0), row.runtime)))
+
+
+def _pruned(row: Row, sparsity: float) -> Row:
+    """Give the row with weights at 0, or without a chance where nothing is gained by them."""
+    settings = replace(row.settings, sparsity=sparsity)
+    name = row_name(row.runtime, row.scheme, settings, edge_tpu=row.edge_tpu)
+    made = replace(row, name=name, settings=settings)
+    if row.edge_tpu:
+        return made.without("unavailable", UNPAID_ON_EDGE_TPU)
+    return made.without("unavailable", UNPAID[row.runtime]) if row.runtime in UNPAID else made
 
 
 def _settings(request: Request, target: Target, runtime: RuntimeName, scheme: Scheme) -> QuantizerSettings:

@@ -7,13 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from edgeml_converters.convert import ConvertResult, convert
 from edgeml_converters.quantize import tflite_model
 from edgeml_converters.quantize.tflite_sparse import sparsely_stored
+from edgeml_converters.reproduce import reproduce
 from edgeml_runtimes.litert import LiteRTOptions
 
 from edgeml import plugins
 from edgeml.arrays import Array
+from edgeml.bundle import open_bundle
+from edgeml.cli import main
+from edgeml.data import DataDeclaration
 from edgeml.errors import QuantizationError
+from edgeml.words import RuntimeName
 from tests.integration.optimiser import broken_int8, redundant
 from tests.integration.quantize_models import Samples, only, outputs, run_step, top1
 
@@ -127,3 +134,130 @@ def computed(path: Path, xnnpack: bool) -> Array:
 def test_a_model_without_zeros_stays_as_it_is() -> None:
     content = (broken_int8.DIGITS / "digits.tflite").read_bytes()
     assert sparsely_stored(content) == (content, 0)
+
+
+# --- convert
+
+
+def converted(model: Path, *runtimes: RuntimeName, **options: Any) -> ConvertResult:
+    pictures, labels = broken_int8.held_out_digits()
+    return convert(
+        model,
+        runtimes=runtimes,
+        calibration=np.concatenate(broken_int8.calibration_digits()),
+        evaluation=(np.concatenate(pictures), labels),
+        use_cache=False,
+        **{"measure": False, **options},
+    )
+
+
+def test_a_search_for_size_takes_the_smallest_file_that_loses_no_more_than_allowed(tmp_path: Path) -> None:
+    source = redundant.tflite(tmp_path)
+    out = tmp_path / "out.edgeml"
+    result = converted(source, "litert", schemes="auto", objective="size", max_drop=0.5, output=out)
+    rows = {row.name: row for row in result.rows}
+    plain = rows["litert-int8_static"]
+    (pruned,) = (row for name, row in rows.items() if "-pruned" in name)
+    assert result.choices[0].variant == pruned.name
+    assert pruned.settings.sparsity >= 0.8
+    assert pruned.size_bytes < 0.6 * plain.size_bytes
+    assert pruned.drop_points <= 0.5
+    assert pruned.size_bytes < 60_000
+    (told,) = (finding for finding in pruned.findings if finding.code == "pruned")
+    assert "makes the file smaller" in told.message
+    opened = open_bundle(out)
+    opened.verify()
+    assert pruned.name in {variant.name for variant in opened.manifest.variants}
+    trials = [row for row in result.outcome.data.tried if row.settings.sparsity]
+    assert 4 <= len(trials) <= 6
+
+
+def test_what_a_search_found_is_found_again(tmp_path: Path) -> None:
+    out = tmp_path / "out.edgeml"
+    source = redundant.tflite(tmp_path)
+    kept = DataDeclaration(str(tmp_path / "digits.npz") + ":x,y")
+    pictures, labels = broken_int8.held_out_digits()
+    np.savez(tmp_path / "digits.npz", x=np.concatenate(pictures), y=labels)
+    convert(
+        source,
+        runtimes="litert",
+        schemes="auto",
+        objective="size",
+        calibration=DataDeclaration(str(tmp_path / "digits.npz") + ":x"),
+        evaluation=kept,
+        measure=False,
+        output=out,
+    )
+    again = reproduce(out, source=source)
+    assert again.same
+    assert any("-pruned" in one.name for one in again.variants)
+
+
+def test_a_model_that_needs_its_weights_gets_no_pruned_variant_and_a_reason(tmp_path: Path) -> None:
+    source = broken_int8.DIGITS / "digits.tflite"
+    result = converted(source, "litert", schemes="auto", objective="size", max_drop=0.5)
+    rows = {row.name: row for row in result.rows}
+    assert not any("-pruned" in name for name in rows)
+    (told,) = (finding for finding in rows["litert-int8_static"].findings if finding.code == "not-pruned")
+    assert "makes the file no smaller: 30.6 kB against 30.6 kB" in told.message
+    assert "accuracy drop" in told.message
+
+
+def test_where_nothing_may_be_lost_and_all_is_needed_the_first_trial_says_so(tmp_path: Path) -> None:
+    source = broken_int8.DIGITS / "digits.tflite"
+    result = converted(source, "litert", schemes="auto", objective="size", max_drop=-50.0)
+    assert not any(row.settings.sparsity for row in result.outcome.data.tried)
+
+
+@pytest.mark.parametrize("options", [{"schemes": "auto"}, {"objective": "size"}])
+def test_without_a_search_for_size_nothing_is_pruned(tmp_path: Path, options: dict[str, Any]) -> None:
+    result = converted(redundant.tflite(tmp_path), "litert", **options)
+    assert not any(row.settings.sparsity for row in result.outcome.data.tried)
+
+
+def test_a_gate_on_size_is_held_by_zeros(tmp_path: Path) -> None:
+    source = redundant.tflite(tmp_path)
+    result = converted(source, "litert", schemes="auto", max_size_bytes=120_000)
+    rows = {row.name: row for row in result.rows}
+    assert rows["litert-int8_static"].status == "gate"
+    assert "-pruned" in (result.choices[0].variant or "")
+
+
+def test_a_share_that_is_asked_for_is_made_where_it_gains_and_refused_with_a_reason_elsewhere(
+    tmp_path: Path,
+) -> None:
+    result = converted(broken_int8.DIGITS / "digits.onnx", "onnxruntime", "openvino", sparsity=0.3)
+    pruned = [row for row in result.rows if row.name.endswith("-int8_static-pruned30")]
+    assert {row.status for row in pruned} == {"unavailable"}
+    assert all("no faster with" in row.reason for row in pruned)
+    made = converted(redundant.tflite(tmp_path), "litert", sparsity=0.3, max_drop=1.0).rows[-1]
+    assert (made.name, made.status) == ("litert-int8_static-pruned30", "ok")
+    assert {finding.code for finding in made.findings} & {"pruned", "not-pruned"}
+
+
+def test_a_share_that_costs_too_much_breaks_the_gate(tmp_path: Path) -> None:
+    source = broken_int8.DIGITS / "digits.tflite"
+    made = converted(source, "litert", sparsity=0.7, max_drop=1.0).rows[-1]
+    assert (made.name, made.status) == ("litert-int8_static-pruned70", "gate")
+    assert "accuracy drop" in made.reason
+
+
+def test_without_time_no_trial_begins(tmp_path: Path) -> None:
+    result = converted(redundant.tflite(tmp_path), "litert", schemes="auto", objective="size", budget_s=0.0)
+    assert not any(row.settings.sparsity for row in result.outcome.data.tried)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("2:4", "no runtime here is faster with N:M patterns"),
+        ("much", "give the share"),
+        ("1", "between 0 and 1"),
+        ("0.3", "prune makes variants of int8_static"),
+    ],
+)
+def test_the_command_refuses_what_would_gain_nothing(given: str, said: str) -> None:
+    model = str(broken_int8.DIGITS / "digits.tflite")
+    done = CliRunner().invoke(main, ["convert", model, "--prune", given, "--scheme", "float32"])
+    assert done.exit_code == 2
+    assert said in done.output
