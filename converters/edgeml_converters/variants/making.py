@@ -32,11 +32,12 @@ def in_turn(rows: Sequence[Row], plans: Mapping[str, Plan], data: Evaluator, bud
             made[row.name] = data.make(row, plans[row.name].steps)
         for name, row in tuple(made.items()):
             controlled = _controlled(row, plans[name], data, budget)
+            added += [] if controlled is None else [controlled]
             told, *pruned = _pruned(controlled or row, plans[name], data, budget)
             if controlled is None:
                 made[name] = told
             else:
-                added.append(told)
+                added[-1] = told
             added += pruned
     except KeyboardInterrupt:
         if not data.request.searches or all(row.status != "ok" for row in made.values()):

@@ -107,7 +107,7 @@ class Made:
     """What came of the rows that were asked for."""
 
     rows: tuple[Row, ...]
-    """In their order, and after them what accuracy control added."""
+    """In their order, and after them what accuracy control and pruning added."""
     interrupted: bool = False
     """A search was told to stop: rows may be missing, or not be measured."""
 
