@@ -94,9 +94,10 @@ class Crew:
                 process.send_signal(signal.SIGINT)
 
     def kill(self) -> None:
-        """End every process that is still there."""
+        """End every process that is still there, with what it started."""
         for process in self.processes:
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def at_once(
@@ -200,7 +201,8 @@ def _joined(
         if isinstance(result, str):
             interrupted = interrupted or result == INTERRUPTED
             status: Status = "unavailable" if result == INTERRUPTED else "failed"
-            found |= {one.name: one.without(status, result) for one in rows if one.runtime == runtime}
+            lost = (one for one in rows if one.runtime == runtime and one.status == "ok")
+            found |= {one.name: one.without(status, result) for one in lost}
             continue
         interrupted = interrupted or result.made.interrupted
         found |= {row.name: row for row in result.made.rows}

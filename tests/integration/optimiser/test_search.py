@@ -101,6 +101,7 @@ def test_a_process_that_dies_costs_the_rows_of_its_runtime_alone(digits: dict[st
 
     result = convert(**digits, jobs=2, use_cache=False, progress=kill_openvino)
     statuses = {row.name: row.status for row in result.rows}
+    assert len(statuses) == len(result.rows)
     assert statuses["onnxruntime-float32"] == "ok"
     assert statuses["openvino-float32"] == "failed"
     (lost,) = (row for row in result.rows if row.name == "openvino-float32")
