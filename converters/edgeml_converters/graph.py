@@ -183,11 +183,16 @@ def _no_path(source: State, goal: State, steps: Sequence[ConversionStep]) -> str
     )
 
 
+def is_offered(goal: State, steps: Iterable[ConversionStep]) -> bool:
+    """Say whether any step makes this scheme in this format of another."""
+    return any(step.target == goal and step.source.scheme != goal.scheme for step in steps)
+
+
 def no_way(runtime: str, source: State, goal: State, steps: Iterable[ConversionStep]) -> str:
     """Say in one line why no path can lead to ``goal``."""
     if source.scheme not in {"float32", goal.scheme}:
         return f"the model is {source.scheme} already; start from the float32 model"
-    if not any(step.target == goal and step.source.scheme != goal.scheme for step in steps):
+    if not is_offered(goal, steps):
         return f"{runtime} has no {goal.scheme}; docs/reference/schemes.md"
     return f"no conversion steps lead from {source} to {goal}; see: edgeml plan"
 

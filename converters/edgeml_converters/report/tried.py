@@ -20,6 +20,7 @@ SAID: Final[Mapping[str, str]] = {
     "io_dtype": "{} input and output",
     "reduce_range": "7-bit weights",
     "equalize": "channels brought together",
+    "bias_correction": "corrected biases",
 }
 """Settings that differ from the usual ones, in words; others are told by their name."""
 

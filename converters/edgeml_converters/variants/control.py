@@ -1,10 +1,12 @@
 """Accuracy control: what makes static int8 lose no more than allowed, and costs least.
 
-First the float model is equalized (``quantize.equalization``), which leaves everything in int8. Where that
-is not enough, activations are ranked by what 8 bits take from them (``sensitivity``). The first 1, 2, 4, … of
-the ranking stay in float until a variant is good enough, then the number is halved down between the last that
-was not and the first that was: with N activations about 2 log₂ N variants are made, each judged on all
-evaluation data.
+First other settings of the quantizer are tried (``candidates``): those that come closer to float on a few
+calibration samples are judged, the closest first. Then the float model is equalized
+(``quantize.equalization``). Either leaves everything in int8. Where that is not enough, activations are
+ranked by what 8 bits take from them (``sensitivity``). The first 1, 2, 4, … of the ranking stay in float
+until a variant is good enough, then the number is halved down between the last that was not and the first
+that was: with N activations about 2 log₂ N variants are made, each judged on all evaluation data. Corrected
+biases, where they came closer to float, are kept in what follows.
 """
 
 from __future__ import annotations
@@ -19,12 +21,14 @@ from edgeml.errors import EdgemlError
 from edgeml.findings import Finding
 from edgeml_converters.sensitivity.noise import Sensitivity
 from edgeml_converters.sensitivity.ranking import ranked_row
+from edgeml_converters.variants.candidates import Look, Onlooker, candidates, in_words
 from edgeml_converters.variants.make import Evaluator
 from edgeml_converters.variants.rows import Row, row_name
 
 SHOWN: Final = 5
 """Activations that a finding names."""
 LOOK: Final = "see all with edgeml sensitivity"
+REPORTED: Final = "the report has what else was tried"
 
 
 class BudgetSpentError(Exception):
@@ -59,37 +63,94 @@ class Control:
     holds: Callable[[Row], bool]
     """Whether a variant loses no more than allowed."""
     budget: Budget
+    _found: list[Row] = field(default_factory=list, init=False)
+    """What was made with everything in int8, and judged."""
 
     def run(self) -> Row | None:
-        """Give the equalized variant if it holds, or the one with the fewest activations in float that does.
+        """Give the first variant that holds: by other settings, equalized, or with the fewest parts in float.
 
         Returns:
-            Where none does, the one that loses least; ``None`` where nothing could be made or ranked, or
+            Where none does, the one that loses least; ``None`` where nothing could be made or is better, or
             the budget is spent.
         """
-        if self.budget.spent or not self._was_made():
+        if self.budget.spent:
             return None
-        equalized = self._make(replace(self.row.settings, equalize=True), "equalized")
+        onlooker = Onlooker(self.steps, self.data)
+        try:
+            plain = onlooker.look(self.row.settings)
+        except EdgemlError:
+            return None
+        base, kept = self._tuned(plain, onlooker)
+        kept = kept or self._equalized(base, onlooker)
+        if kept is not None:
+            return kept
+        mixed = self._mixed(base)
+        if mixed is not None and self.holds(mixed):
+            return mixed
+        better = [one for one in self._found if self.row.status != "ok" or _loss(one) < _loss(self.row)]
+        return min([*better, *([] if mixed is None else [mixed])], key=_loss, default=None)
+
+    def _equalized(self, base: QuantizerSettings, onlooker: Onlooker) -> Row | None:
+        """Give the equalized variant if it holds, as it is or by other settings."""
+        if self.budget.spent:
+            return None
+        equalized = self._make(replace(base, equalize=True), "equalized")
         if self.holds(equalized):
             what = f"channels that differ in size were brought together; without: {self._alone}"
             return _with(equalized, Finding("equalized", "info", equalized.name, what, LOOK))
-        mixed = self._mixed()
-        if mixed is None or self.holds(mixed) or equalized.status != "ok":
-            return mixed
-        return min(equalized, mixed, key=_loss)
+        if equalized.status != "ok":
+            return None
+        self._found.append(equalized)
+        return self._tuned(onlooker.look(equalized.settings), onlooker)[1]
 
-    def _was_made(self) -> bool:
-        """Say whether the quantizer made something, even if its results were lost."""
-        calibration = self.data.calibration.spool if self.data.calibration is not None else None
-        try:
-            self.data.executor.make(self.steps, self.row.settings, calibration, lost=True).release()
-        except EdgemlError:
-            return False
-        return True
+    def _tuned(self, start: Look, onlooker: Onlooker) -> tuple[QuantizerSettings, Row | None]:
+        """Look at other settings.
 
-    def _mixed(self) -> Row | None:
+        Returns:
+            The settings to go on with, biases corrected if that came closer to float; and the first variant
+            that holds.
+        """
+        looks = [start]
+        for settings in candidates(self.row.runtime, start.settings):
+            if self.budget.spent:
+                break
+            self._stage(settings, "looked at")
+            try:
+                looks.append(onlooker.look(settings))
+            except EdgemlError as error:
+                self.data.tried.append(self._plain(settings).without("failed", str(error)))
+        better = sorted(looks[1:], key=lambda one: -one.sqnr_db)
+        promising = [one for one in better if not one.lost and one.sqnr_db > start.sqnr_db]
+        kept: Row | None = None
+        for look in better:
+            told = f"{look.sqnr_db:.1f} dB on {onlooker.samples} samples, {start.sqnr_db:.1f} without"
+            if look not in promising:
+                self._turn_down(look, look.lost or told)
+            elif kept is not None:
+                self._turn_down(look, f"{told}; {kept.name}, which comes closer, loses no more than allowed")
+            elif self.budget.spent:
+                self._turn_down(look, f"{told}; no time was left to evaluate it")
+            else:
+                kept = self._judged(look, told, start.settings)
+        corrects = promising[0].settings.bias_correction if promising else start.settings.bias_correction
+        return replace(start.settings, bias_correction=corrects), kept
+
+    def _judged(self, look: Look, told: str, without: QuantizerSettings) -> Row | None:
+        """Judge a promising candidate on all evaluation data; gives it if it holds."""
+        row = self._make(look.settings, "other settings")
+        if not self.holds(row):
+            if row.status == "ok":
+                self._found.append(row)
+            return None
+        what = f"{in_words(look.settings, without)}: {told}; as it was: {self._alone}"
+        return _with(row, Finding("tuned", "info", row.name, what, REPORTED))
+
+    def _turn_down(self, look: Look, why: str) -> None:
+        self.data.tried.append(self._plain(look.settings).without("gate", why))
+
+    def _mixed(self, base: QuantizerSettings) -> Row | None:
         try:
-            ranking = ranked_row(self.row, self.steps, self.data)
+            ranking = ranked_row(replace(self.row, settings=base), self.steps, self.data)
         except EdgemlError as error:
             self.data.executor.tell(f"no accuracy control: {error}")
             return None
@@ -102,7 +163,7 @@ class Control:
                     raise BudgetSpentError
                 tensors = tuple(one.tensor for one in ranking[:count])
                 doing = f"{count} of {len(ranking)} activations in float"
-                made[count] = self._make(replace(self.row.settings, float_tensors=tensors), doing)
+                made[count] = self._make(replace(base, float_tensors=tensors), doing)
             return self.holds(made[count])
 
         try:
@@ -118,10 +179,16 @@ class Control:
         return self._kept(usable[nearest], ranking[:nearest])
 
     def _make(self, settings: QuantizerSettings, doing: str) -> Row:
-        name = row_name(self.row.runtime, self.row.scheme, settings)
-        self.data.executor.stage = f"{name}, {doing}: "
-        plain = Row(name, self.row.runtime, self.row.scheme, self.row.targets, settings)
-        return self.data.make(plain, self.steps)
+        self._stage(settings, doing)
+        return self.data.make(self._plain(settings), self.steps)
+
+    def _plain(self, settings: QuantizerSettings) -> Row:
+        """Give a row before it is made."""
+        name = row_name(self.row.runtime, self.row.scheme, settings, asked=self.row.settings.method)
+        return Row(name, self.row.runtime, self.row.scheme, self.row.targets, settings)
+
+    def _stage(self, settings: QuantizerSettings, doing: str) -> None:
+        self.data.executor.stage = f"{self._plain(settings).name}, {doing}: "
 
     def _kept(self, row: Row, kept: Sequence[Sensitivity]) -> Row:
         named = ", ".join(f"{one.tensor} ({one.sqnr_db:.1f} dB)" for one in kept[:SHOWN])

@@ -254,7 +254,7 @@ class Evaluator:
     def _with_golden(self, row: Row, golden: Sequence[dict[str, Array]]) -> Row:
         if not golden:
             return row
-        path = save_golden(self.executor.scratch / "golden" / f"{row.name}.npz", golden)
+        path = save_golden(self.executor.scratch / "golden" / f"{row.name}-{row.sha256}.npz", golden)
         known = self._judged.get(self.executor.source.key)
         quantized = [spec.quantization for spec in row.outputs if spec.quantization is not None]
         step = max((max(one.scale) for one in quantized), default=None)

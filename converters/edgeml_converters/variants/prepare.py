@@ -23,7 +23,7 @@ from edgeml_converters.evaluate.lints import check_label_names, lint_seen_ranges
 from edgeml_converters.evaluate.samples import Samples, lint, read_samples
 from edgeml_converters.formats.files import hash_tree, size_bytes
 from edgeml_converters.formats.scheme import state_of
-from edgeml_converters.graph import Plan, no_way, plan, this_machine
+from edgeml_converters.graph import Plan, is_offered, no_way, plan, this_machine
 from edgeml_converters.steps.onnx import with_unknown_operators
 from edgeml_converters.variants.artifact import Artifact, random_samples, runs_here, with_shapes
 from edgeml_converters.variants.judgements import JudgementCache
@@ -124,7 +124,8 @@ def planned(request: Request, state: State) -> tuple[tuple[Row, ...], dict[str, 
         try:
             planned = plan(state, goal, steps, available)
         except PlanError as error:
-            rows.append(row.without("unavailable", str(error), no_way(row.runtime, state, goal, steps)))
+            if not request.searches or is_offered(goal, steps):
+                rows.append(row.without("unavailable", str(error), no_way(row.runtime, state, goal, steps)))
             continue
         try:
             planned.require_runnable()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from edgeml.converter import QuantizerSettings
+from edgeml.converter import CalibrationMethod, QuantizerSettings
 from edgeml.findings import Finding
 from edgeml.manifest import Measured, Tolerance
 from edgeml.tensors import TensorSpec
@@ -131,17 +131,24 @@ def lacking(rows: Sequence[Row]) -> tuple[Lacking, ...]:
 
 
 def row_name(
-    runtime: RuntimeName, scheme: Scheme, settings: QuantizerSettings, *, edge_tpu: bool = False
+    runtime: RuntimeName,
+    scheme: Scheme,
+    settings: QuantizerSettings,
+    *,
+    edge_tpu: bool = False,
+    asked: CalibrationMethod | None = None,
 ) -> str:
     """Name a variant: ``<runtime>-<scheme>`` and what is particular to it.
 
     ``-reduced``: 7-bit weights; ``-equalized``: channels brought together before; ``-corrected``: biases take
-    back what rounded weights add; ``-mixed``: parts in float; ``-pruned30``: 30 % of the weights at 0;
-    ``-coral``: for the Edge TPU.
+    back what rounded weights add; ``-minmax``, ``-percentile``: another rule for ranges than was ``asked``
+    for; ``-mixed``: parts in float; ``-pruned30``: 30 % of the weights at 0; ``-coral``: for the Edge TPU.
     """
     particular = {
         "-reduced": settings.reduce_range, "-equalized": settings.equalize,
-        "-corrected": settings.bias_correction, "-mixed": bool(settings.float_tensors),
+        "-corrected": settings.bias_correction,
+        f"-{settings.method}": asked not in {None, settings.method},
+        "-mixed": bool(settings.float_tensors),
         f"-pruned{100 * settings.sparsity:.3g}": settings.sparsity > 0.0, "-coral": edge_tpu,
     }  # fmt: skip
     return f"{runtime}-{scheme}" + "".join(text for text, said in particular.items() if said)

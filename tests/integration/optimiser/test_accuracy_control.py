@@ -63,7 +63,8 @@ def test_a_detection_head_with_boxes_in_pixels_keeps_its_scores(runtime: Runtime
         metric="tests.integration.optimiser.broken_int8:is_found",
     )
     rows = {row.name: row for row in result.rows}
-    plain, mixed = rows[f"{runtime}-int8_static"], rows[f"{runtime}-int8_static-mixed"]
+    plain, mixed = rows[f"{runtime}-int8_static"], result.rows[-1]
+    assert mixed.name.endswith("-mixed")
     assert plain.drop_points is not None
     assert plain.drop_points > 5
     assert mixed.status == "ok"
@@ -148,7 +149,7 @@ def test_a_spent_budget_ends_the_search_with_what_is_known(
     model, metric = broken_int8.detector_onnx(tmp_path), "tests.integration.optimiser.broken_int8:is_found"
     mixed = converted(model, "onnxruntime", metric=metric, max_drop=-100.0).rows[-1]
     assert trials == [1]
-    assert mixed.name == "onnxruntime-int8_static-mixed"
+    assert mixed.name.endswith("-mixed")
     assert {"kept-in-float", "budget-spent"} <= {finding.code for finding in mixed.findings}
 
 
