@@ -9,6 +9,8 @@ from edgeml.figures import milliseconds, readable_size
 from edgeml_converters.compare.outputs import SQNR_OF_EQUAL_DB
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgeml_converters.evaluate.metrics import Metric
     from edgeml_converters.variants.rows import Row
 
@@ -52,6 +54,16 @@ def row_cells(row: Row, metric: Metric | None) -> Cells:
         memory=readable_size(measured.peak_memory_bytes),
         status=row.status,
     )
+
+
+def threads_in_words(rows: Sequence[Row]) -> str:
+    """Say with how many engine threads rows were measured."""
+    counts = {row.name: row.measured.threads or 1 for row in rows if row.measured.latency_ms is not None}
+    if len(set(counts.values())) > 1:
+        each = ", ".join(f"{name} {count}" for name, count in counts.items())
+        return f"engine threads as they are quickest ({each})"
+    count = next(iter(counts.values()), 1)
+    return "one thread" if count == 1 else f"{count} threads"
 
 
 def sqnr(value_db: float | None) -> str:

@@ -44,6 +44,8 @@ class PageClasses:
     more: int
     said: str
     """How many lose and gain, and what the rare ones lose together."""
+    counts: bool
+    """Whether any has samples enough to be judged by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,8 @@ def _parts(
         )
         for one in slices[:SHOWN_CLASSES]
     )
-    yield PageClasses(variant, kind, shown, len(slices) - len(shown), _summary(slices, limit, metric))
+    said, counts = _summary(slices, limit, metric), any(one.counts for one in slices)
+    yield PageClasses(variant, kind, shown, len(slices) - len(shown), said, counts)
 
 
 def page_changes(outcome: Outcome) -> Iterator[PageChanges]:

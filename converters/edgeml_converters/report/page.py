@@ -19,7 +19,7 @@ from edgeml_converters.coral.check import Check, check_file
 from edgeml_converters.coral.picture import Picture
 from edgeml_converters.evaluate.samples import Samples
 from edgeml_converters.report import charts
-from edgeml_converters.report.cells import Cells, row_cells
+from edgeml_converters.report.cells import Cells, row_cells, threads_in_words
 from edgeml_converters.report.classes import page_changes, page_classes
 from edgeml_converters.report.operators import page_operators
 from edgeml_converters.report.rankings import page_rankings
@@ -123,6 +123,7 @@ def render(outcome: Outcome, bundle: str) -> str:
             reference_by=outcome.data.reference_by,
             machine=outcome.machine,
             measured=any(row.measured.latency_ms for row in outcome.rows),
+            threads=threads_in_words(outcome.rows),
             scatters=charts.scatters(shown, metric, frozenset(choice.variant for choice in outcome.choices)),
             runtimes=[(charts.RUNTIME_COLOUR[name], name) for name in sorted({row.runtime for row in shown})],
             parity=charts.parity(worst),

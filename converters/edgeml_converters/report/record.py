@@ -15,7 +15,7 @@ from edgeml.words import ARTIFACT_FILE, FORMAT_OF_RUNTIME
 from edgeml_converters.compare.outputs import OutputComparison
 from edgeml_converters.coral.compile import COMPILED_FILE
 from edgeml_converters.evaluate.samples import Samples
-from edgeml_converters.report.cells import row_cells
+from edgeml_converters.report.cells import row_cells, threads_in_words
 from edgeml_converters.report.operators import operators_document
 from edgeml_converters.report.plain import finite, plain
 from edgeml_converters.report.rankings import ranking_document
@@ -204,10 +204,8 @@ def model_card(outcome: Outcome, name: str, release: int, drift: Reference | Non
     ]
     lines += [_card_row(row, outcome) for row in outcome.rows]
     if outcome.machine and any(row.measured.latency_ms for row in outcome.rows):
-        lines += [
-            "",
-            f"Latency: one inference, batch 1, one thread, on a machine of class {outcome.machine}.",
-        ]
+        threads = threads_in_words(outcome.rows)
+        lines += ["", f"Latency: one inference, batch 1, {threads}, on a machine of class {outcome.machine}."]
     lines += ["", "## Data", ""]
     data = [one for one in (outcome.data.calibration, outcome.data.evaluation) if one]
     lines += [f"- {one.role}: {one.count} samples, sha256 `{one.sha256[:16]}…`" for one in data]

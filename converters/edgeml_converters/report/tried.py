@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from edgeml.converter import QuantizerSettings
 from edgeml_converters.report.plain import finite
+from edgeml_converters.variants.artifact import OPTIONS
 from edgeml_converters.variants.conversion import Outcome
 from edgeml_converters.variants.rows import Row
 from edgeml_converters.variants.turned_down import lost_too_much, why_not
@@ -43,6 +44,13 @@ def trials(outcome: Outcome) -> Iterator[Trial]:
         final = _final(made, outcome)
         told.append(final)
         yield _trial(made, outcome) if final is None else _variant(final, outcome)
+        for other in () if final is None else final.other_options:
+            yield Trial(
+                other,
+                settings_in_words(other) or "usual engine options",
+                "unused",
+                f"turned down: {other.reason}",
+            )
     for row in outcome.rows:
         if not any(row is one for one in told):
             yield _variant(row, outcome)
@@ -76,11 +84,16 @@ def settings_in_words(row: Row) -> str:
             continue
         if one.name == "float_tensors":
             said.append(f"{len(value)} activation{'' if len(value) == 1 else 's'} in float")
+        elif one.name == "sparsity":
+            said.append(f"{100 * value:.3g} % of the weights at 0")
         elif one.name == "per_channel":
             said.append("one scale for each tensor")
         else:
             said.append(SAID.get(one.name, one.name.replace("_", " ") + " {}").format(value))
-    return ", ".join(said)
+    engine = {
+        name: value for name, value in row.options.items() if OPTIONS.get(row.runtime, {}).get(name) != value
+    }
+    return ", ".join([*said, *(f"{name}={value}" for name, value in engine.items())])
 
 
 def _final(made: Row, outcome: Outcome) -> Row | None:

@@ -15,6 +15,7 @@ import numpy as np
 from edgeml import plugins
 from edgeml.arrays import Array
 from edgeml.errors import EdgemlError
+from edgeml.figures import milliseconds
 from edgeml.findings import Finding
 from edgeml.stopwatch import drawn
 from edgeml.words import RuntimeName
@@ -42,16 +43,28 @@ def alternatives(rows: Sequence[Row]) -> list[Row]:
 
 
 def taken(rows: Sequence[Row], tried: Sequence[Row]) -> list[Row]:
-    """Put rows with other options in the places of those that they are clearly quicker than, and equal to."""
-    better = {}
-    for other in tried:
-        (row,) = (one for one in rows if one.name == other.name)
-        if latency(other) * EQUAL_LATENCY < latency(row) and _agree(row, other):
-            said = ", ".join(f"{name}={value}" for name, value in ALTERNATIVES[row.runtime].items())
-            what = f"{said} takes {latency(other):.3g} ms, the engine's default {latency(row):.3g} ms"
-            told = Finding("engine-option", "info", row.name, what, "the bundle says so to whoever loads it")
-            better[row.name] = replace(other, findings=(*other.findings, told))
-    return [better.get(row.name, row) for row in rows]
+    """Put rows with other options in the places of those that they are clearly quicker than, and equal to.
+
+    What was not taken, the one or the other, stands in ``other_options`` with the reason.
+    """
+    others = {other.name: other for other in tried}
+    return [_better(row, others[row.name]) if row.name in others else row for row in rows]
+
+
+def _better(row: Row, other: Row) -> Row:
+    times = f"{milliseconds(latency(other))} ms", f"{milliseconds(latency(row))} ms"
+    if latency(other) * EQUAL_LATENCY >= latency(row):
+        return replace(
+            row, other_options=(replace(other, reason="{} against {}: not quicker".format(*times)),)
+        )
+    if not _agree(row, other):
+        reason = "its outputs differ from those with the engine's default by more than they may"
+        return replace(row, other_options=(replace(other, reason=reason),))
+    said = ", ".join(f"{name}={value}" for name, value in ALTERNATIVES[row.runtime].items())
+    what = f"{said} takes {latency(other):.3g} ms, the engine's default {latency(row):.3g} ms"
+    told = Finding("engine-option", "info", row.name, what, "the bundle says so to whoever loads it")
+    slower = replace(row, reason=f"slower than {said}: {times[1]} against {times[0]}")
+    return replace(other, findings=(*other.findings, told), other_options=(slower,))
 
 
 def _agree(row: Row, other: Row) -> bool:

@@ -70,6 +70,8 @@ class Row:
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
+    other_options: tuple[Row, ...] = ()
+    """The same file, timed with other options of its engine; the reason says why they were not taken."""
     runtime_version: str = ""
     """Of the engine that it was tried with."""
     edge_tpu: bool = False

@@ -101,12 +101,19 @@ def test_engine_options_that_are_clearly_quicker_are_taken_and_told(row: Row) ->
     (told,) = found.findings
     assert told.code == "engine-option"
     assert "xnnpack=false takes 1 ms, the engine's default 2 ms" in told.message
+    (slower,) = found.other_options
+    assert slower.options == {}
+    assert slower.reason == "slower than xnnpack=false: 2.00 ms against 1.00 ms"
 
 
 def test_engine_options_that_are_quicker_by_no_more_than_the_noise_are_not_taken(row: Row) -> None:
-    assert taken([row], [otherwise(row, 1.95)]) == [row]
+    (found,) = taken([row], [otherwise(row, 1.95)])
+    assert replace(found, other_options=()) == row
+    assert [one.reason for one in found.other_options] == ["1.95 ms against 2.00 ms: not quicker"]
 
 
 def test_engine_options_that_give_other_outputs_are_not_taken(row: Row) -> None:
     strict = replace(row, tolerance=Tolerance(max_abs=0.0))
-    assert taken([strict], [otherwise(strict, 1.0)]) == [strict]
+    (found,) = taken([strict], [otherwise(strict, 1.0)])
+    assert replace(found, other_options=()) == strict
+    assert "its outputs differ" in found.other_options[0].reason

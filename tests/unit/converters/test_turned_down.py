@@ -1,10 +1,14 @@
 """Whoever lost hears by what: the words follow the rule that chose."""
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from edgeml_converters.report.tried import settings_in_words
+from edgeml_converters.report.tried import settings_in_words, trials
 from edgeml_converters.variants.choose import Gates, choose
+from edgeml_converters.variants.conversion import Outcome
+from edgeml_converters.variants.request import Request
 from edgeml_converters.variants.rows import Row
 from edgeml_converters.variants.turned_down import lost_too_much, why_not
 
@@ -12,11 +16,22 @@ from edgeml.converter import QuantizerSettings
 from edgeml.manifest import Latency, Measured
 
 
-def row(name, *, drop=0.0, sqnr=40.0, p50=1.0, size=1000, memory=None, scheme="int8_static", **more):
+def row(
+    name,
+    *,
+    drop=0.0,
+    sqnr=40.0,
+    p50=1.0,
+    size=1000,
+    memory=None,
+    scheme="int8_static",
+    targets=("pi",),
+    **more,
+):
     latency = None if p50 is None else Latency(p50, p50, p50)
     measured = Measured(sqnr_db=sqnr, latency_ms=latency, peak_memory_bytes=memory)
     return Row(
-        name, "litert", scheme, ("pi",), QuantizerSettings(), size_bytes=size, measured=measured,
+        name, "litert", scheme, targets, QuantizerSettings(), size_bytes=size, measured=measured,
         drop_points=drop, **more,
     )  # fmt: skip
 
@@ -66,13 +81,42 @@ def test_without_accuracy_the_distance_from_the_source_counts():
     assert "was not measured" in lost_too_much(row("a", drop=None), Gates(max_drop=0.5))
 
 
+def outcome(rows, targets, **gates):
+    request = Request(Path("m.onnx"), targets=(), gates=Gates(**gates))
+    choices = tuple(choose(one, rows, request.gates, None) for one in targets)
+    return Outcome(request, None, tuple(rows), choices, SimpleNamespace(tried=list(rows)), (), "pc")
+
+
+def test_a_verdict_names_the_targets_where_they_differ():
+    rows = [
+        row("quick", p50=1.0, drop=0.5, targets=("pi",)),
+        row("middling", p50=2.0, drop=0.1, targets=("pi", "pc")),
+        row("slow", p50=3.0, targets=("pi", "pc")),
+    ]
+    told = {one.row.name: (one.fate, one.verdict) for one in trials(outcome(rows, ("pi", "pc")))}
+    assert told["quick"] == ("chosen", "chosen for pi")
+    assert told["middling"] == ("chosen", "chosen for pc")
+    of_pi, of_pc = (f"slower than {one}: 3.00 ms against" for one in ("quick", "middling"))
+    assert told["slow"] == ("kept", f"kept; pi: {of_pi} 1.00 ms; pc: {of_pc} 2.00 ms")
+
+
+def test_what_was_timed_with_other_engine_options_stands_behind_its_variant():
+    other = replace(row("a", p50=2.0), options={"xnnpack": "false"}, reason="2 ms against 1 ms: not quicker")
+    found = list(trials(outcome([replace(row("a"), other_options=(other,))], ("pi",))))
+    assert [(one.settings, one.fate, one.verdict) for one in found] == [
+        ("", "chosen", "chosen for pi"),
+        ("xnnpack=false", "unused", "turned down: 2 ms against 1 ms: not quicker"),
+    ]
+
+
 def test_settings_are_told_where_they_are_not_the_usual_ones():
     settings = QuantizerSettings(
         method="percentile", reduce_range=True, io_dtype="int8", per_channel=False, equalize=True,
-        float_tensors=("a",),
+        float_tensors=("a",), bias_correction=True, sparsity=0.3,
     )  # fmt: skip
     assert settings_in_words(replace(row("a"), settings=settings, edge_tpu=True)) == (
         "rewritten for the Edge TPU, ranges by percentile, 7-bit weights, one scale for each tensor, "
-        "int8 input and output, channels brought together, 1 activation in float"
+        "int8 input and output, channels brought together, corrected biases, 1 activation in float, "
+        "30 % of the weights at 0"
     )
     assert settings_in_words(row("a")) == ""
