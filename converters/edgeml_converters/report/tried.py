@@ -22,6 +22,7 @@ SAID: Final[Mapping[str, str]] = {
     "reduce_range": "7-bit weights",
     "equalize": "channels brought together",
     "bias_correction": "corrected biases",
+    "sparsity": "{:g} of the weights at 0",
 }
 """Settings that differ from the usual ones, in words; others are told by their name."""
 
@@ -131,6 +132,11 @@ def _not_made(row: Row) -> str:
 
 def _not_needed(row: Row, outcome: Outcome) -> str:
     """Say why a trial that is near enough to its source was not kept."""
+    if row.settings.sparsity:
+        smaller = [one.name for one in outcome.rows if one.settings.sparsity and one.runtime == row.runtime]
+        if not smaller:
+            return "good enough, and no smaller than without zeros"
+        return f"good enough; {', '.join(smaller)} is within 5 % of the smallest file, and loses no more"
     kept = next((one for one in outcome.rows if one.name == row.name), None)
     if kept is None or kept.status not in {"ok", "gate"}:
         return "good enough, and another way was taken"

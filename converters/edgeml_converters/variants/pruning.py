@@ -73,11 +73,11 @@ class Pruning:
         first_lost = next((row for row in made if not self.holds(row)), None)
         lost = f"; {self._why(first_lost)}" if first_lost is not None else ""
         if best is None:
-            return (_told(self.row, "not-pruned", lost.removeprefix("; ")) if lost else self.row,)
+            return (_no_smaller(self.row, lost.removeprefix("; ")) if lost else self.row,)
         text = compared(best, self.row) + lost
         if is_smaller(best, self.row):
-            return self.row, _told(best, "pruned", text)
-        return (_told(self.row, "not-pruned", text),)
+            return self.row, _smaller(best, text)
+        return (_no_smaller(self.row, text),)
 
     def _why(self, row: Row) -> str:
         lost = row.told if row.status != "ok" else lost_too_much(row, self.data.request.gates)
@@ -101,8 +101,8 @@ def with_comparison(row: Row, plain: Row | None) -> Row:
     if row.status != "ok" or plain is None or plain.status != "ok":
         return row
     if is_smaller(row, plain):
-        return _told(row, "pruned", compared(row, plain))
-    return _told(row, "not-pruned", compared(row, plain), "warning")
+        return _smaller(row, compared(row, plain))
+    return _no_smaller(row, compared(row, plain), "warning")
 
 
 def _share(row: Row) -> str:
@@ -114,5 +114,9 @@ def _best(rows: Sequence[Row]) -> Row | None:
     return min((row for row in rows if (row.size_bytes or 0) <= limit), key=loss, default=None)
 
 
-def _told(row: Row, code: str, message: str, severity: Severity = "info") -> Row:
-    return replace(row, findings=(*row.findings, Finding(code, severity, row.name, message, _REMEDY)))
+def _smaller(row: Row, said: str) -> Row:
+    return replace(row, findings=(*row.findings, Finding("pruned", "info", row.name, said, _REMEDY)))
+
+
+def _no_smaller(row: Row, said: str, severity: Severity = "info") -> Row:
+    return replace(row, findings=(*row.findings, Finding("not-pruned", severity, row.name, said, _REMEDY)))

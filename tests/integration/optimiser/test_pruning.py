@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -168,8 +170,16 @@ def test_a_search_for_size_takes_the_smallest_file_that_loses_no_more_than_allow
     opened = open_bundle(out)
     opened.verify()
     assert pruned.name in {variant.name for variant in opened.manifest.variants}
-    trials = [row for row in result.outcome.data.tried if row.settings.sparsity]
+    trials = [one for one in opened_record(out)["tried"] if "of the weights at 0" in one["settings"]]
     assert 4 <= len(trials) <= 6
+    assert {"chosen", "unused"} == {one["fate"] for one in trials}
+    assert any("smallest file" in one["verdict"] for one in trials)
+
+
+def opened_record(bundle: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(bundle) as archive:
+        found: dict[str, Any] = json.loads(archive.read("record.json"))
+    return found
 
 
 def test_what_a_search_found_is_found_again(tmp_path: Path) -> None:
