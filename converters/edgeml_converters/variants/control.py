@@ -37,7 +37,7 @@ class BudgetSpentError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The time that accuracy control may take for all rows together; a trial that was begun is ended."""
+    """The time that trials may take for all rows together; one that was begun is ended."""
 
     seconds: float
     began_s: float = field(default_factory=time.monotonic)
@@ -47,9 +47,9 @@ class Budget:
         """Whether no further trial may begin."""
         return time.monotonic() - self.began_s > self.seconds
 
-    def finding(self, subject: str) -> Finding:
-        """Give what tells that fewer activations in float might do."""
-        said = f"the search stopped after {self.seconds:g} s: fewer activations in float might do"
+    def finding(self, subject: str, missed: str = "fewer activations in float might do") -> Finding:
+        """Give what tells that a search did not come to its end, and what it may have ``missed``."""
+        said = f"the search stopped after {self.seconds:g} s: {missed}"
         return Finding("budget-spent", "warning", subject, said, "give it more time: --budget-s")
 
 

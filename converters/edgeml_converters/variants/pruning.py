@@ -9,7 +9,6 @@ there is no such variant, and a finding says so.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -57,8 +56,12 @@ class Pruning:
                 made[count] = self._make(SHARES[count - 1])
             return not self.holds(made[count])
 
-        with suppress(BudgetSpentError):
+        try:
             fewest_that(fails, len(SHARES))
+        except BudgetSpentError:
+            *before, last = self._judged([made[count] for count in sorted(made)])
+            missed = self.budget.finding(last.name, "more weights at 0 might make its file smaller")
+            return (*before, replace(last, findings=(*last.findings, missed)))
         return self._judged([made[count] for count in sorted(made)])
 
     def _make(self, share: float) -> Row:

@@ -40,3 +40,18 @@ def _wider(values: Array, *, axis: int, random: np.random.Generator) -> Array:
     shape[axis] *= WIDER - 1
     little = random.normal(size=shape) * LITTLE * np.abs(values).max()
     return np.concatenate([values, little.astype(np.float32)], axis=axis)
+
+
+def dense(folder: Path) -> Path:
+    """Write what comes last in the digits' network alone: 64 features to 10 scores."""
+    from edgeml_converters.quantize import tflite_model
+
+    model = tflite_model.parse((DIGITS / "digits.tflite").read_bytes())
+    graph = model.subgraphs[0]
+    graph.operators = graph.operators[-1:]
+    features = int(graph.operators[0].inputs[0])
+    graph.inputs = [features]
+    for signature in model.signatureDefs:
+        signature.inputs[0].tensorIndex = features
+    (folder / "dense.tflite").write_bytes(tflite_model.content(model))
+    return folder / "dense.tflite"

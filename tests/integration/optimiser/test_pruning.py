@@ -252,9 +252,27 @@ def test_a_share_that_costs_too_much_breaks_the_gate(tmp_path: Path) -> None:
     assert "accuracy drop" in made.reason
 
 
-def test_without_time_no_trial_begins(tmp_path: Path) -> None:
+def test_without_time_no_trial_begins_and_a_finding_says_so(tmp_path: Path) -> None:
     result = converted(redundant.tflite(tmp_path), "litert", schemes="auto", objective="size", budget_s=0.0)
     assert not any(row.settings.sparsity for row in result.outcome.data.tried)
+    (told,) = (one for one in result.rows[-1].findings if one.code == "budget-spent")
+    assert "more weights at 0" in told.message
+
+
+def test_a_model_without_convolutions_tells_that_zeros_gain_nothing(tmp_path: Path) -> None:
+    """Its dense weights could be 0, but the file would hold them all the same."""
+    done = convert(
+        redundant.dense(tmp_path),
+        runtimes="litert",
+        schemes="auto",
+        objective="size",
+        calibration=np.random.default_rng(1).normal(size=(40, 64)).astype(np.float32),
+        measure=False,
+        use_cache=False,
+    )
+    rows = {row.name: row for row in done.rows}
+    (told,) = (one for one in rows["litert-int8_static"].findings if one.code == "not-pruned")
+    assert "no convolution has float weights of its own" in told.message
 
 
 @pytest.mark.parametrize(
