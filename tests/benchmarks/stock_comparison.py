@@ -1,47 +1,24 @@
-"""Compares what edgeml chooses with each stock quantizer's result, for one model on one runtime."""
+"""Times edgeml's choice and the stock quantizers' artifacts side by side, for one model on one runtime."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from statistics import median
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from edgeml import plugins
-from edgeml.arrays import Array
-from tests.benchmarks.stock_models import MODELS, Data, Model
-from tests.benchmarks.stock_quantizers import QUANTIZERS, SUFFIXES
-from tests.conftest import DATA, REPOSITORY
-from tests.integration.quantize_models import sqnr
+from tests.benchmarks.stock_making import FLOAT, MAX_DROP, OURS, Artifact, Making, job
+from tests.benchmarks.stock_quantizers import QUANTIZERS
 
 RUNTIMES: Final = tuple(QUANTIZERS)
-MAX_DROP: Final = 0.5
-"""Points of accuracy that edgeml's choice, and the best stock result, may lose."""
-TOOL_TIMEOUT_S: Final = 300.0
-JOB_TIMEOUT_S: Final = 900.0
 PROCESSES, ROUNDS = 3, 10
 """Fresh processes that time all artifacts, and the rounds of each."""
-FLOAT, OURS, AGAIN = "float32", "edgeml", "edgeml, again"
-"""``AGAIN`` is the same file in a second session: how far apart two equal files are told."""
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A file, and the engine options that it is loaded with."""
-
-    path: Path
-    options: Mapping[str, str] = field(default_factory=dict)
-
-
-class ToolError(Exception):
-    """A process did not do what it was for."""
+AGAIN: Final = "edgeml, again"
+"""edgeml's file in a second session: how far apart two equal files are told."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +45,6 @@ class Comparison:
     model: str
     runtime: str
     chosen: str
-    why: str
     entries: tuple[Entry, ...] = field(default=())
 
     def entry(self, label: str) -> Entry:
@@ -94,65 +70,25 @@ class Comparison:
         return min(held, key=lambda one: one.ratio or 0.0, default=None)
 
 
-def compare(name: str, runtime: str, folder: Path) -> Comparison:
-    """Make, judge and time everything; what was done before, by the JSON file in the folder, is read."""
-    kept = folder / f"{name}.{runtime}.json"
-    if kept.exists():
-        return _read(json.loads(kept.read_text()))
-    room = folder / name / runtime
-    room.mkdir(parents=True, exist_ok=True)
-    data = _data(name, folder / name)
-    model = MODELS[name]
-    source = DATA / model.files[runtime]
-    options = {"runtimes": [runtime], "calibration": str(data / "calibration.npy"), "name": name}
-    base = _edgeml(source, room / "float", schemes=["float32"], measure=False, **options)
-    floats = Artifact(Path(base["artifact"]))
-    labels = _labels(model, data, runtime, floats)
-    evaluation = {
-        "evaluation": f"{data / 'evaluation.npz'}:x,y",
-        "max_drop": MAX_DROP,
-        "metric": model.metric,
-    }
-    ours = _edgeml(source, room / "ours", schemes="auto", **options, **evaluation)
-    artifacts = {FLOAT: floats, OURS: Artifact(Path(ours["artifact"]), ours["options"])}
-    seconds = {OURS: ours["seconds"]}
-    errors: dict[str, str] = {}
-    given = _run("outputs", runtime, floats, data, room / "float.npy")["input"]
-    for label in QUANTIZERS[runtime]:
-        target = room / f"{''.join(part for part in label if part.isalnum())}{SUFFIXES[runtime]}"
-        started = time.monotonic()
-        try:
-            _tool(label, floats.path, given, data / "calibration.npy", target)
-            artifacts[label] = Artifact(target)
-        except ToolError as error:
-            errors[label] = str(error)
-        seconds[label] = time.monotonic() - started
-    judged: dict[str, Array] = {}
-    for label, artifact in tuple(artifacts.items()):
-        try:
-            _run("outputs", runtime, artifact, data, room / "outputs.npy")
-            judged[label] = np.load(room / "outputs.npy")
-        except ToolError as error:
-            errors[label] = str(error)
-            del artifacts[label]
-    times = _times(runtime, {**artifacts, AGAIN: artifacts[OURS]}, data)
-    entries = tuple(
-        Entry(
-            label,
-            model.accuracy(judged[base_label], labels),
-            None if label == FLOAT else min(99.0, sqnr(judged[FLOAT], judged[base_label])),
-            median(times[label]),
-            median(np.divide(times[label], times[OURS]).tolist()),
-            _size(artifacts[base_label].path),
-            seconds.get(label),
-        )
-        for label, base_label in [*((one, one) for one in artifacts), (AGAIN, OURS)]
-    )
-    failed = tuple(Entry(label, seconds=seconds[label], error=why) for label, why in errors.items())
-    chosen = " ".join([ours["chosen"], *map("=".join, _unusual(runtime, ours["options"]).items())])
-    found = Comparison(name, runtime, chosen, ours["why"], (*entries, *failed))
-    kept.write_text(json.dumps(asdict(found), indent=1))
-    return found
+def compare(making: Making) -> Comparison:
+    """Make and judge what is not there yet, and time what was not timed."""
+    made = making.made()
+    kept = making.room / "times.json"
+    if not kept.exists():
+        usable = {label: one for label, one in made.items() if not one.error}
+        kept.write_text(json.dumps(_times(making, {**usable, AGAIN: made[OURS]})))
+    times = json.loads(kept.read_text())
+    entries = [_entry(label, one, times) for label, one in made.items()]
+    entries.append(_entry(AGAIN, made[OURS], times))
+    options = map("=".join, _unusual(making.runtime, made[OURS].options).items())
+    return Comparison(making.name, making.runtime, " ".join([made[OURS].chosen, *options]), tuple(entries))
+
+
+def _entry(label: str, one: Artifact, times: Mapping[str, list[float]]) -> Entry:
+    if one.error:
+        return Entry(label, seconds=one.seconds, error=one.error)
+    latency, ratio = median(times[label]), median(np.divide(times[label], times[OURS]).tolist())
+    return Entry(label, one.accuracy, one.sqnr_db, latency, ratio, one.size_bytes, one.seconds)
 
 
 def _unusual(runtime: str, options: Mapping[str, str]) -> dict[str, str]:
@@ -162,80 +98,14 @@ def _unusual(runtime: str, options: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in options.items() if driver.options({key: value}) != usual}
 
 
-def _read(values: dict[str, Any]) -> Comparison:
-    return Comparison(**values | {"entries": tuple(Entry(**one) for one in values["entries"])})
-
-
-def _data(name: str, folder: Path) -> Path:
-    """Write a model's data as files once: calibration, inputs, and labels if there are any."""
-    if not (folder / "inputs.npy").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        data: Data = MODELS[name].data(DATA)
-        np.save(folder / "calibration.npy", np.stack(data.calibration).astype(np.float32))
-        if data.labels is not None:
-            np.save(folder / "labels.npy", data.labels.astype(np.int64))
-        np.save(folder / "inputs.npy", np.stack(data.evaluation).astype(np.float32))
-    return folder
-
-
-def _labels(model: Model, data: Path, runtime: str, floats: Artifact) -> Array:
-    """Give the labels, or float's answers in the place of them, and write inputs and labels for edgeml."""
-    if not (data / "labels.npy").exists():
-        _run("outputs", runtime, floats, data, data / "reference.npy")
-        np.save(data / "labels.npy", model.reference(np.load(data / "reference.npy")))
-    labels: Array = np.load(data / "labels.npy")
-    if not (data / "evaluation.npz").exists():
-        np.savez(data / "evaluation.npz", x=np.load(data / "inputs.npy"), y=labels)
-    return labels
-
-
-def _edgeml(source: Path, output: Path, **options: Any) -> dict[str, Any]:
-    return _job("convert", {"source": str(source), "output": str(output), **options})
-
-
-def _run(job: str, runtime: str, artifact: Artifact, data: Path, target: Path) -> dict[str, Any]:
-    files = {"artifact": str(artifact.path), "inputs": str(data / "inputs.npy"), "target": str(target)}
-    return _job(job, {"runtime": runtime, "options": artifact.options, **files})
-
-
-def _times(runtime: str, artifacts: Mapping[str, Artifact], data: Path) -> dict[str, list[float]]:
+def _times(making: Making, artifacts: Mapping[str, Artifact]) -> dict[str, list[float]]:
     """Give microseconds of every round of every process, by artifact."""
     found: dict[str, list[float]] = {label: [] for label in artifacts}
     labels = list(artifacts)
     for place in range(PROCESSES):
         order = [*labels[place:], *labels[:place]]
-        given = {label: (str(artifacts[label].path), artifacts[label].options) for label in order}
-        inputs = str(data / "inputs.npy")
-        one = _job("latency", {"runtime": runtime, "artifacts": given, "inputs": inputs, "rounds": ROUNDS})
-        for label, times in one.items():
+        files = {label: (artifacts[label].path, artifacts[label].options) for label in order}
+        given = {"runtime": making.runtime, "artifacts": files, "rounds": ROUNDS}
+        for label, times in job("latency", {**given, "inputs": str(making.data / "inputs.npy")}).items():
             found[label] += times
     return found
-
-
-def _job(job: str, given: Mapping[str, Any]) -> Any:
-    words = ("tests.benchmarks.stock_process", job, json.dumps(given))
-    return json.loads(_python(JOB_TIMEOUT_S, *words).splitlines()[-1])
-
-
-def _tool(label: str, source: Path, name: str, calibration: Path, target: Path) -> None:
-    words = (label, str(source), name, str(calibration), str(target))
-    _python(TOOL_TIMEOUT_S, "tests.benchmarks.stock_quantizers", *words)
-
-
-def _python(timeout_s: float, *words: str) -> str:
-    argv = [sys.executable, "-m", *words]
-    try:
-        done = subprocess.run(
-            argv, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=timeout_s
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ToolError(f"not done in {timeout_s:g} s") from error
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise ToolError(lines[-1][:200])
-    return done.stdout
-
-
-def _size(artifact: Path) -> int:
-    weights = artifact.with_suffix(".bin")
-    return artifact.stat().st_size + (weights.stat().st_size if artifact.suffix == ".xml" else 0)

@@ -15,16 +15,8 @@ from typing import Final
 
 from edgeml.targets import host
 from tests.benchmarks.search_cost import Cost, search_cost
-from tests.benchmarks.stock_comparison import (
-    AGAIN,
-    FLOAT,
-    MAX_DROP,
-    OURS,
-    RUNTIMES,
-    Comparison,
-    Entry,
-    compare,
-)
+from tests.benchmarks.stock_comparison import AGAIN, RUNTIMES, Comparison, Entry, compare
+from tests.benchmarks.stock_making import FLOAT, MAX_DROP, OURS, Making
 from tests.benchmarks.stock_models import MODELS
 from tests.conftest import DATA, REPOSITORY
 
@@ -146,11 +138,14 @@ def main() -> None:
     folder = Path(sys.argv[1]).absolute()
     names = sys.argv[2:] or list(MODELS)
     folder.mkdir(parents=True, exist_ok=True)
+    makings = [Making(name, runtime, folder) for name in names for runtime in RUNTIMES]
+    for making in makings:
+        making.made()
+        print(f"made {making.name} for {making.runtime}", flush=True)
     found = []
-    for name in names:
-        for runtime in RUNTIMES:
-            found.append(compare(name, runtime, folder))
-            print(_summary(found[-1]), flush=True)
+    for making in makings:
+        found.append(compare(making))
+        print(_summary(found[-1]), flush=True)
     cost = search_cost(DATA, folder)
     before, _, rest = PAGE.read_text().partition(BEGIN)
     PAGE.write_text(f"{before}{BEGIN}\n\n{tables(found, cost)}\n\n{END}{rest.partition(END)[2]}")
