@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -149,7 +148,7 @@ def render(outcome: Outcome, bundle: str) -> str:
             tools=tool_versions(),
             python=platform.python_version(),
             system=f"{platform.system()} {platform.machine()}",
-            record=json.dumps(record(outcome), indent=1),
+            record=record(outcome),
         )
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,15 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"sentence": _sentence, "stopped": _stopped}
+    environment.filters |= {"sentence": _sentence, "stopped": _stopped, "json": _json}
     return environment
+
+
+def _json(value: Any) -> Any:
+    """Give JSON as the text of an element, where quotes need no escape: it would be half of the page."""
+    import markupsafe
+
+    return markupsafe.Markup(html.escape(json.dumps(value, indent=1), quote=False))  # noqa: S704 - escaped here
 
 
 def _stopped(text: str) -> str:
