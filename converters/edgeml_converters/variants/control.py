@@ -88,7 +88,10 @@ class Control:
         if mixed is not None and self.holds(mixed):
             return mixed
         better = [one for one in self._found if self.row.status != "ok" or _loss(one) < _loss(self.row)]
-        return min([*better, *([] if mixed is None else [mixed])], key=_loss, default=None)
+        best = min([*better, *([] if mixed is None else [mixed])], key=_loss, default=None)
+        if best is None or best is mixed or not self.budget.spent:
+            return best
+        return _with(best, self.budget.finding(best.name, "what was not tried might lose less"))
 
     def _equalized(self, base: QuantizerSettings, onlooker: Onlooker) -> Row | None:
         """Give the equalized variant if it holds, as it is or by other settings."""

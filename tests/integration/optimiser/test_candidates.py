@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from edgeml_converters.convert import ConvertResult, convert
+from edgeml_converters.variants.control import Control
+from edgeml_converters.variants.rows import Row
 from PIL import Image
 
+from edgeml.converter import QuantizerSettings
 from edgeml.words import RuntimeName
 from tests.integration import quantize_models as models
 from tests.integration.optimiser import broken_int8
@@ -93,6 +96,30 @@ def test_a_rule_for_ranges_that_was_asked_for_stays(tmp_path: Path) -> None:
 def test_weights_of_seven_bits_are_not_corrected_twice(tmp_path: Path) -> None:
     result = converted(coarse("onnxruntime", tmp_path), "onnxruntime", targets="x86-64-v3", max_drop=-100.0)
     assert not any(row.settings.bias_correction for row in result.outcome.data.tried)
+
+
+def test_a_spent_budget_leaves_the_best_of_what_was_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first candidate that is judged takes all of the time; nothing would ever be good enough."""
+    make = Control._make
+
+    def slow(self: Control, settings: QuantizerSettings, doing: str) -> Row:
+        row = make(self, settings, doing)
+        object.__setattr__(self.budget, "seconds", -1.0)
+        return row
+
+    monkeypatch.setattr(Control, "_make", slow)
+    result = converted(coarse("openvino", tmp_path), "openvino", max_drop=-100.0)
+    kept = result.rows[-1]
+    assert kept.settings.bias_correction
+    assert "budget-spent" in {finding.code for finding in kept.findings}
+    late = [
+        row.reason
+        for row in result.outcome.data.tried
+        if row.reason.endswith("no time was left to evaluate it")
+    ]
+    assert len(late) == 1
 
 
 @pytest.mark.data
