@@ -47,6 +47,8 @@ class ArrayReader:
             spec.name: (_choose(found, spec, inputs, keys, self._label_key, path), spec) for spec in inputs
         }
         self._count = self._agreed_count()
+        if self._label_key is not None and input_key and not (label_key or labels):
+            self._label_key = _if_theirs(found[self._label_key], self._label_key, self._count)
         self._label_file = Path(labels) if labels and self._label_key is None else None
         self.labels, self.label_names = self._read_labels(found, names)
 
@@ -92,6 +94,11 @@ def _label_key(found: Mapping[str, Member], wanted: str | None) -> str | None:
         return None
     path = next(iter(found.values())).path if found else Path()
     raise DataError(f"{path}: no array {wanted!r} for labels; there are: {', '.join(found) or 'none'}")
+
+
+def _if_theirs(labels: Member, key: str, count: int) -> str | None:
+    """Give the key of labels that nobody named, if they are as many as the samples; others have theirs."""
+    return key if labels.shape[:1] == (count,) else None
 
 
 def _choose(

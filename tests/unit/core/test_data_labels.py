@@ -25,6 +25,18 @@ def pictures(folder, names):
         Image.new("RGB", (8, 8)).save(folder / f"{name}.png")
 
 
+def test_labels_that_nobody_named_are_of_the_samples_that_they_are_as_many_as(tmp_path):
+    path = tmp_path / "data.npz"
+    np.savez(path, x=VALUES, y=np.arange(6), c=VALUES[:2])
+    assert open_data(f"{path}:c", inputs=ROW).labels is None
+    assert open_data(f"{path}:x", inputs=ROW).labels.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_labels_that_are_not_as_many_as_the_samples_are_refused(tmp_path):
+    with pytest.raises(DataError, match="5 labels for 6 samples"):
+        labelled(tmp_path, np.arange(5))
+
+
 @pytest.mark.parametrize("cell", ["", "  ", "NA", "nan", "NULL"])
 def test_a_row_without_a_label_is_refused_by_its_line(tmp_path, cell):
     path = tmp_path / "data.csv"
