@@ -13,7 +13,7 @@ from itertools import takewhile
 from typing import Final
 
 from edgeml.axis import Axis, Tick
-from edgeml.figures import shorten
+from edgeml.figures import milliseconds, shorten
 from edgeml_converters.evaluate.metrics import Metric
 from edgeml_converters.sensitivity.noise import Sensitivity
 from edgeml_converters.variants.choose import SQNR_FLOOR_DB
@@ -229,6 +229,29 @@ def ranking(activations: Sequence[Sensitivity], kept: frozenset[str] = frozenset
             tone=3 if one.tensor in kept else 2 if one.sqnr_db < SQNR_FLOOR_DB else 1,
         )
         for one in activations
+    )
+
+
+def drops(points: Sequence[float]) -> tuple[Bar, ...]:
+    """Lay out points lost to the left of the middle, and gained to its right."""
+    reach = max((abs(one) for one in points if math.isfinite(one)), default=0.0) or 1.0
+    bars = []
+    for one in points:
+        width = round(50 * min(1.0, abs(one) / reach), 1)
+        left = 50.0 - width if one > 0 else 50.0
+        bars.append(Bar("", "", left, width, f"{one:+.2f}", 2 if one > 0 else 3))
+    return tuple(bars)
+
+
+def times(pairs: Sequence[tuple[float, float]]) -> tuple[tuple[Bar, Bar], ...]:
+    """Lay out milliseconds before and after, on one scale."""
+    longest = max((time for pair in pairs for time in pair), default=0.0) or 1.0
+    return tuple(
+        (
+            Bar("", "", 0.0, round(100 * before / longest, 1), milliseconds(before), 1),
+            Bar("", "", 0.0, round(100 * after / longest, 1), milliseconds(after), 2),
+        )
+        for before, after in pairs
     )
 
 

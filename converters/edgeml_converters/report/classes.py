@@ -10,6 +10,8 @@ from typing import Final
 from edgeml_converters.evaluate.confusion import ClassChange
 from edgeml_converters.evaluate.metrics import Metric
 from edgeml_converters.evaluate.slices import SliceDrop
+from edgeml_converters.report import charts
+from edgeml_converters.report.charts import Bar
 from edgeml_converters.variants.conversion import Outcome
 from edgeml_converters.variants.detailed import detailed_rows
 
@@ -31,6 +33,7 @@ class PageClass:
     after: str
     drop: str
     is_rare: bool
+    bar: Bar
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ def _parts(
     if not any(one.drop_points for one in slices):
         return
     limit = RARE * median(one.count for one in slices)
+    bars = charts.drops([one.drop_points for one in slices[:SHOWN_CLASSES]])
     shown = tuple(
         PageClass(
             _name(one.label, names),
@@ -94,8 +98,9 @@ def _parts(
             metric.show(one.value),
             f"{one.drop_points:+.2f}",
             one.count < limit,
+            bar,
         )
-        for one in slices[:SHOWN_CLASSES]
+        for one, bar in zip(slices[:SHOWN_CLASSES], bars, strict=True)
     )
     said, counts = _summary(slices, limit, metric), any(one.counts for one in slices)
     yield PageClasses(variant, kind, shown, len(slices) - len(shown), said, counts)

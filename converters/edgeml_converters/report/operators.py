@@ -9,7 +9,9 @@ from typing import Any, Final
 
 from edgeml.figures import milliseconds
 from edgeml.runtime import OperatorTime
+from edgeml_converters.report import charts
 from edgeml_converters.report.cells import NOTHING
+from edgeml_converters.report.charts import Bar
 from edgeml_converters.variants.conversion import Outcome
 from edgeml_converters.variants.detailed import pairs
 from edgeml_converters.variants.rows import Row
@@ -41,6 +43,7 @@ class PageType:
     before: tuple[str, str]
     """How many, and milliseconds."""
     after: tuple[str, str]
+    bars: tuple[Bar, Bar]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +114,17 @@ def _rows(
     kinds = sorted(
         {**before, **after}, key=lambda kind: -max(part.get(kind, (0, 0.0))[1] for part in (before, after))
     )
-    whole = [
-        (sum(count for count, _ in part.values()), sum(time for _, time in part.values()))
-        for part in (before, after)
-    ]
-    return (
-        PageType("all", _cells(whole[0]), _cells(whole[1])),
-        *(PageType(kind, _cells(before.get(kind)), _cells(after.get(kind))) for kind in kinds),
+    sides = [(before.get(kind), after.get(kind)) for kind in kinds]
+    sides = [(_whole(before), _whole(after)), *sides]
+    bars = charts.times([(old[1] if old else 0.0, new[1] if new else 0.0) for old, new in sides])
+    return tuple(
+        PageType(kind, _cells(old), _cells(new), pair)
+        for kind, (old, new), pair in zip(("all", *kinds), sides, bars, strict=True)
     )
+
+
+def _whole(part: Mapping[str, tuple[int, float]]) -> tuple[int, float]:
+    return sum(count for count, _ in part.values()), sum(time for _, time in part.values())
 
 
 def _cells(one: tuple[int, float] | None) -> tuple[str, str]:

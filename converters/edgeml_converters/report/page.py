@@ -135,6 +135,7 @@ def render(outcome: Outcome, bundle: str) -> str:
             tones=TONES,
             operators=list(page_operators(outcome)),
             rankings=list(page_rankings(outcome)),
+            has_int8=any(row.scheme == "int8_static" for row in shown),
             classes=list(page_classes(outcome)),
             changes=list(page_changes(outcome)),
             parted=outcome.data.evaluation is not None and outcome.data.evaluation.slices is not None,

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from edgeml_converters.convert import convert
 from edgeml_converters.evaluate.metrics import open_metric
-from edgeml_converters.report.charts import parity, ranges, ranking, scatters, short_names
+from edgeml_converters.report.charts import drops, parity, ranges, ranking, scatters, short_names, times
 from edgeml_converters.report.page import page_steps
 from edgeml_converters.sensitivity.noise import Sensitivity
 from edgeml_converters.variants.rows import Row, StepTrace
@@ -172,6 +172,21 @@ def test_an_activation_that_stays_in_float_is_told_from_one_that_loses_much():
         (100.0, "99.0 dB"),
     ]
     assert len({bar.tone for bar in bars}) == 3
+
+
+def test_losses_are_drawn_to_the_left_and_gains_to_the_right():
+    lost, none, gained = drops([10.0, 0.0, -5.0])
+    assert (lost.left, lost.width) == (0.0, 50.0)
+    assert none.width == 0.0
+    assert (gained.left, gained.width) == (50.0, 25.0)
+    assert lost.tone != gained.tone
+    assert [bar.width for bar in drops([0.0])] == [0.0]
+
+
+def test_times_before_and_after_are_on_one_scale():
+    bars = times([(2.0, 1.0), (0.5, 0.0)])
+    assert [[bar.width for bar in pair] for pair in bars] == [[100.0, 50.0], [25.0, 0.0]]
+    assert [bar.width for pair in times([(0.0, 0.0)]) for bar in pair] == [0.0, 0.0]
 
 
 def test_cut_names_keep_what_tells_them_apart():
