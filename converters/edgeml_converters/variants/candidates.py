@@ -22,7 +22,7 @@ from edgeml_converters.evaluate.spool import Spool
 from edgeml_converters.variants.artifact import Artifact, runs_here
 from edgeml_converters.variants.make import Evaluator
 
-LOOK_SAMPLES: Final = 32
+LOOK_SAMPLES: Final = 64
 METHODS: Final[Mapping[RuntimeName, tuple[CalibrationMethod, ...]]] = {
     "litert": ("default", "minmax"),
     "onnxruntime": ("default",),

@@ -19,7 +19,7 @@ from tests.integration import quantize_models as models
 from tests.integration.optimiser import broken_int8
 
 RUNTIMES: tuple[RuntimeName, ...] = ("litert", "onnxruntime", "openvino")
-LOOK = re.compile(r"-?\d+\.\d dB on 25 samples, -?\d+\.\d without")
+LOOK = re.compile(r"-?\d+\.\d dB on 50 samples, -?\d+\.\d without")
 
 
 def converted(model: Path, runtime: RuntimeName, **options: Any) -> ConvertResult:
