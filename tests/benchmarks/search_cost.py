@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,8 @@ class Cost:
     """What one search took."""
 
     seconds: float
+    cpu_seconds: float
+    """Of all its processes, which a busy machine does not make more."""
     peak_bytes: int
     """The most that was resident in the process and its descendants at once; shared pages count in each."""
 
@@ -53,12 +56,12 @@ def search_cost(data: Path, folder: Path) -> Cost:
     argv = [sys.executable, "-m", "edgeml", *map(str, (*words, *gate))]
     with tempfile.TemporaryDirectory() as cache, (folder / "search.log").open("w") as log:
         environment = {**os.environ, "EDGEML_CACHE_DIR": cache}
-        started, peak = time.monotonic(), 0
+        started, before, peak = time.monotonic(), _cpu_seconds(), 0
         with subprocess.Popen(argv, env=environment, stdout=log, stderr=log) as process:
             while process.poll() is None:
                 peak = max(peak, sum(map(_resident_bytes, _tree(process.pid))))
                 time.sleep(LOOK_S)
-        cost = Cost(time.monotonic() - started, peak)
+        cost = Cost(time.monotonic() - started, _cpu_seconds() - before, peak)
     assert process.returncode == 0, (folder / "search.log").read_text()[-2000:]
     kept.write_text(json.dumps(asdict(cost)))
     return cost
@@ -82,6 +85,11 @@ source = "{images}"
 labels = "{folder}/evaluation.csv"
 metric = "top1"
 """
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _tree(process: int) -> Iterator[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -106,8 +107,9 @@ def _search(cost: Cost) -> str:
     words = (
         f"`edgeml convert --scheme auto --max-drop {MAX_DROP}` for MobileNetV2 from ONNX, all three runtimes"
     )
-    taken = f"{cost.seconds:.0f} s, at most {cost.peak_bytes / 1e9:.2f} GB resident in all its processes"
-    return f"{words}, 50 calibration and 450 evaluation images as files, nothing in the cache: {taken}."
+    data = "50 calibration and 450 evaluation images as files, nothing in the cache"
+    taken = f"{cost.seconds:.0f} s, {cost.cpu_seconds:.0f} s of CPU"
+    return f"{words}, {data}: {taken}, at most {cost.peak_bytes / 1e9:.2f} GB resident in all its processes."
 
 
 def _points(drop: float) -> str:
@@ -149,7 +151,7 @@ def main() -> None:
     cost = search_cost(DATA, folder)
     before, _, rest = PAGE.read_text().partition(BEGIN)
     PAGE.write_text(f"{before}{BEGIN}\n\n{tables(found, cost)}\n\n{END}{rest.partition(END)[2]}")
-    print(json.dumps({"seconds": cost.seconds, "peak_bytes": cost.peak_bytes}))
+    print(json.dumps(asdict(cost)))
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def test_the_best_stock_result_is_the_fastest_that_holds_the_gate() -> None:
 
 
 def test_the_page_tells_ratios_what_is_lost_and_what_failed_without_paths() -> None:
-    text = tables([COMPARISON], Cost(100.0, 1_000_000_000))
+    text = tables([COMPARISON], Cost(100.0, 150.0, 1_000_000_000))
     lines = text.splitlines()
     assert any(
         "| AEQ, extremes | 0.40 | 0.62 | `int8_static` | 0.20 | 0.50 | **0.80** |" in one for one in lines
