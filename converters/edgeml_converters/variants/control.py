@@ -21,7 +21,13 @@ from edgeml.errors import EdgemlError
 from edgeml.findings import Finding
 from edgeml_converters.sensitivity.noise import Sensitivity
 from edgeml_converters.sensitivity.ranking import ranked_row
-from edgeml_converters.variants.candidates import Look, Onlooker, candidates, in_words
+from edgeml_converters.variants.candidates import (
+    Look,
+    Onlooker,
+    candidates,
+    in_words,
+    with_better_biases,
+)
 from edgeml_converters.variants.make import Evaluator
 from edgeml_converters.variants.rows import Row, row_name
 
@@ -110,8 +116,8 @@ class Control:
         """Look at other settings.
 
         Returns:
-            The settings to go on with, biases corrected if that came closer to float; and the first variant
-            that holds.
+            The settings to go on with, biases corrected if that alone came closer to float; and the first
+            variant that holds.
         """
         looks = [start]
         for settings in candidates(self.row.runtime, start.settings):
@@ -135,8 +141,7 @@ class Control:
                 self._turn_down(look, f"{told}; no time was left to evaluate it")
             else:
                 kept = self._judged(look, told, start.settings)
-        corrects = promising[0].settings.bias_correction if promising else start.settings.bias_correction
-        return replace(start.settings, bias_correction=corrects), kept
+        return with_better_biases(start.settings, promising), kept
 
     def _judged(self, look: Look, told: str, without: QuantizerSettings) -> Row | None:
         """Judge a promising candidate on all evaluation data; gives it if it holds."""

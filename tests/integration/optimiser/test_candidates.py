@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from edgeml_converters.convert import ConvertResult, convert
+from edgeml_converters.variants.candidates import Look, with_better_biases
 from edgeml_converters.variants.control import Control
 from edgeml_converters.variants.rows import Row
 from PIL import Image
@@ -91,6 +93,15 @@ def test_a_rule_for_ranges_that_was_asked_for_stays(tmp_path: Path) -> None:
     result = converted(coarse("openvino", tmp_path), "openvino", method="minmax")
     assert {row.settings.method for row in result.outcome.data.tried} == {"minmax"}
     assert result.rows[-1].name == "openvino-int8_static-corrected"
+
+
+def test_biases_corrected_under_other_ranges_say_nothing_of_these() -> None:
+    start = QuantizerSettings()
+    corrected = replace(start, bias_correction=True)
+    elsewhere = Look(replace(corrected, method="minmax"), 35.0)
+    assert with_better_biases(start, [elsewhere]) == start
+    assert with_better_biases(start, [elsewhere, Look(corrected, 34.0)]) == corrected
+    assert with_better_biases(corrected, [Look(start, 34.0)]) == start
 
 
 def test_weights_of_seven_bits_are_not_corrected_twice(tmp_path: Path) -> None:
