@@ -89,6 +89,10 @@ class Onlooker:
             raise ConversionError(f"{made.path.name}: there is nothing to compare it on")
         return Look(settings, round(found, 1), str(made.lost or ""))
 
+    def told(self, look: Look, without: Look) -> str:
+        """Say how a look compares with one at other settings."""
+        return f"{look.sqnr_db:.1f} dB on {self.samples} samples, {without.sqnr_db:.1f} without"
+
     def _samples(self) -> Iterator[Sample]:
         spool = self.data.calibration.spool if self.data.calibration is not None else ()
         return islice(spool, 0, None, self._stride)

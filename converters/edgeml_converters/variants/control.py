@@ -53,13 +53,17 @@ class Budget:
         """Whether no further trial may begin."""
         return time.monotonic() - self.began_s > self.seconds
 
+    def half(self) -> Budget:
+        """Give half of what is left from now on."""
+        return Budget((self.seconds - (time.monotonic() - self.began_s)) / 2)
+
     def finding(self, subject: str, missed: str = "fewer activations in float might do") -> Finding:
         """Give what tells that a search did not come to its end, and what it may have ``missed``."""
         said = f"the search stopped after {self.seconds:g} s: {missed}"
         return Finding("budget-spent", "warning", subject, said, "give it more time: --budget-s")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Control:
     """One row of static int8 that loses too much, and what may be done about it."""
 
@@ -71,6 +75,11 @@ class Control:
     budget: Budget
     _found: list[Row] = field(default_factory=list, init=False)
     """What was made with everything in int8, and judged."""
+    _first: Budget = field(init=False)
+    """What may be spent on that, so that time is left for the search for parts in float."""
+
+    def __post_init__(self) -> None:
+        self._first = self.budget.half()
 
     def run(self) -> Row | None:
         """Give the first variant that holds: by other settings, equalized, or with the fewest parts in float.
@@ -87,7 +96,7 @@ class Control:
         except EdgemlError:
             return None
         base, kept = self._tuned(plain, onlooker)
-        kept = kept or self._equalized(base, onlooker)
+        kept = kept or self._equalized(plain, base, onlooker)
         if kept is not None:
             return kept
         mixed = self._mixed(base)
@@ -99,18 +108,37 @@ class Control:
             return best
         return _with(best, self.budget.finding(best.name, "what was not tried might lose less"))
 
-    def _equalized(self, base: QuantizerSettings, onlooker: Onlooker) -> Row | None:
+    @property
+    def _late(self) -> bool:
+        return self.budget.spent or self._first.spent
+
+    def _equalized(self, plain: Look, base: QuantizerSettings, onlooker: Onlooker) -> Row | None:
         """Give the equalized variant if it holds, as it is or by other settings."""
-        if self.budget.spent:
+        if self._late:
             return None
-        equalized = self._make(replace(base, equalize=True), "equalized")
+        look = self._look(replace(base, equalize=True), onlooker)
+        if look is None:
+            return None
+        if look.lost or look.sqnr_db <= plain.sqnr_db:
+            self._turn_down(look, look.lost or onlooker.told(look, plain))
+            return None
+        equalized = self._make(look.settings, "equalized")
         if self.holds(equalized):
             what = f"channels that differ in size were brought together; without: {self._alone}"
             return _with(equalized, Finding("equalized", "info", equalized.name, what, LOOK))
         if equalized.status != "ok":
             return None
         self._found.append(equalized)
-        return self._tuned(onlooker.look(equalized.settings), onlooker)[1]
+        return self._tuned(look, onlooker)[1]
+
+    def _look(self, settings: QuantizerSettings, onlooker: Onlooker) -> Look | None:
+        """Look at settings; what cannot be made with them is told."""
+        self._stage(settings, "looked at")
+        try:
+            return onlooker.look(settings)
+        except EdgemlError as error:
+            self.data.tried.append(self._plain(settings).without("failed", str(error)))
+        return None
 
     def _tuned(self, start: Look, onlooker: Onlooker) -> tuple[QuantizerSettings, Row | None]:
         """Look at other settings.
@@ -119,25 +147,20 @@ class Control:
             The settings to go on with, biases corrected if that alone came closer to float; and the first
             variant that holds.
         """
-        looks = [start]
+        looks: list[Look] = []
         for settings in candidates(self.row.runtime, start.settings):
-            if self.budget.spent:
-                break
-            self._stage(settings, "looked at")
-            try:
-                looks.append(onlooker.look(settings))
-            except EdgemlError as error:
-                self.data.tried.append(self._plain(settings).without("failed", str(error)))
-        better = sorted(looks[1:], key=lambda one: -one.sqnr_db)
-        promising = [one for one in better if not one.lost and one.sqnr_db > start.sqnr_db]
+            look = None if self._late else self._look(settings, onlooker)
+            looks += [] if look is None else [look]
+        looks.sort(key=lambda one: -one.sqnr_db)
+        promising = [one for one in looks if not one.lost and one.sqnr_db > start.sqnr_db]
         kept: Row | None = None
-        for look in better:
-            told = f"{look.sqnr_db:.1f} dB on {onlooker.samples} samples, {start.sqnr_db:.1f} without"
+        for look in looks:
+            told = onlooker.told(look, start)
             if look not in promising:
                 self._turn_down(look, look.lost or told)
             elif kept is not None:
                 self._turn_down(look, f"{told}; {kept.name}, which comes closer, loses no more than allowed")
-            elif self.budget.spent:
+            elif self._late:
                 self._turn_down(look, f"{told}; no time was left to evaluate it")
             else:
                 kept = self._judged(look, told, start.settings)
