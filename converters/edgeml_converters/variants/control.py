@@ -144,8 +144,7 @@ class Control:
         """Look at other settings.
 
         Returns:
-            The settings to go on with, biases corrected if that alone came closer to float; and the first
-            variant that holds.
+            The settings to go on with, and the first variant that holds.
         """
         looks: list[Look] = []
         for settings in candidates(self.row.runtime, start.settings):
@@ -164,7 +163,7 @@ class Control:
                 self._turn_down(look, f"{told}; no time was left to evaluate it")
             else:
                 kept = self._judged(look, told, start.settings)
-        return with_better_biases(start.settings, promising), kept
+        return to_go_on_with(start.settings, promising, self.row, self._found), kept
 
     def _judged(self, look: Look, told: str, without: QuantizerSettings) -> Row | None:
         """Judge a promising candidate on all evaluation data; gives it if it holds."""
@@ -236,6 +235,24 @@ class Control:
         """What int8 loses as it is."""
         lost = self.row.drop_points
         return self.row.told or (f"it loses {lost:.2f} points" if lost is not None else "it is too far off")
+
+
+def to_go_on_with(
+    settings: QuantizerSettings, promising: Sequence[Look], plain: Row, judged: Sequence[Row]
+) -> QuantizerSettings:
+    """Give settings with biases corrected if that alone came closer to float, and no accuracy was lost by it.
+
+    Args:
+        settings: those of ``plain``.
+        promising: what came closer on calibration samples.
+        plain: the row without them.
+        judged: what was judged on the evaluation data, which have the last word.
+    """
+    other = with_better_biases(settings, promising)
+    worse = plain.status == "ok" and any(
+        row.settings == other and _loss(row) > _loss(plain) for row in judged
+    )
+    return settings if worse else other
 
 
 def _with(row: Row, finding: Finding) -> Row:

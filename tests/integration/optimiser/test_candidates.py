@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from edgeml_converters.convert import ConvertResult, convert
 from edgeml_converters.variants.candidates import Look, with_better_biases
-from edgeml_converters.variants.control import Control
+from edgeml_converters.variants.control import Control, to_go_on_with
 from edgeml_converters.variants.rows import Row
 from PIL import Image
 
@@ -102,6 +102,18 @@ def test_biases_corrected_under_other_ranges_say_nothing_of_these() -> None:
     assert with_better_biases(start, [elsewhere]) == start
     assert with_better_biases(start, [elsewhere, Look(corrected, 34.0)]) == corrected
     assert with_better_biases(corrected, [Look(start, 34.0)]) == start
+
+
+def test_biases_stay_as_they_are_where_corrected_ones_cost_accuracy() -> None:
+    start = QuantizerSettings()
+    corrected = replace(start, bias_correction=True)
+    closer = [Look(corrected, 34.0)]
+    plain = Row("plain", "litert", "int8_static", (), start, status="ok", drop_points=0.67)
+    worse = Row("corrected", "litert", "int8_static", (), corrected, status="ok", drop_points=1.56)
+    assert to_go_on_with(start, closer, plain, [worse]) == start
+    assert to_go_on_with(start, closer, plain, [replace(worse, drop_points=0.6)]) == corrected
+    assert to_go_on_with(start, closer, plain, []) == corrected
+    assert to_go_on_with(start, closer, replace(plain, status="failed"), [worse]) == corrected
 
 
 def test_weights_of_seven_bits_are_not_corrected_twice(tmp_path: Path) -> None:
