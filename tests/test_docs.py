@@ -145,8 +145,9 @@ def test_readme_and_tutorial_show_the_table_of_one_run() -> None:
         )
         for page in ("README.md", "docs/tutorial.md")
     ]
-    assert len(tables[0]) > 8
-    assert tables[0] == tables[1]
+    readme, tutorial = tables
+    assert len(tutorial) > 8
+    assert readme[: len(tutorial)] == tutorial  # a search's table follows in the README
 
 
 def test_every_finding_is_explained() -> None:
