@@ -108,6 +108,17 @@ class Control:
             return best
         return _with(best, self.budget.finding(best.name, "what was not tried might lose less"))
 
+    def closer(self) -> Row | None:
+        """Give a variant by other settings that loses less than the row, which loses no more than allowed."""
+        if self.budget.spent:
+            return None
+        onlooker = Onlooker(self.steps, self.data)
+        try:
+            kept = self._tuned(onlooker.look(self.row.settings), onlooker)[1]
+        except EdgemlError:
+            return None
+        return kept if kept is not None and _loss(kept) < _loss(self.row) else None
+
     @property
     def _late(self) -> bool:
         return self.budget.spent or self._first.spent

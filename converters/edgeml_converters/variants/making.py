@@ -50,13 +50,17 @@ def in_turn(rows: Sequence[Row], plans: Mapping[str, Plan], data: Evaluator, bud
 
 
 def _controlled(row: Row, plan: Plan, data: Evaluator, budget: Budget) -> Row | None:
-    """Keep parts of a static int8 variant in float where it loses more than allowed, unless told not to."""
+    """Mend a static int8 variant that loses more than allowed; a search looks for better than what holds."""
     holds = _holds(data)
-    if not data.request.accuracy_control or row.scheme != "int8_static" or row.edge_tpu or holds(row):
+    if not data.request.accuracy_control or row.scheme != "int8_static" or row.edge_tpu:
         return None
     if row.status not in {"ok", "failed"} or row.settings.sparsity:
         return None
-    return Control(row, plan.steps, data, holds, budget).run()
+    control = Control(row, plan.steps, data, holds, budget)
+    if not holds(row):
+        return control.run()
+    loses = row.drop_points is not None and row.drop_points > 0.0
+    return control.closer() if data.request.searches and loses else None
 
 
 def _pruned(row: Row, plan: Plan, data: Evaluator, budget: Budget) -> tuple[Row, ...]:

@@ -72,6 +72,17 @@ def test_what_was_turned_down_is_told(tmp_path: Path) -> None:
     assert later.reason.endswith(f"{result.rows[-1].name}, which comes closer, loses no more than allowed")
 
 
+def test_a_search_looks_for_settings_that_lose_less_than_what_holds(tmp_path: Path) -> None:
+    model = coarse("onnxruntime", tmp_path)
+    asked = converted(model, "onnxruntime", max_drop=50)
+    assert [row.name for row in asked.rows] == ["onnxruntime-float32", "onnxruntime-int8_static"]
+    searched = {row.name: row for row in converted(model, "onnxruntime", max_drop=50, schemes="auto").rows}
+    plain, better = (searched[f"onnxruntime-int8_static{end}"] for end in ("", "-corrected"))
+    assert plain.drop_points is not None
+    assert better.drop_points is not None
+    assert better.drop_points < plain.drop_points
+
+
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_a_sound_row_tries_nothing(runtime: RuntimeName) -> None:
     result = converted(broken_int8.DIGITS / "digits.onnx", runtime)
