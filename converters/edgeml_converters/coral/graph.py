@@ -23,7 +23,6 @@ MOST_TENSORS: Final = 200_000
 MOST_RANK: Final = 32
 _READ_VALUES: Final = 32
 """Axes, paddings, sizes and strides have no more values than that."""
-_LAST_OLD_CODE: Final = 127
 _BEHIND: Final = 1
 """A buffer's offset up to this says that its data lie in the flatbuffer."""
 _INTEGERS: Final = {"int32": ("<i", 4), "int64": ("<q", 8)}
