@@ -15,20 +15,6 @@ from edgeml_devices.emulator.machine import state
 from edgeml_devices.emulator.machine.condition import UNPLUGGED, condition, unreachable
 from edgeml_devices.emulator.machine.qmp import SOCKET
 
-from tests.unit.devices.emulator.test_machine_state import BOARD, run
-
-
-@pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Give the folder of a machine that runs."""
-    monkeypatch.setenv("EDGEML_CACHE_DIR", str(tmp_path))
-    folder, owner = state.new_folder(BOARD)
-    process = run(folder)
-    with owner:
-        yield folder
-    state.kill(folder)
-    process.wait()
-
 
 @contextmanager
 def _qemu(folder: Path, status: str) -> Iterator[None]:

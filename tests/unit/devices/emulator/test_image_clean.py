@@ -19,7 +19,7 @@ from edgeml_devices.emulator.machine import state
 from edgeml.cli import main
 from edgeml.errors import EdgemlError
 from edgeml.words import RuntimeName
-from tests.unit.devices.emulator.test_machine_state import RECORD
+from tests.unit.devices.emulator.conftest import RECORD
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -24,25 +23,9 @@ from edgeml_devices.emulator.machine.start_cli import stay
 from edgeml_devices.emulator.machine.terminal import LEAVE
 
 from edgeml.cli import main
-from tests.unit.devices.emulator.test_machine_state import BOARD, RECORD, run
+from tests.unit.devices.emulator.conftest import BOARD, RECORD, run
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv("EDGEML_CACHE_DIR", str(tmp_path))
-    yield tmp_path
-    for folder in (tmp_path / "emulator/machines").glob("*"):
-        state.kill(folder)
-
-
-@pytest.fixture
-def machine(cache: Path) -> Iterator[Path]:
-    folder, owner = state.new_folder(BOARD)
-    process = run(folder)
-    with owner:
-        yield folder
-    state.kill(folder)
-    process.wait()
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def _emulate(*words: str) -> Result:

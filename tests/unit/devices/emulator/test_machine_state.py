@@ -5,53 +5,25 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from edgeml_devices.emulator.machine import state
-from edgeml_devices.emulator.machine.addresses import Addresses
-from edgeml_devices.emulator.machine.state import Record
 
 from edgeml.errors import EdgemlError, UsageError
+from tests.unit.devices.emulator.conftest import BOARD, RECORD, SLEEP, run
 
-BOARD = "raspberry-pi-4"
-RECORD = Record(BOARD, "a1", 1 << 30, Addresses(1, 2, 3, 4), detached=False, started_s=1.0, restored=False)
-SLEEP = (sys.executable, "-c", "import time; time.sleep(300)")
+pytestmark = pytest.mark.usefixtures("cache")
+
 OWNER_THAT_DIES = """
 import os, sys
 sys.path[:0] = sys.argv[1].split(os.pathsep)
-from tests.unit.devices.emulator.test_machine_state import RECORD, BOARD, run
+from tests.unit.devices.emulator.conftest import RECORD, BOARD, run
 from edgeml_devices.emulator.machine import state
 folder, owner = state.new_folder(BOARD)
 print(run(folder).pid, flush=True)
 os._exit(1)
 """
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("EDGEML_CACHE_DIR", str(tmp_path))
-    yield
-    for folder in (tmp_path / "emulator/machines").glob("*"):
-        state.kill(folder)
-
-
-def run(folder: Path, record: Record = RECORD, said_after_s: float = 0.0) -> subprocess.Popen[bytes]:
-    """Start a process that holds a machine's lock, as QEMU does; its record is written some time later."""
-    with state.run_lock(folder) as lock:
-        process = subprocess.Popen(
-            SLEEP,
-            pass_fds=[lock.fileno()],
-            start_new_session=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        lock.write(str(process.pid).encode())
-    time.sleep(said_after_s)
-    state.write_record(folder, record)
-    return process
 
 
 def test_a_machine_has_its_board_s_name_and_the_next_one_a_number() -> None:
