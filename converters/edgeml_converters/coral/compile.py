@@ -21,7 +21,6 @@ from edgeml_converters.coral.check import Check, check_file
 from edgeml_converters.coral.compiler_output import (
     INTERNAL,
     OperatorRow,
-    Problem,
     Said,
     major,
     read_problem,
@@ -312,7 +311,7 @@ def _judged(exit_code: int | None, printed: str, *, wrote: bool) -> tuple[Outcom
         return "crashed", f"signal {exit_code - 128} ended it"
     if wrote:
         return "compiled", ""
-    problem: Problem | None = read_problem(printed)
+    problem = read_problem(printed)
     if problem is not None:
         return problem.fault, printable(problem.text)
     return "failed", f"it ended with exit code {exit_code} and wrote nothing{_last_line(printed)}"

@@ -18,16 +18,10 @@ from edgeml.bundle import write_bundle
 from edgeml.cli import main
 from edgeml.manifest import FileEntry, Manifest, Variant
 from edgeml.testing.models import make_double
-from tests.fake_edgetpu_compiler import (
-    V16,
-    FakeCompiler,
-    operator_log,
-)
+from tests.fake_edgetpu_compiler import V16, FakeCompiler, operator_log
 from tests.waiting import eventually
 
 LOG = operator_log(("RELU", 1, "Mapped to Edge TPU"))
-
-
 X = np.arange(16, dtype=np.float32).reshape(1, 16) - 8
 
 
@@ -84,9 +78,9 @@ def make_bundle(model: Path, folder: Path) -> Path:
         golden_inputs="golden/inputs.npz",
         extra={"later": 1},
     )
-    return_to = folder / "kws.edgeml"
+    bundle = folder / "kws.edgeml"
     write_bundle(
-        return_to,
+        bundle,
         manifest,
         {
             "variants/o/model.onnx": double,
@@ -95,7 +89,7 @@ def make_bundle(model: Path, folder: Path) -> Path:
             "golden/inputs.npz": folder / "inputs.npz",
         },
     )
-    return return_to
+    return bundle
 
 
 def own_compiler(folder: Path, does: str) -> Path:

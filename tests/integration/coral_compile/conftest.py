@@ -12,16 +12,8 @@ import pytest
 from edgeml.testing.coral.compiled import write_compiled
 from edgeml.testing.models import make_quantized
 from tests.conftest import require
-from tests.fake_edgetpu_compiler import (
-    V16,
-    FakeCompiler,
-    Run,
-    fake_compiler,
-    success,
-)
-from tests.integration.coral_compile.calling import (
-    LOG,
-)
+from tests.fake_edgetpu_compiler import V16, FakeCompiler, Run, fake_compiler, success
+from tests.integration.coral_compile.calling import LOG
 from tests.integration.transports.ssh_server import ssh_server
 
 if TYPE_CHECKING:

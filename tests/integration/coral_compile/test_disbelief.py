@@ -10,19 +10,8 @@ from edgeml_converters.coral import compile as coral_compiler
 
 from edgeml.testing.coral.compiled import write_compiled
 from edgeml.testing.models import make_double
-from tests.fake_edgetpu_compiler import (
-    Run,
-    operator_log,
-    success,
-)
-from tests.integration.coral_compile.calling import (
-    answer,
-    call,
-    fails,
-    files,
-    is_running,
-    own_compiler,
-)
+from tests.fake_edgetpu_compiler import Run, operator_log, success
+from tests.integration.coral_compile.calling import answer, call, fails, files, is_running, own_compiler
 from tests.waiting import eventually
 
 

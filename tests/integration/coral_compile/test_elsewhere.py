@@ -13,13 +13,7 @@ import pytest
 from edgeml_converters.coral import compile as coral_compiler
 
 from edgeml.bundle import open_bundle
-from tests.fake_edgetpu_compiler import (
-    FAILED,
-    V16,
-    Run,
-    fake_compiler,
-    success,
-)
+from tests.fake_edgetpu_compiler import FAILED, V16, Run, fake_compiler, success
 from tests.integration.coral_compile.calling import (
     LOG,
     answer,

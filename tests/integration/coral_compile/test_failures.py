@@ -10,22 +10,8 @@ from dataclasses import replace
 import pytest
 
 from edgeml.testing.coral.compiled import write_compiled
-from tests.fake_edgetpu_compiler import (
-    FAILED,
-    INTERNAL,
-    V2,
-    Run,
-    success,
-)
-from tests.integration.coral_compile.calling import (
-    LOG,
-    answer,
-    call,
-    fails,
-    files,
-    interrupted,
-    is_running,
-)
+from tests.fake_edgetpu_compiler import FAILED, INTERNAL, V2, Run, success
+from tests.integration.coral_compile.calling import LOG, answer, call, fails, files, interrupted, is_running
 from tests.waiting import eventually
 
 

@@ -10,15 +10,8 @@ from pathlib import Path
 import pytest
 
 from edgeml.testing.models import make_double
-from tests.fake_edgetpu_compiler import (
-    Run,
-    fake_compiler,
-)
-from tests.integration.coral_compile.calling import (
-    answer,
-    call,
-    fails,
-)
+from tests.fake_edgetpu_compiler import Run, fake_compiler
+from tests.integration.coral_compile.calling import answer, call, fails
 
 
 def only_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str = "") -> None:

@@ -7,16 +7,8 @@ import csv
 import pytest
 
 from edgeml.testing.coral.compiled import write_compiled
-from tests.fake_edgetpu_compiler import (
-    FAILED,
-    Run,
-    fake_compiler,
-    success,
-)
-from tests.integration.coral_compile.calling import (
-    answer,
-    call,
-)
+from tests.fake_edgetpu_compiler import FAILED, Run, fake_compiler, success
+from tests.integration.coral_compile.calling import answer, call
 
 
 @pytest.mark.data

@@ -12,18 +12,8 @@ from edgeml_converters.coral import compile as coral_compiler
 import edgeml
 from edgeml.bundle import open_bundle, write_bundle
 from edgeml.fallback import FallbackWarning
-from tests.fake_edgetpu_compiler import (
-    V16,
-)
-from tests.integration.coral_compile.calling import (
-    LOG,
-    X,
-    answer,
-    call,
-    fails,
-    files,
-    make_bundle,
-)
+from tests.fake_edgetpu_compiler import V16
+from tests.integration.coral_compile.calling import LOG, X, answer, call, fails, files, make_bundle
 
 
 def test_source_and_compiled_file_lie_side_by_side(install, good, model) -> None:
