@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from edgeml_devices.emulator.boards import board_named
-from edgeml_devices.emulator.images.image import Image, version_of
+from edgeml_devices.emulator.images.image import Image
 
 from tests.integration.emulator.hand_booted import HandBooted, booted
 
@@ -53,7 +53,8 @@ def test_edgeml_in_it_sees_the_board_and_its_engine(machine: HandBooted) -> None
     driver = "from edgeml import plugins; print(plugins.load('edgeml.runtimes', 'litert').__name__)"
     version = "from importlib.metadata import version; print(version('ai-edge-litert'))"
     said = machine.run(f'python3 -P -c "{driver}; {version}"')
-    assert said.split() == ["LiteRT", version_of(machine.image, "ai-edge-litert")]
+    versions = {package.name: package.version for package in machine.image.packages}
+    assert said.split() == ["LiteRT", versions["ai-edge-litert"]]
 
 
 @pytest.mark.data

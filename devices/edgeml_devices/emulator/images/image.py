@@ -94,8 +94,3 @@ class Image:
     """Of kernel, initrd and disk, on this machine."""
     used_bytes: int
     """Of the file system inside, as the guest sees it."""
-
-
-def version_of(image: Image, name: str) -> str | None:
-    """Give the version of a package or distribution in an image; ``None`` if it is not there."""
-    return next((package.version for package in image.packages if package.name == name), None)
