@@ -8,12 +8,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import edgeml
-from edgeml import edgetpu
 from edgeml.arrays import Array
 from edgeml.bundle import check_manifest, open_bundle, write_bundle
 from edgeml.errors import AcceleratorError, BundleError, InferenceError, UnsafeFileError
@@ -30,31 +27,7 @@ from tests.unit.core.release_folders import install, switch
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.data
-NAME = "mobilenet_v1_0.25_128_quant"
 ACCELERATED, PLAIN = "litert-int8_static-edgetpu", "litert-int8_static"
-
-
-@pytest.fixture
-def source(data_dir: Path) -> Path:
-    return data_dir / "coral" / f"{NAME}.tflite"
-
-
-@pytest.fixture
-def compiled(data_dir: Path) -> Path:
-    return data_dir / "coral" / f"{NAME}_edgetpu.tflite"
-
-
-@pytest.fixture
-def coral(coral_standin: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    monkeypatch.setenv(edgetpu.VARIABLE, str(coral_standin))
-    monkeypatch.setenv(VARIABLE, standin_options(source))
-    return monkeypatch
-
-
-@pytest.fixture
-def cat(data_dir: Path) -> Array:
-    with Image.open(data_dir / "coral" / "cat.bmp") as image:
-        return np.asarray(image.convert("RGB").resize((128, 128)), np.uint8)[np.newaxis]
 
 
 @pytest.fixture
