@@ -24,6 +24,20 @@ Span = tuple[float, float]
 MOST_DEVICES: Final = 200_000
 MOST_CALLS: Final = 100_000
 """Of one window: each is drawn."""
+MOST_WINDOWS: Final = 10_000_000
+"""Of all devices in a run: each is drawn, and sent."""
+MOST_RELEASES: Final = 2**31 - 1
+"""What a server counts up to."""
+_STATES: Final = (
+    "WAITING_FOR_APPROVAL",
+    "DENIED",
+    "READY",
+    "RUNNING",
+    "PAUSED",
+    "ABORTING",
+    "ABORTED",
+    "FINISHED",
+)
 _PROBABILITIES: Final = (
     "selftest_fails",
     "probation_fails",
@@ -183,7 +197,7 @@ def _faults(scenario: Scenario) -> Iterator[str]:
     whole = sum(group.share for group in scenario.groups)
     if not abs(whole - 1) <= _SHARES_EXACT_TO:
         yield f"groups: their shares must be 1 together, they are {whole:g}"
-    yield from _telemetry_faults(scenario.telemetry)
+    yield from _telemetry_faults(scenario)
     for place, rollout in enumerate(scenario.rollouts):
         for fault in _rollout_faults(rollout):
             yield f"rollouts[{place}]: {fault}"
@@ -215,12 +229,15 @@ def _span_faults(group: Group) -> Iterator[str]:
         yield f"clock_off_s: must be [FROM, TO] with FROM <= TO, got [{low:g}, {high:g}]"
 
 
-def _telemetry_faults(telemetry: Telemetry) -> Iterator[str]:
+def _telemetry_faults(scenario: Scenario) -> Iterator[str]:
+    telemetry = scenario.telemetry
     low, high = telemetry.calls
     if not 0 <= low <= high <= MOST_CALLS:
         yield f"telemetry.calls: must be [FROM, TO] with 0 <= FROM <= TO <= {MOST_CALLS}, got [{low}, {high}]"
     if not 0 <= telemetry.window_s < math.inf:
         yield f"telemetry.window_s: must be 0 or more, got {telemetry.window_s:g}"
+    elif telemetry.window_s and scenario.devices * scenario.duration_s / telemetry.window_s > MOST_WINDOWS:
+        yield f"telemetry.window_s: with {telemetry.window_s:g} there are more than {MOST_WINDOWS} windows in all"
     if not 0 <= telemetry.errors <= 1:
         yield f"telemetry.errors: must be 0 to 1, got {telemetry.errors:g}"
     if telemetry.send_every_s is not None and not 0 < telemetry.send_every_s < math.inf:
@@ -228,8 +245,12 @@ def _telemetry_faults(telemetry: Telemetry) -> Iterator[str]:
 
 
 def _rollout_faults(rollout: Rollout) -> Iterator[str]:
-    if rollout.release is not None and rollout.release < 1:
-        yield f"release: releases count from 1, got {rollout.release}"
+    if rollout.release is not None and not 1 <= rollout.release <= MOST_RELEASES:
+        yield f"release: must be 1 to {MOST_RELEASES}, got {rollout.release}"
+    if not 0 <= rollout.starts_s < math.inf:
+        yield f"starts_s: must be 0 or more, got {rollout.starts_s:g}"
+    if rollout.expect is not None and rollout.expect not in _STATES:
+        yield f"expect: must be one of {', '.join(_STATES)}, got {rollout.expect!r}"
     for name in ("selftest_fails", "probation_fails"):
         if not 0 <= (value := getattr(rollout, name)) <= 1:
             yield f"{name}: must be 0 to 1, got {value:g}"
