@@ -237,7 +237,7 @@ def _telemetry_faults(scenario: Scenario) -> Iterator[str]:
     if not 0 <= telemetry.window_s < math.inf:
         yield f"telemetry.window_s: must be 0 or more, got {telemetry.window_s:g}"
     elif telemetry.window_s and scenario.devices * scenario.duration_s / telemetry.window_s > MOST_WINDOWS:
-        yield f"telemetry.window_s: with {telemetry.window_s:g} there are more than {MOST_WINDOWS} windows in all"
+        yield f"telemetry.window_s: {telemetry.window_s:g} makes more than {MOST_WINDOWS} windows"
     if not 0 <= telemetry.errors <= 1:
         yield f"telemetry.errors: must be 0 to 1, got {telemetry.errors:g}"
     if telemetry.send_every_s is not None and not 0 < telemetry.send_every_s < math.inf:

@@ -55,7 +55,7 @@ def test_a_copy_adds_the_windows_after_it_was_made() -> None:
         ("[[groups]]\nsize = 1", "unknown key 'size'"),
         ("[[groups]]\ndies = 2", "dies: must be 0 to 1, got 2"),
         ("[[rollouts]]\nrelease = 1", "model: missing"),
-        ("[telemetry]\nwindow_s = 1e-9", "there are more than 10000000 windows in all"),
+        ("[telemetry]\nwindow_s = 1e-9", "window_s: 1e-09 makes more than 10000000 windows"),
         ("[[rollouts]]\nmodel = 'm'\nrelease = 99999999999999999999", "release: must be 1 to"),
         ("[[rollouts]]\nmodel = 'm'\nstarts_s = nan", "starts_s: must be 0 or more, got nan"),
         ("[[rollouts]]\nmodel = 'm'\nexpect = 'finished'", "expect: .*FINISHED, got 'finished'"),
