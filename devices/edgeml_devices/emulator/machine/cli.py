@@ -35,9 +35,12 @@ def ps(as_json: bool) -> None:
       edgeml emulate ps
       edgeml emulate ps --json | jq -r '.machines[].ports.ssh'
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
-    from edgeml_devices.emulator.machine.state import machines
+    from edgeml_devices.emulator.machine.starting import unreadable_words
+    from edgeml_devices.emulator.machine.state import machines, unreadable
 
     found = machines()
+    for folder in unreadable():
+        click.echo(f"warning: {unreadable_words(folder.name)}", err=True)
     if as_json:
         print_json({"machines": [shape_of(one) for one in found]})
     elif not found:
@@ -62,14 +65,19 @@ def stop(names: tuple[str, ...], every: bool, as_json: bool) -> None:
 
     if bool(names) == every:
         raise click.UsageError("name the machines to end, or give --all")
-    found = state.machines() if every else tuple(_found(name) for name in names)
-    for one in found:
-        state.kill(one.folder)
-        state.remove(one.folder)
-    if as_json:
-        print_json({"stopped": [one.name for one in found]})
+    damaged = state.unreadable()
+    if every:
+        folders = sorted({*(one.folder for one in state.machines()), *damaged})
     else:
-        click.echo(f"ended: {', '.join(one.name for one in found) or 'none was there'}")
+        by_name = {folder.name: folder for folder in damaged}
+        folders = [by_name.get(name) or _found(name).folder for name in names]
+    for folder in folders:
+        state.kill(folder)
+        state.remove(folder)
+    if as_json:
+        print_json({"stopped": [folder.name for folder in folders]})
+    else:
+        click.echo(f"ended: {', '.join(folder.name for folder in folders) or 'none was there'}")
 
 
 @click.command("power-cut")

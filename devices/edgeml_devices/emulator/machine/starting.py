@@ -113,13 +113,23 @@ def machine_folder(name: str) -> state.Found:
     """Give where a machine is, and what runs there.
 
     Raises:
-        UsageError: there is none of that name; says which there are.
+        UsageError: there is none of that name, and which there are; or its record cannot be read.
     """
     found = state.machine_named(name)
     if found is None:
+        if name in {folder.name for folder in state.unreadable()}:
+            raise UsageError(unreadable_words(name))
         there = ", ".join(one.name for one in state.machines()) or "none"
         raise UsageError(f"no machine {name!r}; there are: {there}. Start one: edgeml emulate raspberry-pi-4")
     return found
+
+
+def unreadable_words(name: str) -> str:
+    """Say that nothing can be told of a machine, and what can be done."""
+    return (
+        f"the machine.json of {name} cannot be read: it is damaged, or of another version of edgeml; "
+        f"end it, and remove its disk: edgeml emulate stop {name}"
+    )
 
 
 def _snapshot(setup: Setup, report: Report) -> Snapshot:

@@ -125,6 +125,12 @@ def machines() -> tuple[Found, ...]:
         return tuple(found for found in _found(cache) if found is not None)
 
 
+def unreadable() -> tuple[Path, ...]:
+    """Give the folders of machines that no one can tell anything of: damaged, or of another edgeml."""
+    cache = open_cache()
+    return tuple(folder for folder in _folders(cache) if _is_unreadable(folder))
+
+
 def machine_named(name: str) -> Found | None:
     """Give a machine that somebody started; ``None`` if there is none of that name."""
     return next((found for found in machines() if found.name == name), None)
@@ -252,7 +258,14 @@ def _is_left_over(folder: Path) -> bool:
     if not _is_free(folder / OWNER):
         return False
     record = read_record(folder)
-    return record is None or not record.detached
+    if record is None:
+        return not _is_unreadable(folder)  # who may have been detached is not ended on a guess
+    return not record.detached
+
+
+def _is_unreadable(folder: Path) -> bool:
+    """Say whether a record is there, and no good; records are written whole or not at all."""
+    return (folder / _RECORD).exists() and read_record(folder) is None
 
 
 def _is_free(path: Path) -> bool:

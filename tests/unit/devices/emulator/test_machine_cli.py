@@ -52,6 +52,15 @@ def test_stop_ends_a_machine_and_removes_it(machine: Path) -> None:
     assert _emulate("stop", "--all").stdout == "ended: none was there\n"
 
 
+def test_a_machine_whose_record_cannot_be_read_is_named_and_only_stop_ends_it(machine: Path) -> None:
+    (machine / "machine.json").write_text("{")
+    for words in (("ps",), ("power-cut", BOARD), ("ssh", BOARD, "true")):
+        assert f"the machine.json of {BOARD} cannot be read" in _emulate(*words).stderr
+        assert state.is_running(machine)
+    assert _emulate("stop", BOARD).stdout == f"ended: {BOARD}\n"
+    assert not machine.exists()
+
+
 def test_stop_of_a_machine_that_is_not_there_names_those_that_are(machine: Path) -> None:
     done = _emulate("stop", "other")
     assert done.exit_code == 2

@@ -110,6 +110,21 @@ def test_a_detached_machine_outlives_its_owner() -> None:
     process.wait()
 
 
+@pytest.mark.parametrize("damage", ["", "{", '{"schema": 1, "brett": "raspberry-pi-4"}'])
+def test_a_detached_machine_whose_record_cannot_be_read_keeps_running_with_its_disk(damage: str) -> None:
+    folder, owner = state.new_folder(BOARD)
+    process = run(folder)
+    state.detached(folder, RECORD)
+    owner.close()
+    (folder / "machine.json").write_text(damage)
+    assert state.sweep() == ()
+    assert state.machines() == ()
+    assert state.unreadable() == (folder,)
+    assert process.poll() is None
+    state.kill(folder)
+    process.wait()
+
+
 def test_what_was_never_started_is_removed() -> None:
     folder, owner = state.new_folder(BOARD)
     owner.close()
