@@ -16,6 +16,7 @@ from edgeml.preprocess import Postprocess, Preprocess
 from edgeml.targets import HOST, Target, target
 from edgeml.words import SCHEMES, Scheme
 from edgeml_converters.evaluate.latency import HERE
+from edgeml_converters.variants.objective import GOALS, Objective
 from edgeml_converters.variants.request import ALL, AUTO, SEARCHED
 
 DataArgument = DataDeclaration | str | Path | object | None
@@ -42,8 +43,10 @@ def read_targets(given: str | Target | Sequence[str | Target]) -> tuple[Target, 
     return tuple({one.name: one for one in found}.values())
 
 
-def read_names(what: str, given: str | Sequence[str], known: Sequence[str]) -> tuple[Any, ...]:
-    """Give names that are known, each once; ``all`` stands for every one.
+def read_names(
+    what: str, given: str | Sequence[str], known: Sequence[str], also: Sequence[str] = ()
+) -> tuple[Any, ...]:
+    """Give names that are known, each once; ``all`` stands for every one; a message names ``also``, too.
 
     Raises:
         UsageError: an unknown name.
@@ -53,8 +56,32 @@ def read_names(what: str, given: str | Sequence[str], known: Sequence[str]) -> t
         return tuple(known)
     for one in several:
         if one not in known:
-            raise UsageError(f"no {what} {one!r}; {what}s are: {', '.join(known)}, {ALL}")
+            raise UsageError(f"no {what} {one!r}; {what}s are: {', '.join([*known, ALL, *also])}")
     return tuple(dict.fromkeys(several))
+
+
+def read_threads(given: int | Sequence[int]) -> tuple[int, ...]:
+    """Give numbers of engine threads.
+
+    Raises:
+        UsageError: none, or one below 1.
+    """
+    several = (given,) if isinstance(given, int) else tuple(given)
+    if not several or not all(isinstance(one, int) and one > 0 for one in several):
+        raise UsageError(f"threads {given!r}: give whole numbers from 1, as in 2 or (1, 2, 4)")
+    return several
+
+
+def read_objective(given: str) -> Objective:
+    """Give an objective that is known.
+
+    Raises:
+        UsageError: an unknown one.
+    """
+    for known in GOALS:
+        if known == given:
+            return known
+    raise UsageError(f"no objective {given!r}; objectives are: {', '.join(GOALS)}")
 
 
 def read_schemes(given: str | Sequence[str]) -> tuple[Scheme, ...]:
@@ -65,7 +92,7 @@ def read_schemes(given: str | Sequence[str]) -> tuple[Scheme, ...]:
     """
     several = (given,) if isinstance(given, str) else tuple(given)
     if AUTO not in several:
-        return read_names("scheme", several, SCHEMES)
+        return read_names("scheme", several, SCHEMES, (AUTO,))
     if len(several) > 1:
         raise UsageError(f"scheme {AUTO} stands for {', '.join(SEARCHED)}; leave the others out")
     return SEARCHED
@@ -108,7 +135,7 @@ def read_data(role: str, given: DataArgument, scratch: Path) -> DataDeclaration 
     """Give a declaration; arrays are written to the scratch folder and read like files.
 
     Raises:
-        UsageError: something else than data.
+        UsageError: something else than data, or labels of another number than the samples.
     """
     if given is None or isinstance(given, DataDeclaration):
         return given
@@ -117,6 +144,10 @@ def read_data(role: str, given: DataArgument, scratch: Path) -> DataDeclaration 
     path = scratch / f"{role}.npz"
     if isinstance(given, tuple) and len(given) == 2:  # noqa: PLR2004 - samples and labels
         samples, labels = (_array(role, one) for one in given)
+        if len(samples) != len(labels):
+            raise UsageError(
+                f"{role}: {len(labels)} labels for {len(samples)} samples; there must be one for each"
+            )
         np.savez(path, allow_pickle=False, x=samples, y=labels)
         return DataDeclaration(f"{path}:x,y")
     np.savez(path, allow_pickle=False, x=_array(role, given))

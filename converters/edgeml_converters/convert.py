@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeml.converter import CalibrationMethod
-from edgeml.errors import ConversionError, GateError
+from edgeml.errors import ConversionError, GateError, UsageError
 from edgeml.findings import Finding
 from edgeml.health import HealthPolicy
 from edgeml.preprocess import Postprocess, Preprocess
@@ -22,11 +22,13 @@ from edgeml_converters.arguments import (
     read_data,
     read_health,
     read_names,
+    read_objective,
     read_place,
     read_postprocess,
     read_preprocess,
     read_schemes,
     read_targets,
+    read_threads,
 )
 from edgeml_converters.report.bundle import bundle_name, places, write, write_text
 from edgeml_converters.report.page import render
@@ -181,11 +183,16 @@ def convert(
         progress: is called with what is being done.
 
     Raises:
-        UsageError: an unknown target, scheme, runtime or metric.
+        UsageError: an unknown target, scheme, runtime or metric, a number that is none or makes no sense, or
+            ``resume`` without the cache.
         ModelFileError: the source is damaged or foreign.
         DataError: data that cannot be used.
         BundleError: the output cannot be written.
     """
+    if resume and not use_cache:
+        raise UsageError(
+            "to resume is to take what an earlier run left in the cache: resume or no cache, not both"
+        )
     with workspace(use_cache=use_cache, progress=progress) as space:
         scratch = space.scratch
         path = _as_file(source, scratch, example_inputs)
@@ -205,10 +212,10 @@ def convert(
             health=read_health(health),
             name=bundle_name(name, path if isinstance(source, (str, Path)) else Path(type(source).__name__)),
             release=release,
-            objective=objective,
+            objective=read_objective(objective),
             gates=Gates(max_drop, max_latency_ms, max_size_bytes, max_slice_drop),
             measure=bool(measure),
-            threads=(threads,) if isinstance(threads, int) else tuple(threads),
+            threads=read_threads(threads),
             resumes=resume,
             measure_on=read_place(measure),
             io_dtype=io_dtype,

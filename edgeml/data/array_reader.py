@@ -93,7 +93,7 @@ def _label_key(found: Mapping[str, Member], wanted: str | None) -> str | None:
     if Path(wanted).suffix in {".npy", ".txt"}:
         return None
     path = next(iter(found.values())).path if found else Path()
-    raise DataError(f"{path}: no array {wanted!r} for labels; there are: {', '.join(found) or 'none'}")
+    raise DataError(f"{path}: no array {wanted!r}; there are: {', '.join(found) or 'none'}")
 
 
 def _if_theirs(labels: Member, key: str, count: int) -> str | None:

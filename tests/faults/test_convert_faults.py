@@ -117,7 +117,10 @@ def test_labels_out_of_range_are_one_message(model, tmp_path):
     ("more", "says"),
     [
         (("--target", "raspberry-pi-9"), "no target 'raspberry-pi-9'"),
-        (("--scheme", "int7"), "no scheme 'int7'"),
+        (("--scheme", "int7"), "int4_weights, all, auto"),
+        (("--max-drop", "nan"), "max_drop must be a number"),
+        (("--budget-s", "nan"), "--budget-s nan"),
+        (("--resume", "--no-cache"), "not both"),
         (("--max-size", "big"), "--max-size 'big'"),
         (("--input-shape", "a,b"), "--input-shape"),
     ],

@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Final
 
 from edgeml.engines import engine
+from edgeml.errors import UsageError
 from edgeml.figures import readable_size
 from edgeml.words import Scheme
 from edgeml_converters.compare.outputs import SQNR_OF_EQUAL_DB
@@ -51,6 +53,17 @@ class Gates:
     max_size_bytes: int | None = None
     max_slice_drop: float | None = None
     """Points that the worst class or slice may lose, of those with ``SLICE_SAMPLES`` and more."""
+
+    def __post_init__(self) -> None:
+        """Refuse what holds for every figure because nothing is more than it.
+
+        Raises:
+            UsageError: a gate is NaN, or no number.
+        """
+        for field in fields(self):
+            given = getattr(self, field.name)
+            if given is not None and not (isinstance(given, Real) and given == given):  # noqa: PLR0124 - NaN
+                raise UsageError(f"the gate {field.name} must be a number, not {given!r}")
 
     @property
     def allowed_drop(self) -> float:

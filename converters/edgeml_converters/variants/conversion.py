@@ -68,13 +68,14 @@ def run(request: Request, space: Workspace) -> Outcome:
     ]
     if request.measure and request.measure_on == HERE and not made.interrupted:
         rows = profiled(rows, choices, request, space.progress)
+    stopped = findings.interrupted(rows) if made.interrupted else ()
     return Outcome(
         request=request,
         source=source,
         rows=rows,
         choices=tuple(choices),
         data=data,
-        findings=(*data.findings, *_judged(request, data, rows), *data.executor.findings),
+        findings=(*data.findings, *_judged(request, data, rows), *stopped, *data.executor.findings),
         machine=machine,
         interrupted=made.interrupted,
     )
@@ -96,7 +97,6 @@ def _judged(request: Request, data: Evaluator, rows: Sequence[Row]) -> tuple[Fin
         *findings.runtimes_left_out(request, rows),
         *findings.accelerators_left_out(request, rows),
         *findings.edge_tpu_stops(rows),
-        *findings.interrupted(rows),
     )
 
 

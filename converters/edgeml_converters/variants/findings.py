@@ -229,16 +229,14 @@ def accelerators_left_out(request: Request, rows: Sequence[Row]) -> tuple[Findin
 
 
 def interrupted(rows: Sequence[Row]) -> tuple[Finding, ...]:
-    """Name what a search that was told to stop did not come to."""
-    left = [row.name for row in rows if row.reason == INTERRUPTED]
-    if not left:
-        return ()
+    """Name what a search that was told to stop did not come to; trials and measurements have no names yet."""
+    left = [row.name for row in rows if row.reason == INTERRUPTED] or ["trials and measurements to come"]
     return (
         Finding(
             "search-interrupted",
             "warning",
             ", ".join(left),
-            "not made before the search was interrupted: the best may be among them",
+            "not made before the search was interrupted; the best may be among them",
             "run the same command again: what was made and judged comes from the cache",
         ),
     )

@@ -33,7 +33,7 @@ def in_turn(rows: Sequence[Row], plans: Mapping[str, Plan], data: Evaluator, bud
         for name, row in tuple(made.items()):
             controlled = _controlled(row, plans[name], data, budget)
             added += [] if controlled is None else [controlled]
-            told, *pruned = _pruned(controlled or row, plans[name], data, budget)
+            told, *pruned = _pruned(controlled or _told_of_time(row, data, budget), plans[name], data, budget)
             if controlled is None:
                 made[name] = told
             else:
@@ -52,15 +52,27 @@ def in_turn(rows: Sequence[Row], plans: Mapping[str, Plan], data: Evaluator, bud
 def _controlled(row: Row, plan: Plan, data: Evaluator, budget: Budget) -> Row | None:
     """Mend a static int8 variant that loses more than allowed; a search looks for better than what holds."""
     holds = _holds(data)
-    if not data.request.accuracy_control or row.scheme != "int8_static" or row.edge_tpu:
-        return None
-    if row.status not in {"ok", "failed"} or row.settings.sparsity:
+    if not _is_controlled(row, data):
         return None
     control = Control(row, plan.steps, data, holds, budget)
     if not holds(row):
         return control.run()
     loses = row.drop_points is not None and row.drop_points > 0.0
     return control.closer() if data.request.searches and loses else None
+
+
+def _told_of_time(row: Row, data: Evaluator, budget: Budget) -> Row:
+    """Say of a static int8 variant that loses too much that no time was left to mend it."""
+    if not budget.spent or not _is_controlled(row, data) or _holds(data)(row):
+        return row
+    told = budget.finding(row.name, "what was not tried might lose less")
+    return replace(row, findings=(*row.findings, told))
+
+
+def _is_controlled(row: Row, data: Evaluator) -> bool:
+    if not data.request.accuracy_control or row.scheme != "int8_static" or row.edge_tpu:
+        return False
+    return row.status in {"ok", "failed"} and not row.settings.sparsity
 
 
 def _pruned(row: Row, plan: Plan, data: Evaluator, budget: Budget) -> tuple[Row, ...]:

@@ -82,11 +82,16 @@ class Request:
     """Put into the bundle what the data look like, for devices to compare with."""
 
     def check_gates(self) -> None:
-        """Refuse gates that nothing asked for could show.
+        """Refuse gates that nothing asked for could show, and numbers that ask for nothing.
 
         Raises:
-            UsageError: a gate on accuracy without evaluation data, or on latency without measuring.
+            UsageError: a gate on accuracy without evaluation data, or on latency without measuring; a budget
+                below 0, no process, or no share.
         """
+        if not self.budget_s >= 0.0:
+            raise UsageError(f"--budget-s {self.budget_s:g}: give seconds from 0")
+        if self.jobs < 1:
+            raise UsageError(f"--jobs {self.jobs}: give a whole number from 1")
         if self.gates.max_drop is not None and self.evaluation is None:
             raise UsageError("--max-drop needs labelled data to measure accuracy on: give --evaluate")
         if self.gates.max_slice_drop is not None and self.evaluation is None:
@@ -95,8 +100,9 @@ class Request:
             raise UsageError("--objective memory needs memory to be measured: leave --no-measure out")
         if self.gates.max_latency_ms is not None and not self.measure:
             raise UsageError("--max-latency-ms needs latency to be measured: leave --no-measure out")
-        if self.sparsity is not None and not 0.0 < self.sparsity < 1.0:
-            raise UsageError(f"--prune {self.sparsity:g}: give the share of weights to be 0, between 0 and 1")
+        share = self.sparsity
+        if share is not None and not (isinstance(share, (int, float)) and 0.0 < share < 1.0):
+            raise UsageError(f"--prune {share}: give the share of weights to be 0, between 0 and 1")
         if self.sparsity is not None and "int8_static" not in self.wanted_schemes:
             raise UsageError("--prune makes variants of int8_static: give --calibration, and that --scheme")
 

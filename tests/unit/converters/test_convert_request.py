@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from edgeml_converters.cli.convert import input_shapes
@@ -151,3 +152,27 @@ def test_the_edge_tpu_has_a_variant_of_its_own_with_integers_at_its_ends() -> No
     }
     (asked,) = rows("coral-usb", schemes=("int8_static",), runtimes=("litert",), io_dtype="float32")
     assert asked.settings.io_dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"max_drop": "abc"}, "max_drop must be a number, not 'abc'"),
+        ({"max_latency_ms": float("nan")}, "max_latency_ms must be a number, not nan"),
+        ({"max_size_bytes": "60k"}, "max_size_bytes must be a number, not '60k'"),
+        ({"threads": 0}, "threads 0: give whole numbers from 1"),
+        ({"threads": ()}, "give whole numbers from 1"),
+        ({"objective": "speed"}, "no objective 'speed'; objectives are: latency, size, memory"),
+        ({"budget_s": -1.0}, "--budget-s -1"),
+        ({"jobs": 0}, "--jobs 0"),
+        ({"sparsity": "2:4"}, "--prune 2:4"),
+        ({"resume": True, "use_cache": False}, "not both"),
+        ({"evaluation": (np.zeros((3, 2), np.float32), [0, 1])}, "cannot read samples from a list"),
+        ({"evaluation": (np.zeros((3, 2)), np.zeros(2, int))}, "evaluation: 2 labels for 3 samples"),
+    ],
+)
+def test_an_argument_that_makes_no_sense_is_told_by_its_name(tmp_path: Path, options, says) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"")
+    with pytest.raises(UsageError) as refused:
+        convert(tmp_path / "m.onnx", measure=False, **options)
+    assert says in str(refused.value)

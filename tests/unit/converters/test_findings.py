@@ -157,3 +157,9 @@ def test_class_names_that_only_the_data_tell_and_that_do_not_fit_are_a_finding()
     assert findings.class_names_of_data(request("raspberry-pi-5"), ["word"] * 12, scores) == ()
     named = request("raspberry-pi-5", label_names=("word",) * 12)
     assert findings.class_names_of_data(named, ["cat", "dog"], scores) == ()
+
+
+def test_a_search_that_was_stopped_among_its_trials_says_so() -> None:
+    (told,) = findings.interrupted(())
+    assert told.code == "search-interrupted"
+    assert told.subject == "trials and measurements to come"

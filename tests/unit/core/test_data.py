@@ -212,7 +212,7 @@ class TestNpz:
             open_data(tmp_path / "d.npz", inputs=VECTOR)
         with pytest.raises(DataError, match="no array 'tset' for input 'x'; there are: train, test"):
             open_data(f"{tmp_path}/d.npz:tset", inputs=VECTOR)
-        with pytest.raises(DataError, match="no array 'z' for labels; there are: train, test"):
+        with pytest.raises(DataError, match="no array 'z'; there are: train, test"):
             open_data(f"{tmp_path}/d.npz:test,z", inputs=VECTOR)
 
     def test_one_key_for_several_inputs_is_wrong_usage(self, tmp_path: Path, rows: Array) -> None:
