@@ -87,6 +87,8 @@ def sensitivity(model: Path, top: int, plot: Path | None, as_json: bool, **optio
     else:
         for one in rankings:
             _print(one, top)
+        if plot is not None:
+            click.echo(f"page  {plot}")
     if not any(one.activations for one in rankings):
         from edgeml.errors import ConversionError
 
