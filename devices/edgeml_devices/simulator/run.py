@@ -88,6 +88,7 @@ def simulate(
     """
     allow_connections(scenario.devices)
     resolved, run = rollouts.resolve(client, scenario), secrets.token_hex(4)
+    ask(client, run, (), time.time())  # whoever may not, or cannot, is told before the run
     rollouts.check_rules(client, resolved, run)
     world = World(
         resolved,

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from edgeml_devices.simulator.cli import simulate
 
-from edgeml.errors import UsageError
+from edgeml.errors import ServerError, UsageError
 from tests.conftest import REPOSITORY
 
 SCENARIOS = sorted((REPOSITORY / "examples" / "simulate").glob("*.toml"))
@@ -45,3 +45,12 @@ def test_the_plan_is_a_table_without_json() -> None:
 def test_more_devices_than_can_be_are_refused() -> None:
     with pytest.raises(UsageError, match="devices: must be 1 to"):
         CliRunner().invoke(simulate, [str(SCENARIOS[0]), "--devices", "1000000"], catch_exceptions=False)
+
+
+def test_a_server_that_is_not_there_is_said_at_once_with_a_join_token_too() -> None:
+    with pytest.raises(ServerError, match="cannot be reached"):
+        CliRunner().invoke(
+            simulate,
+            [str(SCENARIOS[-2]), "--server", "http://127.0.0.1:1", "--token", "t", "--join-token", "j"],
+            catch_exceptions=False,
+        )
