@@ -73,6 +73,13 @@ def test_the_whole_ranking_is_drawn_on_a_page_that_stands_alone(calibration: str
     assert "://" not in html
 
 
+def test_what_was_drawn_is_named_for_people(calibration: str, tmp_path: Path) -> None:
+    page = tmp_path / "ranking.html"
+    words = (broken_int8.digits_onnx(tmp_path), "--calibration", calibration, "--runtime", "onnxruntime")
+    done = edgeml(*words, "--plot", page)
+    assert done.stdout.endswith(f"page  {page}\n")
+
+
 def test_a_picture_of_another_kind_is_refused(calibration: str, tmp_path: Path) -> None:
     done = edgeml(
         broken_int8.digits_onnx(tmp_path), "--calibration", calibration, "--plot", tmp_path / "a.png"
