@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from edgeml.errors import EngineError
 from edgeml_devices.emulator import programs
 from edgeml_devices.emulator.images.cache import Cache, hold
 from edgeml_devices.emulator.machine.command import MemoryFile, Place, snapshot_key
@@ -28,10 +29,23 @@ _ENDS_WITHIN_S = 60.0
 
 
 def find_snapshot(setup: Setup) -> Snapshot | None:
-    """Give the snapshot for a board, an image and this QEMU, if it was taken."""
+    """Give the snapshot for a board, an image and this QEMU, if it was taken.
+
+    Raises:
+        EngineError: a part of it is missing or cut off: QEMU would wait for it without end.
+    """
     cache, kind, key = _place(setup)
     folder = cache.place(kind, key)
-    return Snapshot(folder) if folder.is_dir() else None
+    if not folder.is_dir():
+        return None
+    found = Snapshot(folder)
+    for part, least_bytes in ((found.memory, setup.memory_bytes), (found.state, 1), (found.disk, 1)):
+        if not part.is_file() or part.stat().st_size < least_bytes:
+            raise EngineError(
+                f"the snapshot {folder} is damaged: {part.name} is missing or cut off; "
+                "remove that folder, or boot: --fresh"
+            )
+    return found
 
 
 def take_snapshot(setup: Setup, say: Callable[[str], None] = lambda _: None) -> Snapshot:
