@@ -54,11 +54,11 @@ check: $(STAMP)
 workers: $(STAMP)
 	@set -e; for worker in $(WORKERS); do $(BIN)/edgeml workers install $$worker; done
 
-# One process more than cores: tests wait, for a machine or a server, as much as they compute. The order is kept
+# Two processes for each core: tests wait, for a machine or a server or a line, as much as they compute. The order is kept
 # because the shortest files (tests/unit) are the last to be collected, so that all processes end together.
 test: $(STAMP) workers
 	@scripts/install-test-tools
-	$(BIN)/python -m pytest -m "not bench and not soak" -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not bench and not soak" -n $$((2 * $$(getconf _NPROCESSORS_ONLN))) --dist loadfile --no-loadscope-reorder
 
 bench: $(STAMP) workers
 	$(BIN)/python -m pytest tests/benchmarks -m bench
