@@ -25,6 +25,11 @@ SETTLED: Final = 1e-3
 LARGEST: Final = 1e6
 """No channel is scaled by more at once; float32 holds such products."""
 
+DEAD: Final = 1e-7
+"""A channel whose weights are a smaller share of the layer's largest gives and takes nothing that float32
+shows; to scale it would blow its bias up. Weight decay leaves many: 1e-30 in half the channels of a published
+model."""
+
 
 @dataclass(slots=True)
 class Layer:
@@ -65,7 +70,7 @@ def _equalize(pair: Pair) -> float:
     taken = _largest(second.weights, second.inputs_axis)
     if made.size != taken.size:
         return 0.0
-    used = (made > 0.0) & (taken > 0.0)
+    used = (made > DEAD * made.max(initial=0.0)) & (taken > DEAD * taken.max(initial=0.0))
     scales = np.ones_like(made)
     scales[used] = np.clip(np.sqrt(made[used] / taken[used]), 1 / LARGEST, LARGEST)
     first.weights /= _along(scales, first.weights.ndim, first.outputs_axis)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from edgeml_converters.convert import convert
 from edgeml_converters.variants.engine_options import alternatives, taken
-from edgeml_converters.variants.measuring import best
+from edgeml_converters.variants.measuring import best, contenders
 from edgeml_converters.variants.rows import Row
 
 from edgeml.bundle import open_bundle
@@ -68,6 +68,22 @@ def test_more_threads_are_taken_where_they_bring_more_than_the_noise(
     found = best(jobs, results)
     assert isinstance(found, Measurement)
     assert found.threads == threads
+
+
+def test_what_comes_near_the_quickest_of_its_runtime_is_measured_again(row: Row) -> None:
+    def timed(name: str, p50_ms: float) -> Row:
+        return replace(row, name=name, measured=Measured(latency_ms=Latency(p50_ms, p50_ms, p50_ms)))
+
+    rows = [timed("a", 1.0), timed("b", 1.2), timed("c", 1.4), replace(timed("d", 5.0), runtime="openvino")]
+    assert [one.name for one in contenders(rows)] == ["a", "b", "d"]
+    assert contenders(rows[:1]) == []
+
+
+def test_a_search_measures_what_is_near_in_several_rounds(search: dict[str, Any]) -> None:
+    told: list[str] = []
+    convert(**search, progress=told.append)
+    rounds = [line for line in told if line.startswith("measure ") and "engine options" not in line]
+    assert len(rounds) == 3
 
 
 def measurement(threads: int, p50_ms: float) -> Measurement:
