@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 
 from edgeml.cli import main
 from edgeml.testing.models import make_double
+from tests.conftest import REPOSITORY
 
 FORMATS = ("onnx", "tflite", "openvino", "savedmodel", "keras", "h5", "pt2")
 LAMBDA = {"class_name": "Lambda", "module": "keras.layers", "config": {"name": "evil", "function": "…"}}
@@ -378,3 +379,12 @@ def test_a_worker_that_hangs(place, odd_worker, monkeypatch):
     monkeypatch.setattr(worker_step, "run_job", lambda worker, job, _: run_job(worker, job, 1.0))
     refused(place, small(place, [1, 4]), "did not finish within 1 s", more=("--runtime", "litert"))
     assert_clean_of_bundles(place.parent)
+
+
+def test_a_model_that_gives_nan_alone(place):
+    model = onnx.load(REPOSITORY / "examples/digits/digits.onnx")
+    (weights,) = (item for item in model.graph.initializer if item.name == "conv2")
+    weights.CopyFrom(onnx.numpy_helper.from_array(np.full(weights.dims, np.nan, np.float32), "conv2"))
+    onnx.save(model, place / "nan.onnx")
+    refused(place, place / "nan.onnx", "nan.onnx: every output is NaN, for each of 8 samples", "weights")
+    assert_clean(place.parent)

@@ -14,7 +14,7 @@ from edgeml import plugins
 from edgeml.arrays import dequantize
 from edgeml.converter import ConversionStep, State
 from edgeml.engines import engine
-from edgeml.errors import ConversionError, EdgemlError, InferenceError, PlanError
+from edgeml.errors import ConversionError, EdgemlError, InferenceError, ModelFileError, PlanError
 from edgeml.findings import Finding
 from edgeml.tensors import TensorSpec
 from edgeml.words import FORMAT_OF_RUNTIME
@@ -175,9 +175,24 @@ def _prepare(
         executor.use_samples(known.spool.first(PARITY_SAMPLES))
     elif source.inputs:
         executor.use_samples(random_samples(source.inputs, PARITY_SAMPLES))
+    _refuse_nothing_but_nan(source)
     evaluator = Evaluator(request, executor, calibration, evaluation, found, judgements=judgements)
     evaluator.judge_source()
     return evaluator
+
+
+def _refuse_nothing_but_nan(source: Artifact) -> None:
+    """Refuse a source that nothing can be compared with.
+
+    Raises:
+        ModelFileError: all that it gives for all samples is NaN.
+    """
+    given = [array for one in source.parity or () for array in one.values()]
+    if given and all(array.dtype.kind == "f" and np.isnan(array).all() for array in given):
+        raise ModelFileError(
+            f"{source.path.name}: every output is NaN, for each of {len(source.parity or ())} samples; look "
+            "for NaN among its weights, and whether the samples are what it takes"
+        )
 
 
 def _probe(request: Request, executor: Executor, plans: Sequence[Plan]) -> None:
