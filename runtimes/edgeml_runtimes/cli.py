@@ -9,6 +9,7 @@ import click
 
 from edgeml import completion
 from edgeml.commands.json_output import json_option, print_json
+from edgeml.commands.threads import thread_counts
 from edgeml.errors import UsageError
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def bench(
         artifact="",
         runtime=runtime or "",
         options=pairs(options, "--option"),
-        threads=_counts(threads),
+        threads=thread_counts(threads) if threads else (),
         seconds=seconds,
         runs=runs,
         shapes={name: _sides(name, text) for name, text in pairs(shapes, "--shape").items()},
@@ -258,16 +259,6 @@ def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
             raise UsageError(f"{option} {text!r}: write it as key=value")
         found[key] = value
     return found
-
-
-def _counts(text: str | None) -> tuple[int, ...]:
-    try:
-        counts = tuple(int(part) for part in (text or "").split(",") if part)
-    except ValueError:
-        counts = (0,)
-    if any(count < 1 for count in counts):
-        raise UsageError(f"--threads {text}: give whole numbers from 1, as in 1,2,4")
-    return counts
 
 
 def _sides(name: str, text: str) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ import click
 
 from edgeml import completion
 from edgeml.commands.json_output import json_option, print_json
+from edgeml.commands.threads import thread_counts
 from edgeml.errors import UsageError
 from edgeml_converters.cli import options as shared
 
@@ -250,7 +251,7 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
         "trust_code": options["trust_code"],
         "compile_edgetpu": _compile(options["compiler_via"], off=options["no_compile"]),
         "measure": _measure(options["measure_on"], off=options["no_measure"]),
-        "threads": _threads(options["threads"]),
+        "threads": thread_counts(options["threads"]),
         "resume": options["resume"],
         "budget_s": options["budget_s"],
         "jobs": options["jobs"],
@@ -301,18 +302,6 @@ def _measure(url: str | None, *, off: bool) -> bool | str:
     if off:
         raise UsageError("--measure or --no-measure, not both")
     return url
-
-
-def _threads(text: str) -> tuple[int, ...]:
-    """Read ``1,2,4``.
-
-    Raises:
-        UsageError: it holds something else than whole numbers from 1.
-    """
-    words = text.split(",")
-    if not all(word.strip().isdecimal() and int(word) > 0 for word in words):
-        raise UsageError(f"--threads {text}: give whole numbers from 1, as in 1,2,4")
-    return tuple(dict.fromkeys(int(word) for word in words))
 
 
 def declared_data(
