@@ -62,7 +62,7 @@ class Gates:
         """
         for field in fields(self):
             given = getattr(self, field.name)
-            if given is not None and not (isinstance(given, Real) and given == given):  # noqa: PLR0124 - NaN
+            if given is not None and (not isinstance(given, Real) or math.isnan(given)):
                 raise UsageError(f"the gate {field.name} must be a number, not {given!r}")
 
     @property

@@ -113,7 +113,6 @@ def at_once(
     if jobs < 2 or len(runtimes) < 2:  # noqa: PLR2004
         return in_turn(rows, plans, data, budget)
     _make_shared([plans[row.name] for row in wanted], data)
-    data.reference_outputs  # noqa: B018 - made once, here
     shares = [_share(name, [row for row in wanted if row.runtime == name], data, budget) for name in runtimes]
     crew = Crew()
     with ThreadPoolExecutor(jobs) as pool:

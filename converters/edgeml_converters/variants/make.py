@@ -101,8 +101,13 @@ class Evaluator:
         return self._outputs
 
     def for_process(self, scratch: Path) -> Evaluator:
-        """Give a copy that another process can be handed: no engine in it, and nothing that was tried."""
-        copy = replace(self, executor=self.executor.for_process(scratch), findings=(), tried=[], rankings={})
+        """Give a copy that another process can be handed: no engine in it, and nothing that was tried.
+
+        The reference's outputs are in it, so that one process makes them for all.
+        """
+        outputs = self.reference_outputs
+        executor = self.executor.for_process(scratch)
+        copy = replace(self, executor=executor, findings=(), tried=[], rankings={}, _outputs=outputs)
         copy.metric = None  # may be the user's own code: opened again there
         return copy
 
