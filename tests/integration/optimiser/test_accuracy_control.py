@@ -33,6 +33,12 @@ def converted(model: Path, runtime: RuntimeName, **options: Any) -> ConvertResul
     )
 
 
+def with_report(folder: Path) -> ConvertResult:
+    """Convert the detection head, and write the bundle and the report."""
+    model, metric = broken_int8.detector_onnx(folder), "tests.integration.optimiser.broken_int8:is_found"
+    return converted(model, "onnxruntime", max_drop=0.5, metric=metric, output=folder / "out.edgeml")
+
+
 def outliers(runtime: RuntimeName, folder: Path) -> Path:
     return (broken_int8.digits_tflite if runtime == "litert" else broken_int8.digits_onnx)(folder)
 
@@ -76,13 +82,7 @@ def test_a_detection_head_with_boxes_in_pixels_keeps_its_scores(runtime: Runtime
 
 
 def test_every_trial_stands_in_the_record_with_what_became_of_it(tmp_path: Path) -> None:
-    result = converted(
-        broken_int8.detector_onnx(tmp_path),
-        "onnxruntime",
-        max_drop=0.5,
-        metric="tests.integration.optimiser.broken_int8:is_found",
-        output=tmp_path / "out.edgeml",
-    )
+    result = with_report(tmp_path)
     with zipfile.ZipFile(tmp_path / "out.edgeml") as bundle:
         tried = json.loads(bundle.read("record.json"))["tried"]
     fates = {(one["name"], len(one["float_tensors"])): one["fate"] for one in tried}
@@ -99,13 +99,7 @@ def test_every_trial_stands_in_the_record_with_what_became_of_it(tmp_path: Path)
 
 
 def test_the_report_draws_the_ranking_and_says_what_stayed_in_float(tmp_path: Path) -> None:
-    result = converted(
-        broken_int8.detector_onnx(tmp_path),
-        "onnxruntime",
-        max_drop=0.5,
-        metric="tests.integration.optimiser.broken_int8:is_found",
-        output=tmp_path / "out.edgeml",
-    )
+    result = with_report(tmp_path)
     kept = result.rows[-1].settings.float_tensors
     assert kept
     page = (tmp_path / "out.report.html").read_text().partition("Sensitivity by layer")[2]
