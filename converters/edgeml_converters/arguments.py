@@ -16,7 +16,8 @@ from edgeml.preprocess import Postprocess, Preprocess
 from edgeml.targets import HOST, Target, target
 from edgeml.words import SCHEMES, Scheme
 from edgeml_converters.evaluate.latency import HERE
-from edgeml_converters.variants.objective import GOALS, Objective
+from edgeml_converters.search.objective import GOALS
+from edgeml_converters.variants.gates import Objective
 from edgeml_converters.variants.request import ALL, AUTO, SEARCHED
 
 DataArgument = DataDeclaration | str | Path | object | None

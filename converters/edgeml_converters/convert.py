@@ -33,9 +33,9 @@ from edgeml_converters.arguments import (
 from edgeml_converters.report.bundle import bundle_name, places, write, write_text
 from edgeml_converters.report.page import render
 from edgeml_converters.report.record import document
-from edgeml_converters.variants.choose import Choice, Gates
-from edgeml_converters.variants.conversion import Outcome, run
-from edgeml_converters.variants.objective import Objective
+from edgeml_converters.search.choose import Choice
+from edgeml_converters.search.conversion import Outcome, run
+from edgeml_converters.variants.gates import Gates, Objective
 from edgeml_converters.variants.request import AUTO, Request
 from edgeml_converters.variants.rows import Row
 from edgeml_converters.variants.workspace import workspace

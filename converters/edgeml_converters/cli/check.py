@@ -13,7 +13,7 @@ from edgeml_converters.cli import options as shared
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeml_converters.variants.recheck import Verdict
+    from edgeml_converters.search.recheck import Verdict
 
 EXISTING = click.Path(exists=True, path_type=Path)
 
@@ -58,8 +58,8 @@ def check(
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
     from edgeml.errors import GateError, UsageError
     from edgeml_converters.cli.convert import progress_shown
-    from edgeml_converters.variants.choose import Gates
-    from edgeml_converters.variants.recheck import recheck
+    from edgeml_converters.search.recheck import recheck
+    from edgeml_converters.variants.gates import Gates
 
     gates = Gates(max_drop, max_latency_ms, shared.size_bytes(max_size))
     if gates == Gates():

@@ -21,7 +21,7 @@ from edgeml_converters.evaluate.drift import NO_OUTPUTS, make_reference
 from edgeml_converters.evaluate.golden import save_golden
 from edgeml_converters.formats.files import model_files
 from edgeml_converters.report.record import model_card, record, variant_file
-from edgeml_converters.variants.conversion import Outcome
+from edgeml_converters.search.conversion import Outcome
 from edgeml_converters.variants.rows import Row
 
 GOLDEN_INPUTS = "golden/inputs.npz"

@@ -15,8 +15,8 @@ from typing import Final
 from edgeml.axis import Axis, Tick
 from edgeml.figures import milliseconds, shorten
 from edgeml_converters.evaluate.metrics import Metric
+from edgeml_converters.search.choose import SQNR_FLOOR_DB
 from edgeml_converters.sensitivity.noise import Sensitivity
-from edgeml_converters.variants.choose import SQNR_FLOOR_DB
 from edgeml_converters.variants.rows import Row
 
 RUNTIME_COLOUR: Final[Mapping[str, int]] = {"litert": 1, "onnxruntime": 2, "openvino": 3}

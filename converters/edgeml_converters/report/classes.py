@@ -12,8 +12,8 @@ from edgeml_converters.evaluate.metrics import Metric
 from edgeml_converters.evaluate.slices import SliceDrop
 from edgeml_converters.report import charts
 from edgeml_converters.report.charts import Bar
-from edgeml_converters.variants.conversion import Outcome
-from edgeml_converters.variants.detailed import detailed_rows
+from edgeml_converters.search.conversion import Outcome
+from edgeml_converters.search.detailed import detailed_rows
 
 SHOWN_CLASSES: Final = 12
 """Classes of a variant that the page shows, those that lose most."""

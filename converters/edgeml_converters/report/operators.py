@@ -12,8 +12,8 @@ from edgeml.runtime import OperatorTime
 from edgeml_converters.report import charts
 from edgeml_converters.report.cells import NOTHING
 from edgeml_converters.report.charts import Bar
-from edgeml_converters.variants.conversion import Outcome
-from edgeml_converters.variants.detailed import pairs
+from edgeml_converters.search.conversion import Outcome
+from edgeml_converters.search.detailed import pairs
 from edgeml_converters.variants.rows import Row
 
 SHOWN: Final = 10

@@ -8,10 +8,10 @@ from typing import Any, Final, Literal
 
 from edgeml.converter import QuantizerSettings
 from edgeml_converters.report.plain import finite
+from edgeml_converters.search.conversion import Outcome
+from edgeml_converters.search.turned_down import lost_too_much, why_not
 from edgeml_converters.variants.artifact import OPTIONS
-from edgeml_converters.variants.conversion import Outcome
 from edgeml_converters.variants.rows import Row
-from edgeml_converters.variants.turned_down import lost_too_much, why_not
 
 Fate = Literal["chosen", "kept", "gate", "unused", "failed", "unavailable"]
 """Chosen for a target; in the bundle; refused by a gate; a trial that became no variant; not made."""

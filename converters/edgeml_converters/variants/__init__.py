@@ -1,1 +1,1 @@
-"""From what was asked for to variants that are made, judged and chosen."""
+"""One variant: from what was asked for to a model that is made and judged."""

@@ -19,8 +19,7 @@ from edgeml.tensors import Shape
 from edgeml.words import SCHEMES, IoDtype, RuntimeName, Scheme
 from edgeml_converters.evaluate.latency import HERE
 from edgeml_converters.quantize.sparsity import UNPAID, UNPAID_ON_EDGE_TPU
-from edgeml_converters.variants.choose import Gates
-from edgeml_converters.variants.objective import Objective
+from edgeml_converters.variants.gates import Gates, Objective
 from edgeml_converters.variants.rows import Row, row_name
 
 ALL: Final = "all"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from edgeml_converters.convert import ConvertResult, convert
-from edgeml_converters.variants.control import Control, fewest_that
+from edgeml_converters.search.control import Control, fewest_that
 from edgeml_converters.variants.rows import Row
 
 from edgeml.converter import QuantizerSettings

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from edgeml_converters.convert import ConvertResult, convert
-from edgeml_converters.variants.candidates import Look, with_better_biases
-from edgeml_converters.variants.control import Control, to_go_on_with
+from edgeml_converters.search.candidates import Look, with_better_biases
+from edgeml_converters.search.control import Control, to_go_on_with
 from edgeml_converters.variants.rows import Row
 from PIL import Image
 

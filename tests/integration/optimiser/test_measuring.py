@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from edgeml_converters.convert import convert
-from edgeml_converters.variants.engine_options import alternatives, taken
-from edgeml_converters.variants.measuring import best, contenders
+from edgeml_converters.search.engine_options import alternatives, taken
+from edgeml_converters.search.measuring import best, contenders
 from edgeml_converters.variants.rows import Row
 
 from edgeml.bundle import open_bundle

@@ -192,7 +192,7 @@ def crew(parent: int) -> list[int]:
             owner = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-        if owner == parent and b"edgeml_converters.variants.crew" in words:
+        if owner == parent and b"edgeml_converters.search.crew" in words:
             found.append(int(folder.name))
     return found
 

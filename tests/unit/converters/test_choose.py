@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from edgeml_converters.variants.choose import Gates, choose
+from edgeml_converters.search.choose import choose
+from edgeml_converters.variants.gates import Gates
 from edgeml_converters.variants.rows import Row
 
 from edgeml.converter import QuantizerSettings

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edgeml_converters.evaluate.metrics import open_metric
-from edgeml_converters.variants import findings
+from edgeml_converters.search import findings
 from edgeml_converters.variants.request import Request
 from edgeml_converters.variants.rows import Row
 

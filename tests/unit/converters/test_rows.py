@@ -6,7 +6,8 @@ import pytest
 from edgeml_converters.graph import Availability, no_way, plan
 from edgeml_converters.report.bundle import version_range
 from edgeml_converters.report.cells import sqnr
-from edgeml_converters.variants.choose import Gates, choose
+from edgeml_converters.search.choose import choose
+from edgeml_converters.variants.gates import Gates
 from edgeml_converters.variants.request import Request, wanted_rows
 from edgeml_converters.variants.rows import Row, lacking
 

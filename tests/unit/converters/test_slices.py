@@ -6,7 +6,7 @@ import numpy as np
 from edgeml_converters.evaluate.accuracy import evaluate
 from edgeml_converters.evaluate.metrics import open_metric
 from edgeml_converters.evaluate.slices import SliceDrop, SliceValue, slice_drops
-from edgeml_converters.variants.choose import Gates
+from edgeml_converters.variants.gates import Gates
 from edgeml_converters.variants.rows import Row
 
 from edgeml.converter import QuantizerSettings

@@ -6,11 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 from edgeml_converters.report.tried import settings_in_words, trials
-from edgeml_converters.variants.choose import Gates, choose
-from edgeml_converters.variants.conversion import Outcome
+from edgeml_converters.search.choose import choose
+from edgeml_converters.search.conversion import Outcome
+from edgeml_converters.search.turned_down import lost_too_much, why_not
+from edgeml_converters.variants.gates import Gates
 from edgeml_converters.variants.request import Request
 from edgeml_converters.variants.rows import Row
-from edgeml_converters.variants.turned_down import lost_too_much, why_not
 
 from edgeml.converter import QuantizerSettings
 from edgeml.manifest import Latency, Measured

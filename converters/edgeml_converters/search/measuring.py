@@ -15,10 +15,10 @@ from edgeml.measure import EMULATED, Measurement
 from edgeml.targets import host
 from edgeml_converters.evaluate import latency
 from edgeml_converters.formats.files import hash_tree
-from edgeml_converters.variants import findings
-from edgeml_converters.variants.engine_options import alternatives, taken
-from edgeml_converters.variants.objective import EQUAL_LATENCY
-from edgeml_converters.variants.objective import latency as cost
+from edgeml_converters.search import findings
+from edgeml_converters.search.engine_options import alternatives, taken
+from edgeml_converters.search.objective import EQUAL_LATENCY
+from edgeml_converters.search.objective import latency as cost
 from edgeml_converters.variants.request import Request
 from edgeml_converters.variants.rows import Made, Row
 from edgeml_converters.variants.step_cache import content_key

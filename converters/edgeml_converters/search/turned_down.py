@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgeml.figures import readable_size
-from edgeml_converters.variants.choose import SQNR_FLOOR_DB, Choice, Gates, loss, may_be_chosen
-from edgeml_converters.variants.objective import Objective, goal
+from edgeml_converters.search.choose import SQNR_FLOOR_DB, Choice, loss, may_be_chosen
+from edgeml_converters.search.objective import goal
+from edgeml_converters.variants.gates import Gates, Objective
 from edgeml_converters.variants.rows import Row
 
 

@@ -16,11 +16,11 @@ from edgeml.converter import ConversionStep
 from edgeml.figures import readable_size
 from edgeml.findings import Finding
 from edgeml_converters.quantize.sparsity import PRUNED
-from edgeml_converters.variants.choose import loss
-from edgeml_converters.variants.control import Budget, BudgetSpentError, fewest_that
+from edgeml_converters.search.choose import loss
+from edgeml_converters.search.control import Budget, BudgetSpentError, fewest_that
+from edgeml_converters.search.turned_down import lost_too_much
 from edgeml_converters.variants.make import Evaluator
 from edgeml_converters.variants.rows import Row, row_name
-from edgeml_converters.variants.turned_down import lost_too_much
 
 Severity = Literal["info", "warning"]
 EQUAL_SIZE: Final = 1.05

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from edgeml_converters.evaluate import operators
 from edgeml_converters.evaluate.latency import Job
-from edgeml_converters.variants.choose import Choice
-from edgeml_converters.variants.detailed import pairs
+from edgeml_converters.search.choose import Choice
+from edgeml_converters.search.detailed import pairs
 from edgeml_converters.variants.request import Request
 from edgeml_converters.variants.rows import Row
 

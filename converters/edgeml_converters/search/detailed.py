@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from edgeml_converters.variants.choose import FLOATS, Choice, loss
-from edgeml_converters.variants.objective import goal
+from edgeml_converters.search.choose import FLOATS, Choice, loss
+from edgeml_converters.search.objective import goal
+from edgeml_converters.search.turned_down import lost_too_much
 from edgeml_converters.variants.request import Request
 from edgeml_converters.variants.rows import Row
-from edgeml_converters.variants.turned_down import lost_too_much
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from edgeml.figures import milliseconds, readable_size
+from edgeml_converters.variants.gates import Objective
 from edgeml_converters.variants.rows import Row
 
-Objective = Literal["latency", "size", "memory"]
 EQUAL_LATENCY: Final = 1.05
 """Medians of the same file measured twice differ by up to about 5 %."""
 EQUAL_MEMORY: Final = 1.05

@@ -17,7 +17,7 @@ from edgeml_converters.coral.cut import cut_unchecked, stops
 from edgeml_converters.coral.graph import read_graph
 from edgeml_converters.evaluate.lints import check_label_names
 from edgeml_converters.evaluate.metrics import Metric
-from edgeml_converters.variants.choose import SQNR_FLOOR_DB
+from edgeml_converters.search.choose import SQNR_FLOOR_DB
 from edgeml_converters.variants.make import HOW_LABELS
 from edgeml_converters.variants.request import Request
 from edgeml_converters.variants.rows import INTERRUPTED, Row, lacking

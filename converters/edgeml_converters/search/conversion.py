@@ -9,15 +9,15 @@ from edgeml.errors import ConversionError
 from edgeml.findings import Finding
 from edgeml_converters.evaluate.latency import HERE
 from edgeml_converters.formats.files import hash_tree
-from edgeml_converters.variants import findings
-from edgeml_converters.variants.choose import Choice, choose
+from edgeml_converters.search import findings
+from edgeml_converters.search.choose import Choice, choose
+from edgeml_converters.search.control import Budget
+from edgeml_converters.search.crew import at_once
+from edgeml_converters.search.measuring import measured, measured_by
+from edgeml_converters.search.profiling import profiled
 from edgeml_converters.variants.compiled import with_compiled
-from edgeml_converters.variants.control import Budget
-from edgeml_converters.variants.crew import at_once
 from edgeml_converters.variants.make import Evaluator
-from edgeml_converters.variants.measuring import measured, measured_by
 from edgeml_converters.variants.prepare import SourceModel, prepared
-from edgeml_converters.variants.profiling import profiled
 from edgeml_converters.variants.request import Request
 from edgeml_converters.variants.rows import Row
 from edgeml_converters.variants.workspace import Workspace

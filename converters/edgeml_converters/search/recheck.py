@@ -13,7 +13,7 @@ from edgeml.installed import open_release
 from edgeml.manifest import Variant
 from edgeml_converters.evaluate import latency
 from edgeml_converters.evaluate.metrics import open_metric
-from edgeml_converters.variants.choose import Gates
+from edgeml_converters.variants.gates import Gates
 from edgeml_converters.variants.rows import Row
 
 

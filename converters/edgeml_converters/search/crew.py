@@ -26,10 +26,10 @@ from edgeml.converter import QuantizerSettings
 from edgeml.errors import EdgemlError
 from edgeml.findings import Finding
 from edgeml_converters.graph import Plan
+from edgeml_converters.search.control import Budget
+from edgeml_converters.search.making import in_turn
 from edgeml_converters.sensitivity.noise import Sensitivity
-from edgeml_converters.variants.control import Budget
 from edgeml_converters.variants.make import Evaluator
-from edgeml_converters.variants.making import in_turn
 from edgeml_converters.variants.prepare import planned
 from edgeml_converters.variants.rows import INTERRUPTED, Made, Row, Status
 
@@ -153,7 +153,7 @@ def _share(runtime: str, rows: Sequence[Row], data: Evaluator, budget: Budget) -
 @contextmanager
 def _started(share: Share) -> Iterator[subprocess.Popen[bytes]]:
     """Start a process and hand it its share; its input stays open as long as this process lives."""
-    argv = [sys.executable, "-P", "-m", "edgeml_converters.variants.crew"]
+    argv = [sys.executable, "-P", "-m", "edgeml_converters.search.crew"]
     pipe = subprocess.PIPE
     with (
         _chatter(share).open("wb") as chatter,
@@ -242,6 +242,6 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    from edgeml_converters.variants.crew import main  # under its name, by which what it hands over is read
+    from edgeml_converters.search.crew import main  # under its name, by which what it hands over is read
 
     main()

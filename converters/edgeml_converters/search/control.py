@@ -19,15 +19,15 @@ from typing import Final
 from edgeml.converter import ConversionStep, QuantizerSettings
 from edgeml.errors import EdgemlError
 from edgeml.findings import Finding
-from edgeml_converters.sensitivity.noise import Sensitivity
-from edgeml_converters.sensitivity.ranking import ranked_row
-from edgeml_converters.variants.candidates import (
+from edgeml_converters.search.candidates import (
     Look,
     Onlooker,
     candidates,
     in_words,
     with_better_biases,
 )
+from edgeml_converters.sensitivity.noise import Sensitivity
+from edgeml_converters.sensitivity.ranking import ranked_row
 from edgeml_converters.variants.make import Evaluator
 from edgeml_converters.variants.rows import Row, row_name
 

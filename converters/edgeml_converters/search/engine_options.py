@@ -19,7 +19,7 @@ from edgeml.figures import milliseconds
 from edgeml.findings import Finding
 from edgeml.stopwatch import drawn
 from edgeml.words import RuntimeName
-from edgeml_converters.variants.objective import EQUAL_LATENCY, latency
+from edgeml_converters.search.objective import EQUAL_LATENCY, latency
 from edgeml_converters.variants.rows import Row
 
 ALTERNATIVES: Final[Mapping[RuntimeName, Mapping[str, str]]] = {
