@@ -130,6 +130,10 @@ class QuantizationError(ConversionError):
     """A quantizer failed, or it ran and quantized nothing."""
 
 
+class NothingToQuantizeError(QuantizationError):
+    """The model has nothing that the runtime could hold in this scheme, or gain by."""
+
+
 class AlreadyQuantizedError(QuantizationError):
     """The model is quantized already; the float model is needed."""
 

@@ -321,6 +321,16 @@ def test_an_int8_source_is_not_quantized_again(kws):
     assert rows["int8_static"].steps == ()
 
 
+def test_a_scheme_that_has_nothing_for_the_model_is_not_called_a_failure(kws):
+    result = convert(
+        kws / "kws_float.onnx",
+        **options(kws, runtimes=("onnxruntime",), schemes=("float32", "int8_dynamic"), measure=False),
+    )
+    status = {row.scheme: row.status for row in result.rows}
+    assert status == {"float32": "ok", "int8_dynamic": "unavailable"}
+    assert "matrix products only" in result.rows[1].reason
+
+
 def test_two_targets_each_get_their_choice_and_foreign_latency_is_marked(kws):
     result = convert(
         kws / "kws_float.tflite",

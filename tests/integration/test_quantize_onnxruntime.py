@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from edgeml.errors import AlreadyQuantizedError, DataError, QuantizationError
+from edgeml.errors import AlreadyQuantizedError, DataError, NothingToQuantizeError, QuantizationError
 from tests.integration import quantize_models as models
 from tests.integration.quantize_models import Samples, only, outputs, run_step, sqnr, top1
 
@@ -150,7 +150,7 @@ def test_schemes_for_matrix_products_refuse_convolution_nets(
     data_dir: Path, tmp_path: Path, scheme: str
 ) -> None:
     source = data_dir / "kws" / "kws_float.onnx"
-    with pytest.raises(QuantizationError, match="1 of 10 operators could be quantized, with 3 %"):
+    with pytest.raises(NothingToQuantizeError, match="1 of 10 operators could be quantized, with 3 %"):
         run_step(f"onnxruntime-{scheme}", source, tmp_path / "made")
 
 
@@ -208,7 +208,7 @@ def test_a_model_without_weights_is_an_error(tmp_path: Path) -> None:
     source = tmp_path / "relu.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), source)
     samples = Samples("x", [np.ones((1, 4), np.float32)])
-    with pytest.raises(QuantizationError, match="0 of 0 operators"):
+    with pytest.raises(NothingToQuantizeError, match="0 of 0 operators"):
         run_step(STATIC, source, tmp_path / "made", samples)
 
 

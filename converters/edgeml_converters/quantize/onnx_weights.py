@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgeml.errors import QuantizationError
+from edgeml.errors import NothingToQuantizeError
 from edgeml_converters.quantize import onnx_model
 
 BLOCK_SIZE: Final = 32
@@ -55,7 +55,7 @@ def dynamic_int8(model: Any, step: str) -> Any:
     keyword-spotting model, ResNet-8 and MobileNetV2, and left MobileNetV2 with 1.4 % top-1.
 
     Raises:
-        QuantizationError: less than half of the weights are in matrix products.
+        NothingToQuantizeError: less than half of the weights are in matrix products.
     """
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
@@ -84,7 +84,7 @@ def int4(model: Any, step: str) -> Any:
     """Hold the weights of matrix products in 4 bits, ``BLOCK_SIZE`` of them to a scale.
 
     Raises:
-        QuantizationError: less than half of the weights are in matrix products.
+        NothingToQuantizeError: less than half of the weights are in matrix products.
     """
     from onnx import helper, numpy_helper
 
@@ -151,7 +151,7 @@ def _matmuls(model: Any, step: str) -> Any:
     products = [node for node in operators if node.op_type in {"MatMul", "Gemm"}]
     held = sum(sizes[node.input[1]] for node in products)
     if total == 0 or held / total < MATMUL_SHARE_MIN:
-        raise QuantizationError(
+        raise NothingToQuantizeError(
             f"{step}: {len(products)} of {len(operators)} operators could be quantized, with "
             f"{100 * held / max(total, 1):.0f} % of the weights: ONNX Runtime has this scheme for matrix "
             f"products only, and its convolutions would be slower than float; use int8_static or int8_weights"

@@ -16,6 +16,7 @@ from edgeml.errors import (
     AlreadyQuantizedError,
     DataError,
     InputError,
+    NothingToQuantizeError,
     QuantizationError,
 )
 from edgeml.findings import Finding
@@ -79,11 +80,11 @@ def judge_coverage(step: str, source: Path, found: Coverage, *, asked: bool = Fa
     """Give a finding where a quantizer left operators with weights in float that nobody ``asked`` it to.
 
     Raises:
-        QuantizationError: it quantized none.
+        NothingToQuantizeError: it quantized none.
     """
     if found.quantized == 0:
         what = "it has no operator with weights" if found.total == 0 else "the quantizer changed nothing"
-        raise QuantizationError(
+        raise NothingToQuantizeError(
             f"{step}: 0 of {found.total} operators of {source.name} quantized: {what}; "
             f"keep float32, or use another scheme"
         )

@@ -14,6 +14,7 @@ from edgeml.errors import (
     EdgemlError,
     EngineMissingError,
     EngineVersionError,
+    NothingToQuantizeError,
     PlanError,
     UsageError,
     WorkerMissingError,
@@ -42,8 +43,8 @@ HOW_LABELS: Final = (
     "give them as data.npz:x,y, as a column called label in a .csv, as folders named by class, "
     "with --labels, or as labels = … in [evaluation] of --config"
 )
-LACKING = (EngineMissingError, EngineVersionError, WorkerMissingError, PlanError)
-"""Errors that say what this machine lacks, not that the model cannot be converted."""
+LACKING = (EngineMissingError, EngineVersionError, WorkerMissingError, PlanError, NothingToQuantizeError)
+"""Errors that say what this machine lacks, or that a scheme is not for this model; nothing is broken."""
 
 
 @dataclass(slots=True)

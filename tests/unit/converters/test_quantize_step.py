@@ -16,7 +16,7 @@ from edgeml_converters.quantize.step import (
 )
 
 from edgeml.arrays import Array
-from edgeml.errors import AlreadyQuantizedError, DataError, QuantizationError
+from edgeml.errors import AlreadyQuantizedError, DataError, NothingToQuantizeError, QuantizationError
 from edgeml.tensors import TensorSpec
 
 INPUTS = (TensorSpec("x", (1, 3), "float32"),)
@@ -83,7 +83,7 @@ def test_a_source_that_was_used_up_is_noticed() -> None:
 
 
 def test_nothing_quantized_is_an_error_with_the_count() -> None:
-    with pytest.raises(QuantizationError, match="0 of 7 operators"):
+    with pytest.raises(NothingToQuantizeError, match="0 of 7 operators"):
         judge_coverage("step", MODEL, Coverage(7, 0))
 
 
