@@ -19,13 +19,13 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 from edgeml.archive import READ_ERRORS, unsafe_name
 from edgeml.atomic import new_file, replacing_folder
-from edgeml.bundle_place import MANIFEST, FolderPlace, Place, ZipPlace
+from edgeml.bundle_place import MANIFEST, RECORD, FolderPlace, Place, ZipPlace
 from edgeml.errors import BundleError, ModelFileError, UnsafeFileError
 from edgeml.manifest import FileEntry, Manifest, Variant
 from edgeml.manifest_json import SIZE_LIMIT_BYTES, dumps, loads
 
 SUFFIX: Final = ".edgeml"
-_FIRST: Final = (MANIFEST, "record.json", "README.md")
+_FIRST: Final = (MANIFEST, RECORD, "README.md")
 _TIME: Final = (1980, 1, 1, 0, 0, 0)
 """The earliest a zip can say: the same files give the same bytes."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")

@@ -18,6 +18,8 @@ from edgeml.archive import open_zip
 from edgeml.errors import BundleError, UnsafeFileError
 
 MANIFEST: Final = "manifest.json"
+RECORD: Final = "record.json"
+"""What a conversion did; a bundle may be without."""
 
 
 class Place(Protocol):

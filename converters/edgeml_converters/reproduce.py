@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from edgeml import typed_json
 from edgeml.bundle import is_bundle
+from edgeml.bundle_place import RECORD
 from edgeml.data import DataDeclaration
 from edgeml.errors import MessageError, ModelFileError, UsageError
 from edgeml.health import HealthPolicy
@@ -19,7 +20,6 @@ from edgeml_converters.formats.files import hash_tree
 from edgeml_converters.report.record import tool_versions
 from edgeml_converters.variants.request import AUTO
 
-RECORD: Final = "record.json"
 SCHEMA: Final = 1
 
 

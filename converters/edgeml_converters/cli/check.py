@@ -21,6 +21,7 @@ EXISTING = click.Path(exists=True, path_type=Path)
 @click.command()
 @click.argument("bundle", type=EXISTING)
 @shared.accuracy_gate
+@shared.slice_gate
 @shared.latency_gate
 @shared.size_gate
 @click.option(
@@ -40,6 +41,7 @@ EXISTING = click.Path(exists=True, path_type=Path)
 def check(
     bundle: Path,
     max_drop: float | None,
+    max_slice_drop: float | None,
     max_latency_ms: float | None,
     max_size: str | None,
     names: tuple[str, ...],
@@ -61,9 +63,11 @@ def check(
     from edgeml_converters.search.recheck import recheck
     from edgeml_converters.variants.gates import Gates
 
-    gates = Gates(max_drop, max_latency_ms, shared.size_bytes(max_size))
+    gates = Gates(max_drop, max_latency_ms, shared.size_bytes(max_size), max_slice_drop)
     if gates == Gates():
-        raise UsageError("nothing to hold it against: give --max-drop, --max-latency-ms or --max-size")
+        raise UsageError(
+            "nothing to hold it against: give --max-drop, --max-slice-drop, --max-latency-ms or --max-size"
+        )
     with progress_shown() as progress:
         verdicts = recheck(bundle, gates, names=names, measure_on=measure_on, progress=progress)
     if as_json:
@@ -78,11 +82,14 @@ def check(
 def _document(verdict: Verdict) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from edgeml_converters.evaluate.slices import worst
+
     row = verdict.row
-    latency = row.measured.latency_ms
+    latency, lost = row.measured.latency_ms, worst(row.slices)
     return {
         "variant": row.name,
         "drop_points": row.drop_points,
+        "worst_slice": None if lost is None else asdict(lost),
         "latency_ms": None if latency is None else asdict(latency),
         "size_bytes": row.size_bytes,
         "measured_on": row.measured.machine,

@@ -109,12 +109,7 @@ EXISTING = click.Path(exists=True, path_type=Path)
     help="What the variant chosen for a target has least of.",
 )
 @shared.accuracy_gate
-@click.option(
-    "--max-slice-drop",
-    type=float,
-    metavar="POINTS",
-    help="Gate: points that the worst class or slice may lose, of those with 10 samples or more.",
-)
+@shared.slice_gate
 @shared.latency_gate
 @shared.size_gate
 @click.option(

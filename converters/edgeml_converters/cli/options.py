@@ -34,6 +34,12 @@ preprocess = click.option(
 accuracy_gate = click.option(
     "--max-drop", type=float, metavar="POINTS", help="Gate: points of accuracy a variant may lose."
 )
+slice_gate = click.option(
+    "--max-slice-drop",
+    type=float,
+    metavar="POINTS",
+    help="Gate: points that the worst class or slice may lose, of those with 10 samples or more.",
+)
 latency_gate = click.option("--max-latency-ms", type=float, metavar="MS", help="Gate: median latency.")
 size_gate = click.option("--max-size", metavar="BYTES", help="Gate: size of a variant, such as 500k or 4M.")
 

@@ -93,4 +93,4 @@ def slice_drops(
 
 def worst(drops: Sequence[SliceDrop]) -> SliceDrop | None:
     """Give the class that loses most, of those with samples enough."""
-    return next((one for one in drops if one.counts), None)
+    return max((one for one in drops if one.counts), key=lambda one: one.drop_points, default=None)

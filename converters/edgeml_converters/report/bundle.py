@@ -13,6 +13,7 @@ import edgeml
 from edgeml import typed_json
 from edgeml.atomic import new_file
 from edgeml.bundle import SUFFIX, bundle_file_name, write_bundle
+from edgeml.bundle_place import RECORD
 from edgeml.errors import BundleError, UsageError
 from edgeml.manifest import DataEntry, FileEntry, Manifest, Needs, Variant
 from edgeml.telemetry.reference import Reference, reference_to_json
@@ -79,7 +80,7 @@ def write(outcome: Outcome, name: str, release: int, path: Path, scratch: Path) 
     chosen = {choice.variant for choice in outcome.choices}
     usable.sort(key=lambda row: row.name not in chosen)
     variants = tuple(_variant(row, outcome, files) for row in usable)
-    files["record.json"] = _text(scratch / "record.json", json.dumps(record(outcome), indent=1) + "\n")
+    files[RECORD] = _text(scratch / RECORD, json.dumps(record(outcome), indent=1) + "\n")
     reference = drift_reference(outcome)
     files["README.md"] = _text(scratch / "README.md", model_card(outcome, name, release, reference))
     golden = outcome.data.golden_inputs()

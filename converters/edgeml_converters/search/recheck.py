@@ -7,12 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgeml import typed_json
+from edgeml.bundle import Bundle
+from edgeml.bundle_place import RECORD
 from edgeml.converter import QuantizerSettings
 from edgeml.errors import MeasureError, UsageError
 from edgeml.installed import open_release
 from edgeml.manifest import Variant
 from edgeml_converters.evaluate import latency
 from edgeml_converters.evaluate.metrics import open_metric
+from edgeml_converters.evaluate.slices import SliceDrop
 from edgeml_converters.variants.gates import Gates
 from edgeml_converters.variants.rows import Row
 
@@ -23,6 +27,19 @@ class Verdict:
 
     row: Row
     broken: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """What a record says of a variant that its manifest does not."""
+
+    name: str
+    slices: tuple[SliceDrop, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    variants: tuple[_Recorded, ...]
 
 
 def recheck(
@@ -44,11 +61,15 @@ def recheck(
 
     Raises:
         BundleError: damaged or foreign.
+        MessageError: the record, which is read for a gate on slices, is none.
         UsageError: no such variant, or a metric that cannot be opened here.
     """
     opened = open_release(bundle)
     variants = _wanted(opened.manifest.variants, names)
     rows = [_row(one) for one in variants]
+    if gates.max_slice_drop is not None:
+        slices = _slices(opened)
+        rows = [replace(row, slices=slices.get(row.name, ())) for row in rows]
     if measure_on is not None:
         with tempfile.TemporaryDirectory(prefix="edgeml-check-") as scratch:
             folder = opened.extract(Path(scratch) / "bundle")
@@ -87,6 +108,15 @@ def _row(variant: Variant) -> Row:
         measured=measured,
         drop_points=drop,
     )
+
+
+def _slices(bundle: Bundle) -> dict[str, tuple[SliceDrop, ...]]:
+    """Give what each variant loses by class or slice; nothing, where there is no record."""
+    if RECORD not in bundle.names:
+        return {}
+    where = f"{bundle.path}: {RECORD}"
+    record = typed_json.read(_Record, typed_json.parse(bundle.read(RECORD), where), where)
+    return {one.name: one.slices for one in record.variants}
 
 
 def _measured(row: Row, result: latency.Result) -> Row:

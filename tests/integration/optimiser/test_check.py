@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from edgeml_converters.convert import convert
 
+from edgeml.bundle import open_bundle, write_bundle
 from edgeml.cli import main
 from tests.integration.optimiser import broken_int8
 
@@ -83,3 +85,41 @@ def test_a_damaged_bundle_is_an_error_of_its_own(bundle: Path, tmp_path: Path) -
     done = check(tmp_path / "half.edgeml", "--max-drop", 1)
     assert done.exit_code == 1
     assert "half.edgeml" in done.stderr
+
+
+def test_the_class_that_loses_most_is_held_by_the_record(bundle: Path) -> None:
+    record = json.loads(open_bundle(bundle).read("record.json"))
+    slices = next(row["slices"] for row in record["variants"] if row["name"] == INT8)
+    worst = max((one for one in slices if one["count"] >= 10), key=lambda one: one["drop_points"])
+    lost = worst["drop_points"]
+    held = check(bundle, "--max-slice-drop", lost, "--json")
+    assert held.exit_code == 0, held.output
+    assert json.loads(held.stdout)["variants"][0]["worst_slice"] == worst
+    broken = check(bundle, "--max-slice-drop", lost - 0.01)
+    assert broken.exit_code == 3
+    assert f"{INT8}: class or slice {worst['label']} loses {lost:.2f} points" in broken.stderr
+
+
+def test_slices_that_no_record_tells_hold_no_gate(bundle: Path, tmp_path: Path) -> None:
+    opened = open_bundle(bundle)
+    files = {name: tmp_path / "out" / name for name in opened.names if name != "record.json"}
+    opened.extract(tmp_path / "out")
+    entries = tuple(one for one in opened.manifest.files if one.path != "record.json")
+    write_bundle(tmp_path / "bare.edgeml", replace(opened.manifest, files=entries), files)
+    done = check(tmp_path / "bare.edgeml", "--max-slice-drop", 100)
+    assert done.exit_code == 3
+    assert "no class or slice was measured" in done.stderr
+    assert check(tmp_path / "bare.edgeml", "--max-drop", 100).exit_code == 0
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"variants": [{"name": "a", "slices": [{"label": 1}]}]}'])
+def test_a_record_that_is_none_is_an_error_of_its_own(bundle: Path, tmp_path: Path, content: str) -> None:
+    opened = open_bundle(bundle)
+    opened.extract(tmp_path / "out")
+    (tmp_path / "out/record.json").write_text(content)
+    files = {name: tmp_path / "out" / name for name in opened.names}
+    entries = tuple(one for one in opened.manifest.files if one.path != "record.json")
+    write_bundle(tmp_path / "odd.edgeml", replace(opened.manifest, files=entries), files)
+    done = check(tmp_path / "odd.edgeml", "--max-slice-drop", 100)
+    assert done.exit_code == 1
+    assert "odd.edgeml: record.json" in done.stderr
