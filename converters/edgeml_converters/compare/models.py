@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from edgeml_converters.compare.tensors import (
 from edgeml_converters.evaluate.accuracy import Naming
 from edgeml_converters.formats.files import hash_tree
 from edgeml_converters.formats.scheme import state_of
+from edgeml_converters.report.plain import finite
 from edgeml_converters.report.record import comparison_document
 from edgeml_converters.variants.artifact import (
     Artifact,
@@ -65,8 +65,8 @@ class Comparison:
             "outputs": [
                 {
                     **comparison_document(one),
-                    "other": one.other,
-                    "relative": _finite(one.relative),
+                    "other": one.name,
+                    "relative": finite(one.relative),
                     "nan_samples": one.nan_samples,
                 }
                 for one in self.outputs
@@ -77,12 +77,7 @@ class Comparison:
 
 
 def _document(match: TensorMatch) -> dict[str, Any]:
-    return asdict(match) | {"max_abs": _finite(match.max_abs), "relative": _finite(match.relative)}
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no infinity."""
-    return value if math.isfinite(value) else None
+    return asdict(match) | {"max_abs": finite(match.max_abs), "relative": finite(match.relative)}
 
 
 def compare_models(
@@ -150,7 +145,7 @@ def _opened(path: Path) -> Artifact:
 
 
 def _compared(left: Artifact, right: Artifact, samples: Any, *, random: bool) -> Comparison:
-    tally = ModelTally([(spec.name, spec.name) for spec in left.outputs])
+    tally = ModelTally()
     count, probed = 0, []
     for sample in samples:
         tally.add(left.run(sample), right.run(sample))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,8 +23,6 @@ class OutputComparison:
 
     name: str
     """In the reference."""
-    other: str
-    """In the other model."""
     samples: int
     max_abs: float
     reference_max: float
@@ -50,8 +48,8 @@ class OutputComparison:
 class OutputTally:
     """Compares two streams of arrays; memory does not grow with the samples."""
 
-    def __init__(self, name: str, other: str) -> None:
-        self._name, self._other = name, other
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._samples = self._agreed = self._nan_samples = self._values = 0
         self._max_abs = self._reference_max = 0.0
         self._dot = self._power = self._other_power = self._error_power = 0.0
@@ -68,7 +66,7 @@ class OutputTally:
         right = other.reshape(-1).astype(np.float64)
         if left.size != right.size:
             raise ConversionError(
-                f"output {self._other!r} holds {right.size} values, {self._name!r} of the source {left.size}"
+                f"output {self._name!r} holds {right.size} values, that of the source {left.size}"
             )
         self._samples += 1
         if not left.size:
@@ -108,7 +106,6 @@ class OutputTally:
         lost = only_nan or math.isinf(self._error_power)
         return OutputComparison(
             name=self._name,
-            other=self._other,
             samples=self._samples,
             max_abs=math.inf if only_nan else self._max_abs,
             reference_max=self._reference_max,
@@ -121,20 +118,29 @@ class OutputTally:
 
 
 class ModelTally:
-    """Compares all outputs of two models, paired by name or place."""
+    """Compares all outputs of two models, under the same names."""
 
-    def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
-        self._pairs = tuple(pairs)
-        self._tallies = [OutputTally(left, right) for left, right in pairs]
+    def __init__(self) -> None:
+        self._tallies: dict[str, OutputTally] = {}
 
     def add(self, reference: Mapping[str, Array], other: Mapping[str, Array]) -> None:
         """Take one sample's outputs of both models."""
-        for (left, right), tally in zip(self._pairs, self._tallies, strict=True):
-            tally.add(reference[left], other[right])
+        for name, array in other.items():
+            self._tallies.setdefault(name, OutputTally(name)).add(reference[name], array)
 
     def result(self) -> tuple[OutputComparison, ...]:
-        """Give a comparison for each output."""
-        return tuple(tally.result() for tally in self._tallies)
+        """Give a comparison for each output; none before the first sample."""
+        return tuple(tally.result() for tally in self._tallies.values())
+
+
+def compared(
+    reference: Iterable[Mapping[str, Array]], other: Iterable[Mapping[str, Array]]
+) -> tuple[OutputComparison, ...]:
+    """Compare what two models gave for the same samples."""
+    tally = ModelTally()
+    for left, right in zip(reference, other, strict=True):
+        tally.add(left, right)
+    return tally.result()
 
 
 def sqnr_db(power: float, error_power: float) -> float:

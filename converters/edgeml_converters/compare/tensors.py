@@ -278,7 +278,7 @@ def _measured(
     reference: Sequence[Mapping[str, Array]],
     other: Sequence[Mapping[str, Array]],
 ) -> TensorMatch:
-    tally = OutputTally(name, pair.other)
+    tally = OutputTally(name)
     for left, right in zip(reference, other, strict=True):
         tally.add(left[name].transpose(pair.permutation), right[pair.other])
     result = tally.result()

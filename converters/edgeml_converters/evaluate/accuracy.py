@@ -74,7 +74,7 @@ def evaluate(
     parted = SliceTallies(metric, sliced(metric, labels) if slices is None else slices)
     classed = SliceTallies(metric, None if slices is None else sliced(metric, labels))
     wanted = iter(reference) if reference is not None else None
-    comparison: ModelTally | None = None
+    comparison = ModelTally()
     changes = class_changes(metric, labels)
     count = 0
     for sample in samples:
@@ -86,8 +86,6 @@ def evaluate(
             classed.add(count, outputs, label)
         if wanted is not None:
             before = next(wanted)
-            if comparison is None:
-                comparison = ModelTally([(name, name) for name in outputs])
             comparison.add(before, outputs)
             if changes is not None:
                 changes.add(before, outputs, label)
@@ -97,7 +95,7 @@ def evaluate(
     return Evaluation(
         count,
         tally.value() if tally is not None else None,
-        comparison.result() if comparison is not None else (),
+        comparison.result(),
         parted.values(),
         classed.values(),
         changes.result() if changes is not None else (),

@@ -12,7 +12,7 @@ import numpy as np
 from edgeml.arrays import Array
 from edgeml.manifest import Tolerance
 from edgeml.words import Scheme
-from edgeml_converters.compare.outputs import ModelTally
+from edgeml_converters.compare.outputs import compared
 
 FLOAT_SHARE: Final[Mapping[Scheme, float]] = {"float32": 1e-3, "float16": 1e-2}
 """Difference between float kernels of two CPUs, as a share of the output's largest value."""
@@ -70,14 +70,11 @@ def tolerance(
     cosine = 0.999
     if scheme not in FLOAT_SHARE:
         if source:
-            tally = ModelTally([(name, name) for name in made[0]])
-            for left, right in zip(source, made, strict=True):
-                tally.add(left, right)
-            compared = tally.result()
-            worst = max(output.max_abs for output in compared)
+            outputs = compared(source, made)
+            worst = max(output.max_abs for output in outputs)
             allowed = max(allowed, ERROR_MULTIPLE * worst if math.isfinite(worst) else 0.0)
             # 1 - cos(a) goes with the square of a small angle
-            apart = max(1 - output.cosine_min for output in compared)
+            apart = max(1 - output.cosine_min for output in outputs)
             cosine = min(0.99, 1 - ERROR_MULTIPLE**2 * apart)
         allowed = max(allowed, STEP_MULTIPLE * (output_step or largest / 255))
     return Tolerance(

@@ -17,7 +17,7 @@ from typing import Final
 from edgeml.converter import CalibrationMethod, ConversionStep, QuantizerSettings, Sample
 from edgeml.errors import ConversionError
 from edgeml.words import RuntimeName
-from edgeml_converters.compare.outputs import ModelTally, worst_sqnr_db
+from edgeml_converters.compare.outputs import compared, worst_sqnr_db
 from edgeml_converters.evaluate.spool import Spool
 from edgeml_converters.variants.artifact import Artifact, runs_here
 from edgeml_converters.variants.make import Evaluator
@@ -78,13 +78,9 @@ class Onlooker:
         try:
             reference = self._outputs(made)
             self.data.executor.tell(f"look at {self.samples} samples")
-            tally: ModelTally | None = None
-            for sample, wanted in zip(self._samples(), reference, strict=True):
-                tally = tally or ModelTally([(name, name) for name in wanted])
-                tally.add(wanted, made.run(sample))
+            found = worst_sqnr_db(compared(reference, map(made.run, self._samples())))
         finally:
             made.release()
-        found = worst_sqnr_db(tally.result()) if tally is not None else None
         if found is None:
             raise ConversionError(f"{made.path.name}: there is nothing to compare it on")
         return Look(settings, round(found, 1), str(made.lost or ""))

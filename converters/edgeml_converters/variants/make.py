@@ -22,7 +22,7 @@ from edgeml.errors import (
 from edgeml.findings import Finding
 from edgeml.manifest import Measured
 from edgeml.tensors import TensorSpec
-from edgeml_converters.compare.outputs import SQNR_OF_EQUAL_DB, ModelTally, OutputComparison, worst_sqnr_db
+from edgeml_converters.compare.outputs import SQNR_OF_EQUAL_DB, OutputComparison, compared, worst_sqnr_db
 from edgeml_converters.evaluate.accuracy import Evaluation, evaluate
 from edgeml_converters.evaluate.golden import save_golden, tolerance
 from edgeml_converters.evaluate.lints import check_labels
@@ -149,7 +149,7 @@ class Evaluator:
         judged = self._judge(artifact)
         evaluation = judged.evaluation
         reference = self.reference.value if self.reference is not None else None
-        compared = evaluation.compared or self._against_source(artifact)
+        outputs = evaluation.compared or self._against_source(artifact)
         drop = None
         if self.metric is not None and reference is not None and evaluation.value is not None:
             drop = round(self.metric.drop_points(reference, evaluation.value), 6)
@@ -166,13 +166,13 @@ class Evaluator:
                 accuracy=evaluation.value,
                 float_accuracy=reference,
                 metric=self.metric.name if self.metric is not None else None,
-                sqnr_db=SQNR_OF_EQUAL_DB if artifact is self.executor.source else worst_sqnr_db(compared),
+                sqnr_db=SQNR_OF_EQUAL_DB if artifact is self.executor.source else worst_sqnr_db(outputs),
             ),
             drop_points=drop,
             slices=self._drops(evaluation, "slices"),
             classes=self._drops(evaluation, "classes"),
             changes=evaluation.changes,
-            outputs_compared=compared,
+            outputs_compared=outputs,
             steps=steps,
             findings=findings,
             inputs=session.inputs,
@@ -252,10 +252,7 @@ class Evaluator:
         source = self.executor.source
         if not artifact.parity or not source.parity or artifact is source:
             return ()
-        tally = ModelTally([(name, name) for name in artifact.parity[0]])
-        for left, right in zip(source.parity, artifact.parity, strict=True):
-            tally.add(left, right)
-        return tally.result()
+        return compared(source.parity, artifact.parity)
 
     def _with_golden(self, row: Row, golden: Sequence[dict[str, Array]]) -> Row:
         if not golden:

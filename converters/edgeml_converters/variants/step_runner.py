@@ -26,7 +26,7 @@ from edgeml.errors import ConversionError, EdgemlError, EngineMissingError, Pari
 from edgeml.findings import Finding
 from edgeml.tensors import Shape, TensorSpec
 from edgeml.words import Scheme
-from edgeml_converters.compare.outputs import ModelTally, OutputComparison
+from edgeml_converters.compare.outputs import OutputComparison, compared
 from edgeml_converters.compare.tensors import (
     FLOAT_THRESHOLDS,
     QUANTIZED_THRESHOLDS,
@@ -239,14 +239,11 @@ class Executor:
         reference = next((one for one in reversed(parent.lineage()) if one.parity), None)
         if reference is None or reference.parity is None:
             return ()
-        tally = ModelTally([(name, name) for name in made.parity[0]])
-        for left, right in zip(reference.parity, made.parity, strict=True):
-            tally.add(left, right)
-        compared = tally.result()
-        reason = parity_failure(step.source, step.target, compared)
+        outputs = compared(reference.parity, made.parity)
+        reason = parity_failure(step.source, step.target, outputs)
         if reason is not None:
             made.lost = ParityError(f"{step.name}: {reason}{self._divergence(step, reference, made)}")
-        return compared
+        return outputs
 
     def _divergence(self, step: ConversionStep, reference: Artifact, made: Artifact) -> str:
         """Say where the two begin to differ, if both runtimes can show it."""
@@ -319,13 +316,13 @@ class Executor:
         )
 
 
-def parity_failure(source: State, target: State, compared: Sequence[OutputComparison]) -> str | None:
+def parity_failure(source: State, target: State, outputs: Sequence[OutputComparison]) -> str | None:
     """Say which output breaks which limit of a hop, if one does.
 
     A format hop must keep each output within 1e-3 (float16: 1e-2) of its largest absolute value and a cosine
     of 0.999; whatever quantizes, or translates a quantized model, an SQNR above 6 dB and a cosine above 0.9.
     """
-    for output in compared:
+    for output in outputs:
         if source.scheme in FLOATS and target.scheme in FLOATS:
             limit = max(RELATIVE_LIMIT[source.scheme], RELATIVE_LIMIT[target.scheme])
             if output.relative > limit or output.cosine < FLOAT_COSINE:
