@@ -13,6 +13,8 @@ IoDtype = Literal["float32", "int8", "uint8"]
 
 RUNTIMES: Final[tuple[RuntimeName, ...]] = get_args(RuntimeName)
 SCHEMES: Final[tuple[Scheme, ...]] = get_args(Scheme)
+FLOATS: Final[frozenset[Scheme]] = frozenset({"float32", "float16"})
+"""Schemes that quantize nothing."""
 
 FORMAT_OF_RUNTIME: Final[dict[RuntimeName, Format]] = {
     "litert": "tflite",

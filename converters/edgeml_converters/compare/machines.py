@@ -22,6 +22,7 @@ from edgeml.manifest import Tolerance, Variant
 from edgeml.parity import OutputParity
 from edgeml.remote import RUN_TIMEOUT_S
 from edgeml.targets import host
+from edgeml_converters.evaluate.golden import save_golden, stacked
 
 if TYPE_CHECKING:
     from edgeml.arrays import Array
@@ -177,11 +178,7 @@ def _write_data(file: Path, bundle: Bundle, data: str, preprocess: Sequence[str]
     manifest = bundle.manifest
     declared = parse_preprocess(preprocess, manifest.preprocess)
     samples = list(open_data(data, inputs=manifest.inputs, preprocess=declared, limit=limit))
-    np.savez(file, allow_pickle=False, **_stacked(samples))
-
-
-def _stacked(samples: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-    return {name: np.concatenate([np.atleast_1d(one[name]) for one in samples]) for name in samples[0]}
+    save_golden(file, samples)
 
 
 class _Pair:
@@ -222,7 +219,7 @@ class _Pair:
             model = load(self._bundle, variant=variant.name)
         with model:
             samples = open_data(self._inputs, inputs=model.spec.inputs)
-            return _stacked([model.run(sample) for sample in samples]), len(samples)
+            return stacked([model.run(sample) for sample in samples]), len(samples)
 
     def _run_there(self, variant: Variant) -> tuple[dict[str, Array], str]:
         """Give the outputs there, stacked, and the engine's version.

@@ -12,12 +12,12 @@ from edgeml.data import DataDeclaration, open_declared
 from edgeml.errors import ConversionError
 from edgeml.preprocess import Preprocess
 from edgeml.tensors import Shape
+from edgeml.words import FLOATS
 from edgeml_converters.compare.outputs import ModelTally, OutputComparison
 from edgeml_converters.compare.tensors import (
     FLOAT_THRESHOLDS,
     QUANTIZED_THRESHOLDS,
     TensorMatch,
-    Thresholds,
     first_divergence,
     match_tensors,
     tapped_values,
@@ -34,7 +34,7 @@ from edgeml_converters.variants.artifact import (
     runs_here,
     with_shapes,
 )
-from edgeml_converters.variants.step_runner import FLOATS, PROBED_SAMPLES
+from edgeml_converters.variants.step_runner import PROBED_SAMPLES
 
 RANDOM_SAMPLES: Final = 16
 
@@ -97,9 +97,7 @@ def compare_models(
     """
     left, right = _opened(reference), _opened(other)
     left.inputs = with_shapes(left.inputs, input_shapes or {})
-    left.naming = Naming(
-        {spec.name: spec.name for spec in left.inputs}, {spec.name: spec.name for spec in left.outputs}
-    )
+    left.naming = Naming.own(left.inputs, left.outputs)
     try:
         right.naming = _paired(left, right)
         if data is None:
@@ -156,7 +154,8 @@ def _compared(left: Artifact, right: Artifact, samples: Any, *, random: bool) ->
     right.release()
     exact = left.state.scheme in FLOATS and right.state.scheme in FLOATS
     limits = FLOAT_THRESHOLDS if exact else QUANTIZED_THRESHOLDS
-    tensors = _tensors(left, right, probed, limits)
+    shown = [tapped_values(one.runtime, one.path, one.naming, probed) for one in (left, right)]
+    tensors = match_tensors(shown[0] or (), shown[1] or (), limits)
     return Comparison(
         reference=left.path,
         other=right.path,
@@ -166,17 +165,3 @@ def _compared(left: Artifact, right: Artifact, samples: Any, *, random: bool) ->
         tensors=tensors,
         diverges=first_divergence(tensors, limits),
     )
-
-
-def _tensors(
-    left: Artifact, right: Artifact, samples: Sequence[Mapping[str, Array]], limits: Thresholds
-) -> tuple[TensorMatch, ...]:
-    if left.runtime is None or right.runtime is None:
-        return ()
-    shown = [
-        tapped_values(one.runtime, one.path, one.naming, samples) if one.runtime is not None else None
-        for one in (left, right)
-    ]
-    if shown[0] is None or shown[1] is None:
-        return ()
-    return match_tensors(shown[0], shown[1], limits)

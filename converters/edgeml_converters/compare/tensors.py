@@ -83,24 +83,20 @@ QUANTIZED_THRESHOLDS: Final = Thresholds(sqnr_db=6.0, cosine=0.9)
 
 
 def tapped_values(
-    runtime: RuntimeName, artifact: Path, naming: Naming | None, samples: Sequence[Mapping[str, Array]]
+    runtime: RuntimeName | None, artifact: Path, naming: Naming, samples: Sequence[Mapping[str, Array]]
 ) -> list[dict[str, Array]] | None:
     """Run an artifact with all readable tensors as outputs.
 
     Returns:
-        One mapping of tensor name to values per sample, in graph order; ``None`` if the runtime cannot show
-        intermediate tensors or refuses to for this artifact.
+        One mapping of tensor name to values per sample, in graph order; ``None`` if no runtime reads it, or
+        the runtime cannot show intermediate tensors or refuses to for this artifact.
     """
-    driver = plugins.runtime(runtime)
+    driver = plugins.runtime(runtime) if runtime is not None else None
     if not isinstance(driver, TensorTap):
         return None
     try:
         with driver.load_tapped(artifact) as session:
-            names = naming.inputs if naming is not None else {}
-            return [
-                session.run({names.get(name, name): array for name, array in sample.items()})
-                for sample in samples
-            ]
+            return [session.run(naming.fed(sample)) for sample in samples]
     except EdgemlError:
         return None
 

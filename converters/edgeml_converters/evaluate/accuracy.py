@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from edgeml.arrays import Array
 from edgeml.runtime import Session
+from edgeml.tensors import TensorSpec
 from edgeml_converters.compare.outputs import ModelTally, OutputComparison
 from edgeml_converters.evaluate.confusion import ClassChange, class_changes
 from edgeml_converters.evaluate.metrics import Metric
@@ -21,9 +22,18 @@ class Naming:
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
 
+    @classmethod
+    def own(cls, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> Naming:
+        """Give the naming of the source itself."""
+        return cls({spec.name: spec.name for spec in inputs}, {spec.name: spec.name for spec in outputs})
+
+    def fed(self, sample: Mapping[str, Array]) -> dict[str, Array]:
+        """Give a sample under the artifact's names."""
+        return {self.inputs.get(name, name): array for name, array in sample.items()}
+
     def run(self, session: Session, sample: Mapping[str, Array]) -> dict[str, Array]:
         """Run a sample given under the source's names; outputs come back under the source's names."""
-        made = session.run({self.inputs[name]: array for name, array in sample.items()})
+        made = session.run(self.fed(sample))
         return {name: made[own] for name, own in self.outputs.items()}
 
 

@@ -20,7 +20,7 @@ from typing import Final
 
 from edgeml.engines import engine
 from edgeml.figures import readable_size
-from edgeml.words import Scheme
+from edgeml.words import FLOATS
 from edgeml_converters.compare.outputs import SQNR_OF_EQUAL_DB
 from edgeml_converters.search.objective import EQUAL_LATENCY, GOALS, Goal, goal, latency
 from edgeml_converters.variants.gates import Gates, Objective
@@ -29,7 +29,6 @@ from edgeml_converters.variants.rows import Row, lacking
 SQNR_FLOOR_DB: Final = 20.0
 """At 20 dB the outputs are off by a tenth of their own size (root mean square). Static int8 of sound small
 networks gives 20 to 35 dB; what a quantizer ruined gives 0 to 10."""
-FLOATS: Final[frozenset[Scheme]] = frozenset({"float32", "float16"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from edgeml_converters.search.choose import FLOATS, Choice, loss
+from edgeml.words import FLOATS
+from edgeml_converters.search.choose import Choice, loss
 from edgeml_converters.search.objective import goal
 from edgeml_converters.search.turned_down import lost_too_much
 from edgeml_converters.variants.request import Request

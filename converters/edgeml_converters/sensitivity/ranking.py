@@ -36,11 +36,10 @@ def rank(
     driver = plugins.runtime(model.runtime) if model.runtime is not None else None
     if driver is None or not isinstance(driver, TensorTap):
         raise ConversionError(f"{model.path.name}: no runtime here shows the activations of {model.state}")
-    names = model.naming.inputs
     found: dict[str, ChannelNoise] = {}
     with driver.load_tapped(model.path) as session:
         for sample, _ in zip(samples, range(RANKING_SAMPLES), strict=False):
-            taken = {names.get(name, name): array for name, array in sample.items()}
+            taken = model.naming.fed(sample)
             for name, values in {**taken, **session.run(taken)}.items():
                 if name in ranges and values.dtype == np.float32:
                     found.setdefault(name, ChannelNoise(*ranges[name])).add(values)

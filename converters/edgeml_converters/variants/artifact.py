@@ -16,14 +16,11 @@ from edgeml.errors import ConversionError, EngineMissingError, ParityError, Usag
 from edgeml.findings import Finding
 from edgeml.runtime import Runtime, RuntimeOptions, Session
 from edgeml.tensors import Shape, TensorSpec, shape_fits
-from edgeml.words import FORMAT_OF_RUNTIME, Format, RuntimeName
+from edgeml.words import RUNTIME_OF_FORMAT, Format, RuntimeName
 from edgeml_converters.compare.outputs import pair_names
 from edgeml_converters.evaluate.accuracy import Naming
 from edgeml_converters.variants.rows import StepTrace
 
-RUNTIME_OF_FORMAT: Final[dict[Format, RuntimeName]] = {
-    format_: runtime for runtime, format_ in FORMAT_OF_RUNTIME.items()
-}
 OPTIONS: Final[Mapping[RuntimeName, Mapping[str, str]]] = {"openvino": {"precision": "f32"}}
 """What figures are taken with, so that an engine's defaults cannot change results unseen."""
 

@@ -102,9 +102,7 @@ def _set_inputs(artifact: Artifact, inputs: tuple[TensorSpec, ...]) -> None:
                 "cut the part that works on text off the model, and convert the rest"
             )
     artifact.inputs = inputs
-    artifact.naming = Naming(
-        {spec.name: spec.name for spec in inputs}, {spec.name: spec.name for spec in artifact.outputs}
-    )
+    artifact.naming = Naming.own(inputs, artifact.outputs)
 
 
 def planned(request: Request, state: State) -> tuple[tuple[Row, ...], dict[str, Plan]]:

@@ -25,7 +25,7 @@ from edgeml.converter import (
 from edgeml.errors import ConversionError, EdgemlError, EngineMissingError, ParityError
 from edgeml.findings import Finding
 from edgeml.tensors import Shape, TensorSpec
-from edgeml.words import Scheme
+from edgeml.words import FLOATS, Scheme
 from edgeml_converters.compare.outputs import OutputComparison, compared
 from edgeml_converters.compare.tensors import (
     FLOAT_THRESHOLDS,
@@ -34,13 +34,13 @@ from edgeml_converters.compare.tensors import (
     match_tensors,
     tapped_values,
 )
+from edgeml_converters.evaluate.accuracy import Naming
 from edgeml_converters.evaluate.golden import read_golden, save_golden
 from edgeml_converters.formats.files import hash_tree
 from edgeml_converters.variants.artifact import Artifact, match_signature, runs_here
 from edgeml_converters.variants.rows import StepTrace
 from edgeml_converters.variants.step_cache import StepCache, content_key
 
-FLOATS: Final[frozenset[Scheme]] = frozenset({"float32", "float16"})
 CALIBRATED: Final[frozenset[Scheme]] = frozenset({"int8_static", "int16x8"})
 RELATIVE_LIMIT: Final[Mapping[Scheme, float]] = {"float32": 1e-3, "float16": 1e-2}
 """Largest difference that a float hop may make, as a share of the output's largest absolute value."""
@@ -56,14 +56,13 @@ class Renamed:
     """Calibration data under the names of an artifact."""
 
     data: Calibration
-    names: Mapping[str, str]
+    naming: Naming
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __iter__(self) -> Iterator[Sample]:
-        for sample in self.data:
-            yield {self.names.get(name, name): array for name, array in sample.items()}
+        return map(self.naming.fed, self.data)
 
     @property
     def sha256(self) -> str:
@@ -173,7 +172,7 @@ class Executor:
         used = settings if quantizes else None
         data = None
         if calibration is not None and quantizes and step.target.scheme in CALIBRATED:
-            data = Renamed(calibration, parent.naming.inputs)
+            data = Renamed(calibration, parent.naming)
         key = self._key(step, parent, used, data)
         known = self._made.get(key)
         if known is None:
@@ -248,8 +247,6 @@ class Executor:
     def _divergence(self, step: ConversionStep, reference: Artifact, made: Artifact) -> str:
         """Say where the two begin to differ, if both runtimes can show it."""
         made.release()
-        if reference.runtime is None or made.runtime is None:
-            return ""
         samples = self.samples[:PROBED_SAMPLES]
         left = tapped_values(reference.runtime, reference.path, reference.naming, samples)
         right = tapped_values(made.runtime, made.path, made.naming, samples)
@@ -309,7 +306,7 @@ class Executor:
                 "code": _own_code(),
                 "shapes": {name: list(shape) for name, shape in self.input_shapes.items()} if root else {},
                 "settings": repr(settings),
-                "calibration": [calibration.sha256, dict(calibration.names)] if calibration else None,
+                "calibration": [calibration.sha256, dict(calibration.naming.inputs)] if calibration else None,
                 "samples": hash_tree(self._samples_file) if root and self._samples_file else None,
                 "trust_code": self.trust_code if root else None,
             }
