@@ -34,9 +34,9 @@ def read_golden(path: Path) -> list[dict[str, Array]]:
     """Read what ``save_golden`` wrote, one mapping a sample.
 
     Raises:
-        OSError, ValueError, EOFError: it cannot be read, or is no such file.
+        OSError, or one of ``archive.READ_ERRORS``: it cannot be read, or is no such file.
     """
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     count = min((len(array) for array in arrays.values()), default=0)
     return [{name: array[at : at + 1] for name, array in arrays.items()} for at in range(count)]

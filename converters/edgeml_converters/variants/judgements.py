@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -16,13 +15,14 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from edgeml import typed_json
+from edgeml.archive import READ_ERRORS
 from edgeml.arrays import Array
 from edgeml.atomic import replacing_file
 from edgeml.errors import MessageError
 from edgeml_converters.evaluate.accuracy import Evaluation
 from edgeml_converters.evaluate.golden import read_golden, stacked
 from edgeml_converters.formats.files import hash_tree
-from edgeml_converters.variants.step_cache import content_key
+from edgeml_converters.variants.step_cache import content_key, sealed, unsealed
 
 KEPT_S: Final = 90 * 86400.0
 """What nobody asked for that long is removed; an entry is a few kB."""
@@ -55,7 +55,7 @@ class JudgementCache:
             return None
         try:
             return Judgement(evaluation, read_golden(_folder(self.root, key) / f"{key}.npz"))
-        except (OSError, ValueError, EOFError):
+        except (OSError, *READ_ERRORS):
             return None
 
     def keep(self, key: str | None, judgement: Judgement) -> None:
@@ -75,7 +75,7 @@ class JudgementCache:
         try:
             if within_s is not None and time.time() - place.stat().st_mtime > within_s:
                 return None
-            found = typed_json.read(kind, json.loads(place.read_text()), str(place))
+            found = typed_json.read(kind, unsealed(place.read_text()), str(place))
             if within_s is None:
                 os.utime(place)
         except (OSError, ValueError, MessageError):
@@ -87,7 +87,7 @@ class JudgementCache:
         if self.root is None:
             return
         with suppress(OSError), replacing_file(self._room(key) / f"{key}.json") as scratch:
-            scratch.write_text(json.dumps(typed_json.write(value)))
+            scratch.write_text(sealed(typed_json.write(value)))
 
     def _room(self, key: str) -> Path:
         """Make the folder that a key's files stand in, and clear it of what is old."""

@@ -24,12 +24,31 @@ LAYOUT: Final = 1
 """Raised when the meaning of an entry changes; entries of another number are not found."""
 KEPT_ENTRIES: Final = 200
 """The oldest go beyond this many."""
+_SEAL: Final = "seal"
+"""Name of the hash in an entry of all that stands beside it."""
 
 
 def content_key(parts: Mapping[str, Any]) -> str:
     """Hash what determines a step's result: a mapping of plain values."""
     text = json.dumps({"layout": LAYOUT, **parts}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sealed(entry: Mapping[str, Any]) -> str:
+    """Give plain values as JSON that tells whether it was changed since."""
+    return json.dumps({**entry, _SEAL: content_key(entry)}, indent=1)
+
+
+def unsealed(text: str) -> dict[str, Any]:
+    """Read what ``sealed`` gave.
+
+    Raises:
+        ValueError: it is no JSON, or another than was written.
+    """
+    entry = json.loads(text)
+    if not isinstance(entry, dict) or entry.pop(_SEAL, None) != content_key(entry):
+        raise ValueError("not what was written")
+    return entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +63,7 @@ class StepCache:
             return None
         folder = self.root / key[:2] / key
         try:
-            entry = json.loads((folder / ENTRY_FILE).read_text())
+            entry = unsealed((folder / ENTRY_FILE).read_text())
             artifact = folder / entry["artifact"]
             outputs = folder / entry["source_outputs"] if entry["source_outputs"] else None
             if hash_tree(artifact) != entry["sha256"] or (outputs and not outputs.is_file()):
@@ -72,7 +91,7 @@ class StepCache:
             target.parent.mkdir(parents=True, exist_ok=True)
             scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
             shutil.copytree(folder, scratch, dirs_exist_ok=True)
-            (scratch / ENTRY_FILE).write_text(json.dumps(_entry(folder, result), indent=1))
+            (scratch / ENTRY_FILE).write_text(sealed(_entry(folder, result)))
             try:
                 scratch.rename(target)
             except OSError:

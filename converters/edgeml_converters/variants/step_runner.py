@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+from edgeml.archive import READ_ERRORS
 from edgeml.arrays import Array
 from edgeml.converter import (
     Calibration,
@@ -348,7 +349,7 @@ def _unstacked(path: Path) -> list[dict[str, Array]]:
     """Read outputs stacked along the first axis back into one mapping a sample."""
     try:
         return read_golden(path)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, *READ_ERRORS) as error:
         raise ConversionError(f"the source's outputs cannot be read back from {path}: {error}") from error
 
 

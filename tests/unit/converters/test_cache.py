@@ -7,8 +7,10 @@ import sys
 import numpy as np
 import onnx
 import pytest
+from edgeml_converters.evaluate.accuracy import Evaluation
 from edgeml_converters.evaluate.spool import Spool
 from edgeml_converters.formats.files import hash_tree, model_files, size_bytes
+from edgeml_converters.variants.judgements import Judgement, JudgementCache
 from edgeml_converters.variants.step_cache import StepCache, content_key
 
 from edgeml.converter import StepResult
@@ -54,6 +56,41 @@ def test_a_damaged_entry_is_not_found(tmp_path, made):
     assert cache.find("ab12") is None
     cache.keep("ab12", *made)
     assert cache.find("ab12") is not None
+
+
+def test_an_entry_with_another_digit_is_not_found(tmp_path, made):
+    cache = StepCache(tmp_path / "cache")
+    cache.keep("ab12", *made)
+    entry = tmp_path / "cache/ab/ab12/step.json"
+    entry.write_text(entry.read_text().replace("2.0", "3.0"))
+    assert cache.find("ab12") is None
+
+
+@pytest.fixture
+def judged(tmp_path):
+    """A cache with one finding, and its two files."""
+    cache = JudgementCache(tmp_path / "judgements")
+    golden = [{"scores": np.arange(10, dtype=np.float32)[None]}] * 8
+    cache.keep("ab12", Judgement(Evaluation(300, 0.75, ()), golden))
+    assert cache.find("ab12").evaluation.value == 0.75
+    return cache, *(tmp_path / f"judgements/ab/ab12.{kind}" for kind in ("json", "npz"))
+
+
+def test_a_finding_with_another_digit_is_not_found(judged):
+    cache, evaluation, _ = judged
+    evaluation.write_text(evaluation.read_text().replace("0.75", "0.85"))
+    assert cache.find("ab12") is None
+
+
+@pytest.mark.parametrize("at", [0, 40, 150, 300, -40, -3])
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_finding_with_damaged_outputs_is_not_found(judged, at, cut):
+    cache, _, golden = judged
+    content = bytearray(golden.read_bytes())
+    content[at] ^= 0xFF
+    golden.write_bytes(content[:at] if cut else content)
+    found = cache.find("ab12")
+    assert found is None or np.array_equal(found.golden[0]["scores"][0], np.arange(10))
 
 
 def test_the_same_step_kept_at_once_by_many_processes_is_kept_once_and_nobody_complains(tmp_path, made):
