@@ -159,7 +159,7 @@ def _compared(then: Mapping[str, Any], result: ConvertResult) -> tuple[VariantAg
         if old["status"] not in {"ok", "gate"}:
             continue
         row = rows.get(old["name"])
-        if row is None or row.status not in {"ok", "gate"}:
+        if row is None or not row.is_made:
             reason = "it is not asked for any more" if row is None else row.told
             found.append(VariantAgain(old["name"], (f"not made: {reason}",)))
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -145,16 +145,6 @@ class DataWatch:
         self._squares[name] += float(flat @ flat)
         self._values[name] += flat.size
         return low, high
-
-
-def summarise(
-    role: Role, samples: Iterable[Mapping[str, Array]], inputs: Sequence[TensorSpec]
-) -> DataSummary:
-    """Read data once and say what they hold; raises like ``DataWatch.see``."""
-    watch = DataWatch(role, inputs)
-    for sample in samples:
-        watch.see(sample)
-    return watch.summary()
 
 
 def lint_calibration(data: DataSummary, source: str) -> tuple[Finding, ...]:

@@ -77,8 +77,7 @@ def write(outcome: Outcome, name: str, release: int, path: Path, scratch: Path) 
     if not usable:
         return None
     files: dict[str, Path] = {}
-    chosen = {choice.variant for choice in outcome.choices}
-    usable.sort(key=lambda row: row.name not in chosen)
+    usable.sort(key=lambda row: not outcome.chosen_for(row))
     variants = tuple(_variant(row, outcome, files) for row in usable)
     files[RECORD] = _text(scratch / RECORD, json.dumps(record(outcome), indent=1) + "\n")
     reference = drift_reference(outcome)
@@ -177,9 +176,9 @@ def _variant(row: Row, outcome: Outcome, files: dict[str, Path]) -> Variant:
         golden = FileEntry(f"golden/{row.name}.npz", 0, "")
         files[golden.path] = row.golden
     extra: dict[str, Any] = {}
-    chosen_for = [choice.target for choice in outcome.choices if choice.variant == row.name]
+    chosen_for = outcome.chosen_for(row)
     if chosen_for:
-        extra["chosen_for"] = chosen_for
+        extra["chosen_for"] = list(chosen_for)
     if row.runtime_version:
         extra["made_with"] = row.runtime_version
     if row.accelerator is not None:

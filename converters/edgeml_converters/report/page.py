@@ -98,7 +98,7 @@ class PageEdgeTpu:
 def render(outcome: Outcome, bundle: str) -> str:
     """Give the report as one HTML document; whatever stems from files is escaped."""
     steps = page_steps(outcome.rows)
-    shown = [row for row in outcome.rows if row.status in {"ok", "gate"}]
+    shown = [row for row in outcome.rows if row.is_made]
     metric = outcome.data.metric
     worst = [
         (one.title, min(output.sqnr_db for output in one.trace.outputs), one.quantizes)
@@ -199,7 +199,7 @@ def _rows(rows: Sequence[Row], outcome: Outcome) -> list[PageRow]:
         PageRow(
             number,
             row_cells(row, outcome.data.metric),
-            tuple(choice.target for choice in outcome.choices if choice.variant == row.name),
+            outcome.chosen_for(row),
             row.reason,
         )
         for number, row in enumerate(rows, 1)
@@ -211,7 +211,7 @@ def _edge_tpu(outcome: Outcome) -> list[PageEdgeTpu]:
     found = []
     for row in outcome.rows:
         is_source = row.edge_tpu and row.accelerator is None
-        if is_source and row.status in {"ok", "gate"} and row.artifact is not None:
+        if is_source and row.is_made and row.artifact is not None:
             check = check_file(row.artifact)
             found.append(PageEdgeTpu(row.name, check, picture.picture(check)))
     return found

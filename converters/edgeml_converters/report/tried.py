@@ -108,7 +108,7 @@ def _variant(row: Row, outcome: Outcome) -> Trial:
     """Tell a row of the table."""
     settings = settings_in_words(row)
     if row.status == "ok":
-        chosen = [choice.target for choice in outcome.choices if choice.variant == row.name]
+        chosen = outcome.chosen_for(row)
         if chosen:
             return Trial(row, settings, "chosen", f"chosen for {', '.join(chosen)}")
         return Trial(row, settings, "kept", f"kept; {_left(row, outcome)}")
@@ -138,7 +138,7 @@ def _not_needed(row: Row, outcome: Outcome) -> str:
             return "good enough, and no smaller than without zeros"
         return f"good enough; {', '.join(smaller)} is within 5 % of the smallest file, and loses no more"
     kept = next((one for one in outcome.rows if one.name == row.name), None)
-    if kept is None or kept.status not in {"ok", "gate"}:
+    if kept is None or not kept.is_made:
         return "good enough, and another way was taken"
     count = len(kept.settings.float_tensors)
     if len(row.settings.float_tensors) > count > 0:

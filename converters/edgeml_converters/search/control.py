@@ -106,7 +106,7 @@ class Control:
         best = min([*better, *([] if mixed is None else [mixed])], key=_loss, default=None)
         if best is None or best is mixed or not self.budget.spent:
             return best
-        return _with(best, self.budget.finding(best.name, "what was not tried might lose less"))
+        return best.with_findings(self.budget.finding(best.name, "what was not tried might lose less"))
 
     def closer(self) -> Row | None:
         """Give a variant by other settings that loses less than the row, which loses no more than allowed."""
@@ -136,7 +136,7 @@ class Control:
         equalized = self._make(look.settings, "equalized")
         if self.holds(equalized):
             what = f"channels that differ in size were brought together; without: {self._alone}"
-            return _with(equalized, Finding("equalized", "info", equalized.name, what, LOOK))
+            return equalized.with_findings(Finding("equalized", "info", equalized.name, what, LOOK))
         if equalized.status != "ok":
             return None
         self._found.append(equalized)
@@ -184,7 +184,7 @@ class Control:
                 self._found.append(row)
             return None
         what = f"{in_words(look.settings, without)}: {told}; as it was: {self._alone}"
-        return _with(row, Finding("tuned", "info", row.name, what, REPORTED))
+        return row.with_findings(Finding("tuned", "info", row.name, what, REPORTED))
 
     def _turn_down(self, look: Look, why: str) -> None:
         self.data.tried.append(self._plain(look.settings).without("gate", why))
@@ -238,8 +238,8 @@ class Control:
             f"{len(kept)} activations stay in float, with what makes and takes them: {named}{more}; "
             f"all in int8: {self._alone}"
         )
-        told = _with(row, Finding("kept-in-float", "info", row.name, what, LOOK))
-        return _with(told, self.budget.finding(row.name)) if self.budget.spent else told
+        told = row.with_findings(Finding("kept-in-float", "info", row.name, what, LOOK))
+        return told.with_findings(self.budget.finding(row.name)) if self.budget.spent else told
 
     @property
     def _alone(self) -> str:
@@ -264,10 +264,6 @@ def to_go_on_with(
         row.settings == other and _loss(row) > _loss(plain) for row in judged
     )
     return settings if worse else other
-
-
-def _with(row: Row, finding: Finding) -> Row:
-    return replace(row, findings=(*row.findings, finding))
 
 
 def fewest_that(enough: Callable[[int], bool], most: int) -> int | None:

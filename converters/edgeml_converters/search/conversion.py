@@ -39,6 +39,10 @@ class Outcome:
     interrupted: bool = False
     """A search that was told to stop: of what was known by then."""
 
+    def chosen_for(self, row: Row) -> tuple[str, ...]:
+        """Give the targets that a row was chosen for."""
+        return tuple(choice.target for choice in self.choices if choice.variant == row.name)
+
 
 def run(request: Request, space: Workspace) -> Outcome:
     """Do a conversion; everything it makes stands in the workspace's scratch folder.

@@ -34,7 +34,7 @@ def detailed_rows(rows: Sequence[Row], choices: Sequence[Choice], request: Reque
 def pairs(rows: Sequence[Row], choices: Sequence[Choice], request: Request) -> Iterator[Pair]:
     """Give float32 and the best quantized variant of each runtime that has both."""
     for runtime in _runtimes(rows):
-        made = (row for row in rows if row.runtime == runtime and row.status in {"ok", "gate"})
+        made = (row for row in rows if row.runtime == runtime and row.is_made)
         before = next((row for row in made if row.scheme == "float32"), None)
         after = _best_quantized(runtime, rows, choices, request)
         if before is not None and after is not None:
@@ -50,7 +50,7 @@ def _best_quantized(
 ) -> Row | None:
     """Give a runtime's quantized variant that was chosen, or else its best, even if a gate refused it."""
     own = [row for row in rows if row.runtime == runtime and row.accelerator is None]
-    made = [row for row in own if row.status in {"ok", "gate"} and row.scheme not in FLOATS]
+    made = [row for row in own if row.is_made and row.scheme not in FLOATS]
     chosen = {choice.variant for choice in choices}
     return min(made, key=lambda row: (row.name not in chosen, *_rank(row, made, request)), default=None)
 

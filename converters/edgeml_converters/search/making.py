@@ -65,8 +65,7 @@ def _told_of_time(row: Row, data: Evaluator, budget: Budget) -> Row:
     """Say of a static int8 variant that loses too much that no time was left to mend it."""
     if not budget.spent or not _is_controlled(row, data) or _holds(data)(row):
         return row
-    told = budget.finding(row.name, "what was not tried might lose less")
-    return replace(row, findings=(*row.findings, told))
+    return row.with_findings(budget.finding(row.name, "what was not tried might lose less"))
 
 
 def _is_controlled(row: Row, data: Evaluator) -> bool:

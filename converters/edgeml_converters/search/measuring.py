@@ -175,7 +175,7 @@ def _with_measurement(row: Row, result: latency.Result | None) -> Row:
         finding = Finding(
             "not-measured", "warning", row.name, str(result), "run edgeml bench on the file to see more"
         )
-        return replace(row, findings=(*row.findings, finding))
+        return row.with_findings(finding)
     measured = replace(
         row.measured,
         latency_ms=None if result.emulated else result.latency_ms,
@@ -195,9 +195,9 @@ def _with_measurement(row: Row, result: latency.Result | None) -> Row:
             f"{EMULATED}: this is no latency of a {result.machine}",
             "measure on the board: --measure ssh://USER@BOARD",
         )
-        return replace(row, findings=(*row.findings, finding))
+        return row.with_findings(finding)
     if result.throttled:
         seen = f"{result.machine} was slowed down, by heat or a weak supply, while it was measured"
         slow = Finding("throttled", "warning", row.name, seen, "cool or feed it better, and measure again")
-        row = replace(row, findings=(*row.findings, slow))
-    return replace(row, findings=(*row.findings, *findings.noisy(row)))
+        row = row.with_findings(slow)
+    return row.with_findings(*findings.noisy(row))

@@ -61,7 +61,7 @@ class Pruning:
         except BudgetSpentError:
             *before, last = self._judged([made[count] for count in sorted(made)])
             missed = self.budget.finding(last.name, "more weights at 0 might make its file smaller")
-            return (*before, replace(last, findings=(*last.findings, missed)))
+            return (*before, last.with_findings(missed))
         return self._judged([made[count] for count in sorted(made)])
 
     def _make(self, share: float) -> Row:
@@ -118,8 +118,8 @@ def _best(rows: Sequence[Row]) -> Row | None:
 
 
 def _smaller(row: Row, said: str) -> Row:
-    return replace(row, findings=(*row.findings, Finding("pruned", "info", row.name, said, _REMEDY)))
+    return row.with_findings(Finding("pruned", "info", row.name, said, _REMEDY))
 
 
 def _no_smaller(row: Row, said: str, severity: Severity = "info") -> Row:
-    return replace(row, findings=(*row.findings, Finding("not-pruned", severity, row.name, said, _REMEDY)))
+    return row.with_findings(Finding("not-pruned", severity, row.name, said, _REMEDY))

@@ -99,6 +99,15 @@ class Row:
         """The reason as people are told it."""
         return self.brief or self.reason
 
+    @property
+    def is_made(self) -> bool:
+        """Whether it was made and judged, even if a gate refused it."""
+        return self.status in {"ok", "gate"}
+
+    def with_findings(self, *findings: Finding) -> Row:
+        """Give the row with findings behind its own."""
+        return replace(self, findings=(*self.findings, *findings))
+
     def without(self, status: Status, reason: str, brief: str = "") -> Row:
         """Give the row with another status."""
         return replace(self, status=status, reason=reason, brief=brief)

@@ -11,7 +11,6 @@ from edgeml_converters.evaluate.lints import (
     lint_pair,
     lint_raw,
     lint_seen_ranges,
-    summarise,
 )
 
 from edgeml.errors import DataError
@@ -24,6 +23,13 @@ X = TensorSpec("x", (1, 4, 4, 3), "float32")
 def data(count, scale=1.0, offset=0.0, seed=0):
     rng = np.random.default_rng(seed)
     return [{"x": (rng.normal(size=(1, 4, 4, 3)) * scale + offset).astype(np.float32)} for _ in range(count)]
+
+
+def summarise(role, samples, inputs):
+    watch = DataWatch(role, inputs)
+    for sample in samples:
+        watch.see(sample)
+    return watch.summary()
 
 
 def codes(findings):
