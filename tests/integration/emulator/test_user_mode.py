@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from edgeml_devices.emulator import tools
 from edgeml_devices.emulator.address import emulator_address
 from edgeml_devices.emulator.images.image import Image
+from edgeml_devices.emulator.user import launcher
 from edgeml_devices.emulator.user.transport import UserTransport
 
 from edgeml import plugins
@@ -18,9 +28,36 @@ from edgeml.cli import main
 from edgeml.errors import TransportError
 from edgeml.testing.models import make_double
 from edgeml.words import RUNTIMES, RuntimeName
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("full_image", "built_cache")
 URL = "emulator:raspberry-pi-4?mode=user"
+OWNER = """
+import sys
+from edgeml import plugins
+with plugins.transport(sys.argv[1]) as board:
+    board.run(["sh", "-c", 'setsid sleep "$1" & sleep "$1" & true', "sh", sys.argv[2]], 60)
+    print("started", flush=True)
+    board.run(["sleep", sys.argv[2]], 600)
+"""
+KINDS: Mapping[str, Callable[[list[str]], bool]] = {
+    "launcher": lambda words: launcher.__file__ in words,
+    "proot": lambda words: words[0] == str(tools.find(tools.PROOT)),
+    "program": lambda words: words[-3] == "/usr/bin/sleep",
+}
+PROGRAMS = 3
+"""Those that the owner starts: one left its session, one is in the background."""
+
+
+def _programs(mark: str, kind: str) -> list[int]:
+    """Give the processes of a kind among those that have the mark as an argument."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = file.read_text(errors="replace").split("\0")
+            if mark in words and KINDS[kind](words):
+                found.append(int(file.parent.name))
+    return found
 
 
 def test_children_without_an_environment_see_the_board_too() -> None:
@@ -109,3 +146,40 @@ def test_a_child_left_in_the_background_ends_with_the_connection(tmp_path: Path)
     with plugins.transport(url) as board:
         board.run(["sleep", "1"], 20)
     assert not seen.exists()
+
+
+@pytest.mark.parametrize("killed", ["owner", "launcher", "proot"])
+def test_nothing_goes_on_without_the_process_that_started_it(killed: str) -> None:
+    mark = f"600.{uuid.uuid4().int}"
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, URL, mark], stdout=subprocess.PIPE)
+    try:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"started\n"
+        eventually(lambda: len(_programs(mark, "program")) == PROGRAMS, "all programs run")
+        for pid in [owner.pid] if killed == "owner" else _programs(mark, killed):
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not _programs(mark, "program"), "all programs end", 10)
+    finally:
+        owner.kill()
+        owner.communicate()
+
+
+def test_a_service_that_left_its_session_ends_with_the_connection() -> None:
+    mark = f"600.{uuid.uuid4().int}"
+    with plugins.transport(URL) as board:
+        board.run(["sh", "-c", 'setsid sleep "$1" & true', "sh", mark], 20)
+        eventually(lambda: _programs(mark, "program"), "it runs")
+        board.run(["sleep", "1"], 20)
+    assert not _programs(mark, "program")
+
+
+def test_what_a_thread_left_in_the_background_outlives_the_thread() -> None:
+    mark = f"600.{uuid.uuid4().int}"
+    with plugins.transport(URL) as board:
+        thread = Thread(target=board.run, args=(["sh", "-c", 'sleep "$1" & true', "sh", mark], 20))
+        thread.start()
+        thread.join()
+        eventually(lambda: _programs(mark, "program"), "it runs")
+        board.run(["sleep", "0.5"], 20)
+        assert _programs(mark, "program")
+    assert not _programs(mark, "program")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -79,7 +80,7 @@ class PrivateRoot:
         binds += [(str(system / name), f"/{name}") for name in ("proc/cpuinfo", "proc/device-tree", "sys")]
         binds.append((str(self.image.site), f"/{SITE}"))
         return (
-            *(sys.executable, "-I", "-S", launcher.__file__),
+            *(sys.executable, "-I", "-S", launcher.__file__, str(os.getpid())),
             *(str(tools.find(tools.PROOT)), "-v", "-1", "-0"),
             *("-q", f"{tools.find(tools.QEMU_USER)} -cpu {self.board.cpu}"),
             *("-r", str(self.image.root), "-w", ENVIRONMENT["HOME"]),

@@ -37,6 +37,7 @@ _STEP_TIMEOUT_S: Final = 300.0
 """For a file to be moved; emulated time is no measure."""
 _ENDS_WITHIN_S: Final = 0.1
 """What is still there so long after a command was left in the background by it."""
+_KILLED_WITHIN_S: Final = 5.0
 _MISSING: Final = "missing"
 _JOB: Final = f"""{PROGRAM}
 if program "$1"; then
@@ -138,7 +139,7 @@ class UserTransport:
     def close(self) -> None:
         self._root = None
         while self._left:
-            kill_session(self._left.pop())
+            _end(self._left.pop())
         self._held.close()
 
     def __enter__(self) -> Self:
@@ -205,10 +206,10 @@ class UserTransport:
                 ready, _, _ = select.select([answers], [], [], timeout_s)
                 code = answers.read(64).decode().strip() if ready else ""
             except BaseException:
-                kill_session(process)
+                _end(process)
                 raise
         if not ready:
-            kill_session(process)
+            _end(process)
             raise TransportError(
                 f"{self._url}: {shown(argv)} did not end within {timeout_s:g} s and was killed; "
                 "give it more time or find out what it waits for"
@@ -222,6 +223,16 @@ class UserTransport:
         if done.exit_code:
             said = " ".join(done.stderr.decode(errors="replace").split())[-300:]
             raise TransportError(f"{self._url}: {doing}: {said or f'exit code {done.exit_code}'}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a launcher with all that runs under it; what left its session is for it to find."""
+    process.terminate()
+    try:
+        ended_within(process, _KILLED_WITHIN_S)
+    finally:
+        if process.returncode is None:
+            kill_session(process)
 
 
 @contextmanager

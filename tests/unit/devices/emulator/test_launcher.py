@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -23,7 +24,17 @@ FACCESSAT = 269
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="system calls are numbered by architecture")
 def test_only_calls_that_proot_does_not_know_are_refused() -> None:
     numbers = [str(number) for number in (*launcher.REFUSED.values(), FACCESSAT)]
-    argv = [sys.executable, "-I", "-S", launcher.__file__, sys.executable, "-c", PROBE, *numbers]
+    argv = [
+        sys.executable,
+        "-I",
+        "-S",
+        launcher.__file__,
+        str(os.getpid()),
+        sys.executable,
+        "-c",
+        PROBE,
+        *numbers,
+    ]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     *refused, allowed = done.stdout.split()
     assert set(refused) == {"ENOSYS"}
