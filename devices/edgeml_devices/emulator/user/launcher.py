@@ -18,7 +18,7 @@ import signal
 import struct
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -71,7 +71,7 @@ def install(code: bytes) -> None:
     _prctl(_PR_SET_SECCOMP, _FILTER, struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer)))
 
 
-def keep(owner: int, argv: Sequence[str]) -> int:
+def keep(owner: int, argv: list[str]) -> int:
     """Run a program for as long as the owner lives; gives its exit code."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -93,7 +93,7 @@ def keep(owner: int, argv: Sequence[str]) -> int:
     return _SIGNALLED + signal.SIGKILL if code is None else code
 
 
-def _become(argv: Sequence[str]) -> None:
+def _become(argv: list[str]) -> None:
     """Go on as the program, in the child: ended with the parent even where that is killed."""
     try:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
