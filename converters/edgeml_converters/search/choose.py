@@ -96,9 +96,14 @@ def may_be_chosen(row: Row, allowed: float) -> bool:
     return row.scheme in FLOATS or (row.measured.sqnr_db or 0.0) >= SQNR_FLOOR_DB
 
 
+def lost(row: Row) -> tuple[float, float]:
+    """Order by what is lost: points of accuracy, where they are unknown SQNR."""
+    return row.drop_points or 0.0, -(row.measured.sqnr_db or 0.0)
+
+
 def loss(row: Row) -> tuple[float, float, int]:
-    """Order by what is lost: points of accuracy, where they are unknown SQNR; then by size."""
-    return row.drop_points or 0.0, -(row.measured.sqnr_db or 0.0), row.size_bytes or 0
+    """Order by what is lost, then by size."""
+    return *lost(row), row.size_bytes or 0
 
 
 def _of_the_poor(best: Row, candidates: Sequence[Row], allowed: float) -> str:
@@ -189,7 +194,7 @@ def _how(best: Row, within: Sequence[Row], compared: Goal) -> str:
     cost = compared.cost
     if cost(best) == compared.least(within):
         return compared.best
-    if any(loss(row)[:2] > loss(best)[:2] and cost(row) < cost(best) for row in within):
+    if any(lost(row) > lost(best) and cost(row) < cost(best) for row in within):
         return f"most accurate of those {compared.among_equals}"
     return f"smallest of those {compared.among_equals}"
 

@@ -11,7 +11,6 @@ biases, where they came closer to float, are kept in what follows.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -26,41 +25,17 @@ from edgeml_converters.search.candidates import (
     in_words,
     with_better_biases,
 )
+from edgeml_converters.search.choose import lost
+from edgeml_converters.search.trials import Budget, fewest_that
 from edgeml_converters.sensitivity.noise import Sensitivity
 from edgeml_converters.sensitivity.ranking import ranked_row
 from edgeml_converters.variants.make import Evaluator
-from edgeml_converters.variants.rows import Row, row_name
+from edgeml_converters.variants.rows import Row
 
 SHOWN: Final = 5
 """Activations that a finding names."""
 LOOK: Final = "see all with edgeml sensitivity"
 REPORTED: Final = "the report has what else was tried"
-
-
-class BudgetSpentError(Exception):
-    """Ends a search; never leaves this module."""
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """The time that trials may take for all rows together; one that was begun is ended."""
-
-    seconds: float
-    began_s: float = field(default_factory=time.monotonic)
-
-    @property
-    def spent(self) -> bool:
-        """Whether no further trial may begin."""
-        return time.monotonic() - self.began_s > self.seconds
-
-    def half(self) -> Budget:
-        """Give half of what is left from now on."""
-        return Budget((self.seconds - (time.monotonic() - self.began_s)) / 2)
-
-    def finding(self, subject: str, missed: str = "fewer activations in float might do") -> Finding:
-        """Give what tells that a search did not come to its end, and what it may have ``missed``."""
-        said = f"the search stopped after {self.seconds:g} s: {missed}"
-        return Finding("budget-spent", "warning", subject, said, "give it more time: --budget-s")
 
 
 @dataclass(slots=True)
@@ -102,8 +77,8 @@ class Control:
         mixed = self._mixed(base)
         if mixed is not None and self.holds(mixed):
             return mixed
-        better = [one for one in self._found if self.row.status != "ok" or _loss(one) < _loss(self.row)]
-        best = min([*better, *([] if mixed is None else [mixed])], key=_loss, default=None)
+        better = [one for one in self._found if self.row.status != "ok" or lost(one) < lost(self.row)]
+        best = min([*better, *([] if mixed is None else [mixed])], key=lost, default=None)
         if best is None or best is mixed or not self.budget.spent:
             return best
         return best.with_findings(self.budget.finding(best.name, "what was not tried might lose less"))
@@ -117,7 +92,7 @@ class Control:
             kept = self._tuned(onlooker.look(self.row.settings), onlooker)[1]
         except EdgemlError:
             return None
-        return kept if kept is not None and _loss(kept) < _loss(self.row) else None
+        return kept if kept is not None and lost(kept) < lost(self.row) else None
 
     @property
     def _late(self) -> bool:
@@ -148,7 +123,7 @@ class Control:
         try:
             return onlooker.look(settings)
         except EdgemlError as error:
-            self.data.tried.append(self._plain(settings).without("failed", str(error)))
+            self.data.tried.append(self.data.trial(self.row, settings).without("failed", str(error)))
         return None
 
     def _tuned(self, start: Look, onlooker: Onlooker) -> tuple[QuantizerSettings, Row | None]:
@@ -187,7 +162,7 @@ class Control:
         return row.with_findings(Finding("tuned", "info", row.name, what, REPORTED))
 
     def _turn_down(self, look: Look, why: str) -> None:
-        self.data.tried.append(self._plain(look.settings).without("gate", why))
+        self.data.tried.append(self.data.trial(self.row, look.settings).without("gate", why))
 
     def _mixed(self, base: QuantizerSettings) -> Row | None:
         try:
@@ -196,40 +171,27 @@ class Control:
             self.data.executor.tell(f"no accuracy control: {error}")
             return None
         self.data.rankings[self.row.name] = ranking
-        made: dict[int, Row] = {}
 
-        def enough(count: int) -> bool:
-            if count not in made:
-                if self.budget.spent:
-                    raise BudgetSpentError
-                tensors = tuple(one.tensor for one in ranking[:count])
-                doing = f"{count} of {len(ranking)} activations in float"
-                made[count] = self._make(replace(base, float_tensors=tensors), doing)
-            return self.holds(made[count])
+        def make(count: int) -> Row:
+            tensors = tuple(one.tensor for one in ranking[:count])
+            doing = f"{count} of {len(ranking)} activations in float"
+            return self._make(replace(base, float_tensors=tensors), doing)
 
-        try:
-            fewest = fewest_that(enough, len(ranking))
-        except BudgetSpentError:
-            fewest = min((count for count, row in made.items() if self.holds(row)), default=None)
-        if fewest is not None:
-            return self._kept(made[fewest], ranking[:fewest])
-        usable = {count: row for count, row in made.items() if row.status == "ok"}
-        if not usable:
+        tried = fewest_that(self.holds, make, len(ranking), self.budget)
+        usable = {count: row for count, row in tried.made.items() if row.status == "ok"}
+        count = tried.fewest or min(usable, key=lambda one: lost(usable[one]), default=None)
+        if count is None:
             return None
-        nearest = min(usable, key=lambda count: _loss(usable[count]))
-        return self._kept(usable[nearest], ranking[:nearest])
+        kept = self._kept(usable[count], ranking[:count])
+        missed = self.budget.finding(kept.name, "fewer activations in float might do")
+        return kept if tried.ended else kept.with_findings(missed)
 
     def _make(self, settings: QuantizerSettings, doing: str) -> Row:
         self._stage(settings, doing)
-        return self.data.make(self._plain(settings), self.steps)
-
-    def _plain(self, settings: QuantizerSettings) -> Row:
-        """Give a row before it is made."""
-        name = row_name(self.row.runtime, self.row.scheme, settings, asked=self.row.settings.method)
-        return Row(name, self.row.runtime, self.row.scheme, self.row.targets, settings)
+        return self.data.make(self.data.trial(self.row, settings), self.steps)
 
     def _stage(self, settings: QuantizerSettings, doing: str) -> None:
-        self.data.executor.stage = f"{self._plain(settings).name}, {doing}: "
+        self.data.executor.stage = f"{self.data.trial(self.row, settings).name}, {doing}: "
 
     def _kept(self, row: Row, kept: Sequence[Sensitivity]) -> Row:
         named = ", ".join(f"{one.tensor} ({one.sqnr_db:.1f} dB)" for one in kept[:SHOWN])
@@ -238,8 +200,7 @@ class Control:
             f"{len(kept)} activations stay in float, with what makes and takes them: {named}{more}; "
             f"all in int8: {self._alone}"
         )
-        told = row.with_findings(Finding("kept-in-float", "info", row.name, what, LOOK))
-        return told.with_findings(self.budget.finding(row.name)) if self.budget.spent else told
+        return row.with_findings(Finding("kept-in-float", "info", row.name, what, LOOK))
 
     @property
     def _alone(self) -> str:
@@ -260,28 +221,5 @@ def to_go_on_with(
         judged: what was judged on the evaluation data, which have the last word.
     """
     other = with_better_biases(settings, promising)
-    worse = plain.status == "ok" and any(
-        row.settings == other and _loss(row) > _loss(plain) for row in judged
-    )
+    worse = plain.status == "ok" and any(row.settings == other and lost(row) > lost(plain) for row in judged)
     return settings if worse else other
-
-
-def fewest_that(enough: Callable[[int], bool], most: int) -> int | None:
-    """Give the least number from 1 to ``most`` that is enough, if more never is less; ``None``: none is."""
-    below, count = 0, 1
-    while not enough(min(count, most)):
-        if count >= most:
-            return None
-        below, count = count, 2 * count
-    above = min(count, most)
-    while above - below > 1:
-        middle = (above + below) // 2
-        if enough(middle):
-            above = middle
-        else:
-            below = middle
-    return above
-
-
-def _loss(row: Row) -> tuple[float, float]:
-    return row.drop_points or 0.0, -(row.measured.sqnr_db or 0.0)

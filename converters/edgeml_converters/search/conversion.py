@@ -11,10 +11,10 @@ from edgeml_converters.evaluate.latency import HERE
 from edgeml_converters.formats.files import hash_tree
 from edgeml_converters.search import findings
 from edgeml_converters.search.choose import Choice, choose
-from edgeml_converters.search.control import Budget
 from edgeml_converters.search.crew import at_once
 from edgeml_converters.search.measuring import measured, measured_by
 from edgeml_converters.search.profiling import profiled
+from edgeml_converters.search.trials import Budget
 from edgeml_converters.variants.compiled import with_compiled
 from edgeml_converters.variants.make import Evaluator
 from edgeml_converters.variants.prepare import SourceModel, prepared

@@ -26,8 +26,8 @@ from edgeml.converter import QuantizerSettings
 from edgeml.errors import EdgemlError
 from edgeml.findings import Finding
 from edgeml_converters.graph import Plan
-from edgeml_converters.search.control import Budget
 from edgeml_converters.search.making import in_turn
+from edgeml_converters.search.trials import Budget
 from edgeml_converters.sensitivity.noise import Sensitivity
 from edgeml_converters.variants.make import Evaluator
 from edgeml_converters.variants.prepare import planned

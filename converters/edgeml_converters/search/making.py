@@ -8,8 +8,9 @@ from dataclasses import replace
 from edgeml.converter import QuantizerSettings
 from edgeml_converters.graph import Plan
 from edgeml_converters.search.choose import may_be_chosen
-from edgeml_converters.search.control import Budget, Control
+from edgeml_converters.search.control import Control
 from edgeml_converters.search.pruning import Pruning, with_comparison
+from edgeml_converters.search.trials import Budget
 from edgeml_converters.variants.make import Evaluator
 from edgeml_converters.variants.rows import INTERRUPTED, Made, Row
 

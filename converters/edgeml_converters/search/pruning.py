@@ -17,10 +17,10 @@ from edgeml.figures import readable_size
 from edgeml.findings import Finding
 from edgeml_converters.quantize.sparsity import PRUNED
 from edgeml_converters.search.choose import loss
-from edgeml_converters.search.control import Budget, BudgetSpentError, fewest_that
+from edgeml_converters.search.trials import Budget, fewest_that
 from edgeml_converters.search.turned_down import lost_too_much
 from edgeml_converters.variants.make import Evaluator
-from edgeml_converters.variants.rows import Row, row_name
+from edgeml_converters.variants.rows import Row
 
 Severity = Literal["info", "warning"]
 EQUAL_SIZE: Final = 1.05
@@ -47,29 +47,15 @@ class Pruning:
         """
         if (self.row.runtime, self.row.scheme) != PRUNED or self.row.edge_tpu or not self.holds(self.row):
             return (self.row,)
-        made: dict[int, Row] = {}
+        tried = fewest_that(lambda row: not self.holds(row), self._make, len(SHARES), self.budget)
+        *before, last = self._judged([tried.made[count] for count in sorted(tried.made)])
+        missed = self.budget.finding(last.name, "more weights at 0 might make its file smaller")
+        return (*before, last if tried.ended else last.with_findings(missed))
 
-        def fails(count: int) -> bool:
-            if count not in made:
-                if self.budget.spent:
-                    raise BudgetSpentError
-                made[count] = self._make(SHARES[count - 1])
-            return not self.holds(made[count])
-
-        try:
-            fewest_that(fails, len(SHARES))
-        except BudgetSpentError:
-            *before, last = self._judged([made[count] for count in sorted(made)])
-            missed = self.budget.finding(last.name, "more weights at 0 might make its file smaller")
-            return (*before, last.with_findings(missed))
-        return self._judged([made[count] for count in sorted(made)])
-
-    def _make(self, share: float) -> Row:
-        settings = replace(self.row.settings, sparsity=share)
-        name = row_name(self.row.runtime, self.row.scheme, settings)
-        self.data.executor.stage = f"{name}: "
-        plain = Row(name, self.row.runtime, self.row.scheme, self.row.targets, settings)
-        return self.data.make(plain, self.steps)
+    def _make(self, count: int) -> Row:
+        row = self.data.trial(self.row, replace(self.row.settings, sparsity=SHARES[count - 1]))
+        self.data.executor.stage = f"{row.name}: "
+        return self.data.make(row, self.steps)
 
     def _judged(self, made: Sequence[Row]) -> tuple[Row, ...]:
         best = _best([row for row in made if self.holds(row)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgeml.figures import readable_size
-from edgeml_converters.search.choose import SQNR_FLOOR_DB, Choice, loss, may_be_chosen
+from edgeml_converters.search.choose import SQNR_FLOOR_DB, Choice, loss, lost, may_be_chosen
 from edgeml_converters.search.objective import goal
 from edgeml_converters.variants.gates import Gates, Objective
 from edgeml_converters.variants.rows import Row
@@ -51,10 +51,10 @@ def why_not(row: Row, choice: Choice, rows: Sequence[Row], gates: Gates, objecti
 
 def _loses(row: Row, best: Row) -> str:
     """Say what decided between two that are equal by the objective."""
-    if loss(row)[0] > loss(best)[0]:
-        return f"loses more: {loss(row)[0]:.2f} against {loss(best)[0]:.2f} points"
-    if loss(row)[:2] > loss(best)[:2]:
-        return f"further from the source: SQNR {-loss(row)[1]:.1f} against {-loss(best)[1]:.1f} dB"
+    if lost(row)[0] > lost(best)[0]:
+        return f"loses more: {lost(row)[0]:.2f} against {lost(best)[0]:.2f} points"
+    if lost(row) > lost(best):
+        return f"further from the source: SQNR {-lost(row)[1]:.1f} against {-lost(best)[1]:.1f} dB"
     if loss(row) > loss(best):
         return f"larger: {readable_size(row.size_bytes)} against {readable_size(best.size_bytes)}"
     return "no better in anything"

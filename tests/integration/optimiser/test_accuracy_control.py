@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from edgeml_converters.convert import ConvertResult, convert
-from edgeml_converters.search.control import Control, fewest_that
+from edgeml_converters.search.control import Control
+from edgeml_converters.search.trials import Budget, fewest_that
 from edgeml_converters.variants.rows import Row
 
 from edgeml.converter import QuantizerSettings
@@ -156,16 +157,25 @@ def test_without_time_no_trial_begins(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fewest", [1, 2, 3, 6, 7, 8, 9, 100])
 def test_the_fewest_that_are_enough_are_found_in_few_trials(fewest: int) -> None:
-    tried: list[int] = []
-
-    def enough(count: int) -> bool:
-        tried.append(count)
-        return count >= fewest
-
-    assert fewest_that(enough, 100) == fewest
-    assert len(tried) <= 15
-    assert max(tried) <= 2 * fewest
+    tried = fewest_that(lambda count: count >= fewest, lambda count: count, 100, Budget(60.0))
+    assert tried.fewest == fewest
+    assert tried.ended
+    assert len(tried.made) <= 15
+    assert max(tried.made) <= 2 * fewest
 
 
 def test_none_is_found_where_all_are_not_enough() -> None:
-    assert fewest_that(lambda _: False, 5) is None
+    tried = fewest_that(lambda _: False, lambda count: count, 5, Budget(60.0))
+    assert (tried.fewest, tried.ended) == (None, True)
+
+
+def test_a_spent_budget_leaves_the_least_that_is_known_to_be_enough() -> None:
+    budget = Budget(60.0)
+
+    def make(count: int) -> int:
+        if count == 4:
+            object.__setattr__(budget, "seconds", -1.0)
+        return count
+
+    tried = fewest_that(lambda count: count >= 3, make, 100, budget)
+    assert (list(tried.made), tried.fewest, tried.ended) == ([1, 2, 4], 4, False)
