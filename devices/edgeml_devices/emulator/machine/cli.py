@@ -91,10 +91,11 @@ def power_cut(name: str) -> None:
     Examples:
       edgeml emulate power-cut raspberry-pi-4
     """  # noqa: D301 - as above
+    from edgeml_devices.emulator.machine.condition import off_text
     from edgeml_devices.emulator.machine.state import kill
 
     kill(_found(name).folder)
-    click.echo(f"{name} is off; boot it on its disk: edgeml emulate restart {name}")
+    click.echo(off_text(name))
 
 
 @click.command()
@@ -258,9 +259,11 @@ def _machine_named(name: str) -> Machine:
 
 
 def _running(name: str) -> Machine:
+    from edgeml_devices.emulator.machine.condition import off_text
+
     machine = _machine_named(name)
     if not machine.running:
-        raise UsageError(f"{name} is off; boot it on its disk: edgeml emulate restart {name}")
+        raise UsageError(off_text(name))
     return machine
 
 

@@ -33,6 +33,11 @@ def condition(folder: Path) -> Condition:
     return UNPLUGGED if found == "on" and (folder / UNPLUGGED).exists() else found
 
 
+def off_text(name: str) -> str:
+    """Say that a machine is off, and how to mend it."""
+    return f"{name} is off; boot it on its disk: edgeml emulate restart {name}"
+
+
 def unreachable(folder: Path, *, by_network: bool = True) -> str | None:
     """Say why nothing answers in the machine of a folder, and how to mend it; ``None`` if it should.
 
@@ -44,7 +49,7 @@ def unreachable(folder: Path, *, by_network: bool = True) -> str | None:
     go_on = f"edgeml emulate hang {name} --end"
     match condition(folder):
         case "off":
-            return f"{name} is off; boot it on its disk: edgeml emulate restart {name}"
+            return off_text(name)
         case "hangs":
             return f"{name} hangs; let it go on: {go_on}"
         case "disk_full":
