@@ -16,9 +16,9 @@ from edgeml_converters.compare.outputs import SQNR_OF_EQUAL_DB
 from edgeml_converters.convert import convert
 from edgeml_converters.coral import guarded
 from edgeml_converters.coral.check import check_file
+from edgeml_converters.coral.draft import Draft
 from edgeml_converters.coral.graph import graph_of
 from edgeml_converters.coral.rewrites import rewriting, shapes
-from edgeml_converters.coral.rewrites.draft import Draft
 from edgeml_converters.coral.rewrites.rewriting import Rewrite, Rewritten, rewritten
 from edgeml_converters.variants import edge_tpu
 

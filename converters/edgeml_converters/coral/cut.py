@@ -17,14 +17,14 @@ from typing import Any, Final
 import numpy as np
 
 from edgeml.errors import ConversionError, ParityError
+from edgeml_converters.coral.draft import Draft, content, parsed
 from edgeml_converters.coral.graph import CUSTOM, Graph, graph_of, read_graph
 from edgeml_converters.coral.guarded import guarded
 from edgeml_converters.coral.join import RECORD, joined
 from edgeml_converters.coral.limits import Node, computes_shape
+from edgeml_converters.coral.parity import SAMPLES, Runner, difference, drawn
 from edgeml_converters.coral.partition import edges, partition
 from edgeml_converters.coral.placement import place
-from edgeml_converters.coral.rewrites.draft import Draft, content, parsed
-from edgeml_converters.coral.rewrites.parity import SAMPLES, Runner, difference, drawn
 from edgeml_converters.coral.rules import fatal, objection
 
 KNOWN_CUSTOM: Final = frozenset({"PosenetDecoderOp", "TFLite_Detection_PostProcess"})

@@ -1,6 +1,6 @@
-"""A TFLite file in object form while it is rewritten, with the edits that rewrites share.
+"""A TFLite file in object form while it is changed, with the edits that rewrites, cuts and joins share.
 
-Only the main graph is rewritten; others (control flow) stay as they are.
+Only the main graph is changed; others (control flow) stay as they are.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeml.errors import ConversionError
+from edgeml_converters.coral.draft import Draft, content, outputs_of, parsed
 from edgeml_converters.coral.graph import graph_of
-from edgeml_converters.coral.rewrites.draft import Draft, content, outputs_of, parsed
 
 RECORD: Final = "edgeml_cut"
 """Metadata of a tail: inputs and outputs of the whole, in JSON."""

@@ -14,8 +14,8 @@ from edgeml.converter import ConversionStep, StepRequest, StepResult
 from edgeml.findings import Finding
 from edgeml.tensors import TensorSpec
 from edgeml.words import ARTIFACT_FILE, IoDtype, Scheme
-from edgeml_converters.coral.rewrites.draft import content as rewritten_content
-from edgeml_converters.coral.rewrites.draft import parsed
+from edgeml_converters.coral.draft import content as rewritten_content
+from edgeml_converters.coral.draft import parsed
 from edgeml_converters.coral.rewrites.ports import integer_ports
 from edgeml_converters.formats import tflite_file
 from edgeml_converters.quantize import (

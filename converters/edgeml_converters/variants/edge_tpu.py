@@ -20,7 +20,7 @@ from edgeml.converter import (
 from edgeml.errors import ParityError
 from edgeml.findings import Finding
 from edgeml.words import ARTIFACT_FILE, IoDtype
-from edgeml_converters.coral.rewrites.parity import require_same
+from edgeml_converters.coral.parity import require_same
 from edgeml_converters.coral.rewrites.rewriting import REWRITES, Rewrite, apply
 from edgeml_converters.variants.artifact import Artifact
 from edgeml_converters.variants.step_runner import Executor

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from edgeml_converters.coral import guarded as guarding
 from edgeml_converters.coral.guarded import guarded
-from edgeml_converters.coral.rewrites.parity import Runner
+from edgeml_converters.coral.parity import Runner
 
 from edgeml.cli import main
 from edgeml.errors import ConversionError, ParityError

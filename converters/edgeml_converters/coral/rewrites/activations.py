@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgeml_converters.coral.rewrites.draft import Draft, outputs_of
+from edgeml_converters.coral.draft import Draft, outputs_of
 
 _KINDS: Final = frozenset({"AVERAGE_POOL_2D", "CONCATENATION", "MAX_POOL_2D", "TRANSPOSE_CONV"})
 """Where an activation keeps the operator off the Edge TPU, or stops the compiler."""

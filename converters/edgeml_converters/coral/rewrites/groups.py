@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgeml.arrays import Array
-from edgeml_converters.coral.rewrites.draft import Draft
+from edgeml_converters.coral.draft import Draft
 
 _VERSIONS: Final = {"int8": (3, 3, 2, 2), "uint8": (1, 1, 1, 1), "float32": (1, 1, 1, 1)}
 """Of CONV_2D, DEPTHWISE_CONV_2D, SPLIT and CONCATENATION, by the dtype of the input."""

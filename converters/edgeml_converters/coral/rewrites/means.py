@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgeml_converters.coral.rewrites.draft import Draft, inputs_of, outputs_of
+from edgeml_converters.coral.draft import Draft, inputs_of, outputs_of
 
 _KINDS: Final = frozenset({"MEAN", "REDUCE_MAX", "REDUCE_MIN", "SUM"})
 _TYPES: Final = frozenset({"int8", "uint8"})

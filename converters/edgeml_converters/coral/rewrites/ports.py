@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from typing import Any, Final
 
-from edgeml_converters.coral.rewrites.draft import TYPES, Draft, inputs_of, outputs_of
+from edgeml_converters.coral.draft import TYPES, Draft, inputs_of, outputs_of
 
 OFFSET: Final = 128
 """Between the zero points of uint8 and int8."""

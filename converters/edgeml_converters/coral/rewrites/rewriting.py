@@ -11,11 +11,11 @@ from typing import Any, Final
 from edgeml.errors import ModelFileError, ParityError
 from edgeml.findings import Finding
 from edgeml.words import IoDtype
+from edgeml_converters.coral.draft import Draft, content, parsed, read_draft
+from edgeml_converters.coral.parity import require_same
 from edgeml_converters.coral.rewrites.activations import unfuse_activations
-from edgeml_converters.coral.rewrites.draft import Draft, content, parsed, read_draft
 from edgeml_converters.coral.rewrites.groups import expand_groups
 from edgeml_converters.coral.rewrites.means import means_before_transpositions
-from edgeml_converters.coral.rewrites.parity import require_same
 from edgeml_converters.coral.rewrites.ports import integer_ports
 from edgeml_converters.coral.rewrites.shapes import fix_shapes
 from edgeml_converters.coral.rewrites.versions import lower_versions

@@ -11,9 +11,9 @@ from typing import Any, Final
 import numpy as np
 
 from edgeml.arrays import Array
+from edgeml_converters.coral.draft import TYPES, Draft, content, inputs_of, outputs_of
 from edgeml_converters.coral.guarded import guarded
 from edgeml_converters.coral.limits import SHAPE_INPUTS
-from edgeml_converters.coral.rewrites.draft import TYPES, Draft, content, inputs_of, outputs_of
 
 MOST_VALUES: Final = 4096
 """Of a folded constant; shapes are far shorter."""

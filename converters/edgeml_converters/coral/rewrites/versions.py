@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgeml_converters.coral.rewrites.draft import Draft, inputs_of, outputs_of
+from edgeml_converters.coral.draft import Draft, inputs_of, outputs_of
 from edgeml_converters.coral.rules import REFUSED_VERSIONS, RULES
 
 _WITH_BIAS: Final = 3
