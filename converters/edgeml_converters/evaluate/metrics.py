@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -24,7 +25,8 @@ class Tally(Protocol):
         """Give the metric over the samples so far.
 
         Raises:
-            DataError: the samples do not allow it (none at all; one class only for AUC).
+            DataError: the samples do not allow it (none at all; one class only for AUC), or it is NaN or
+                infinite.
         """
         ...
 
@@ -141,7 +143,12 @@ class _Error:
         self._count += 1
 
     def value(self) -> float:
-        return self._sum / _positive(self._count)
+        mean = self._sum / _positive(self._count)
+        if not math.isfinite(mean):
+            raise DataError(
+                f"the error over {self._count} samples is {mean}: outputs came out as NaN or infinite"
+            )
+        return mean
 
 
 class _Mean:
@@ -153,12 +160,18 @@ class _Mean:
 
     def add(self, outputs: Mapping[str, Array], label: Any) -> None:
         try:
-            self._sum += float(self._function(outputs, label))
+            given = float(self._function(outputs, label))
         except Exception as error:
             raise DataError(
                 f"metric {self._name} failed on sample {self._count}: {type(error).__name__}: {error}; "
                 "it is called as function(outputs, label) and gives a number"
             ) from error
+        if not math.isfinite(given):
+            raise DataError(
+                f"metric {self._name} gave {given} for sample {self._count}; it has to give a number "
+                "for every sample, for outputs with NaN, too"
+            )
+        self._sum += given
         self._count += 1
 
     def value(self) -> float:

@@ -47,13 +47,13 @@ class Gates:
         if self.max_drop is not None:
             if row.drop_points is None:
                 return f"accuracy was not measured; allowed is a drop of {self.max_drop:g} points"
-            if row.drop_points > self.max_drop:
+            if not row.drop_points <= self.max_drop:  # NaN is no less
                 return f"accuracy drop {row.drop_points:.2f} points, allowed {self.max_drop:g}"
         if self.max_slice_drop is not None:
             lost = worst(row.slices)
             if lost is None:
                 return f"no class or slice was measured on {SLICE_SAMPLES} samples or more"
-            if lost.drop_points > self.max_slice_drop:
+            if not lost.drop_points <= self.max_slice_drop:
                 return (
                     f"class or slice {lost.label} loses {lost.drop_points:.2f} points on {lost.count} "
                     f"samples, allowed {self.max_slice_drop:g}"
@@ -69,7 +69,7 @@ class Gates:
         if self.max_latency_ms is not None:
             if latency is None:
                 return f"latency was not measured; allowed are {self.max_latency_ms:g} ms"
-            if latency.p50 > self.max_latency_ms:
+            if not latency.p50 <= self.max_latency_ms:
                 return f"latency {latency.p50:.3g} ms (p50), allowed {self.max_latency_ms:g} ms"
         size = row.size_bytes
         if self.max_size_bytes is not None and size is not None and size > self.max_size_bytes:

@@ -123,3 +123,19 @@ def test_labels_that_are_no_classes_are_refused(metric, label):
 def test_auc_does_not_rank_nan():
     with pytest.raises(DataError, match="1 of 2 samples came out as NaN"):
         score("auc", [([np.nan], 1), ([0.2], 0)])
+
+
+@pytest.mark.parametrize("name", ["mse", "mae"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_error_that_is_no_number_is_refused(name, value):
+    with pytest.raises(DataError, match="came out as NaN or infinite"):
+        score(name, [([1.0], [1.0]), ([value], [1.0])])
+
+
+def test_a_function_has_to_give_a_number_for_every_sample():
+    with pytest.raises(DataError, match="gave nan for sample 1"):
+        score("tests.unit.converters.test_metrics:distance", [([1.0], 0.0), ([np.nan], 0.0)])
+
+
+def distance(outputs, label):
+    return abs(float(outputs["out"].item()) - label)
