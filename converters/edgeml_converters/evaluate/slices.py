@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from edgeml.arrays import Array
+from edgeml.errors import DataError
 from edgeml_converters.evaluate.metrics import Metric, Tally
 
 SLICE_SAMPLES: Final = 10
@@ -65,11 +67,13 @@ class SliceTallies:
         self._tallies[part].add(outputs, label)
 
     def values(self) -> tuple[SliceValue, ...]:
-        """Give the metric of each part, in the order of their numbers."""
+        """Give the metric of each part that allows it, in the order of their numbers."""
         counts = Counter([] if self._parts is None else self._parts.tolist())
-        return tuple(
-            SliceValue(part, counts[part], tally.value()) for part, tally in sorted(self._tallies.items())
-        )
+        found = []
+        for part, tally in sorted(self._tallies.items()):
+            with suppress(DataError):  # AUC has no value where a part is of one class
+                found.append(SliceValue(part, counts[part], tally.value()))
+        return tuple(found)
 
 
 def slice_drops(

@@ -37,6 +37,18 @@ def test_what_has_no_classes_has_no_slices():
     assert evaluated(metric="mse", labels=np.zeros((5, 4))).slices == ()
 
 
+def test_a_part_that_the_metric_says_nothing_of_is_left_out():
+    """The area under a curve needs two classes, which one of the parts has not."""
+    samples = [{"x": np.array([place])} for place in range(40)]
+    labels, parts = np.array([0, 1] * 10 + [1] * 20), np.arange(40) // 20
+
+    def run(sample):
+        return {"y": np.array([[float(labels[sample["x"][0]])]])}
+
+    found = evaluate(run, samples, labels=labels, metric=open_metric("auc"), slices=parts)
+    assert found.slices == (SliceValue(0, 20, 1.0),)
+
+
 def test_what_loses_most_stands_first():
     metric = open_metric("top1")
     drops = slice_drops(metric, evaluated().slices, evaluated(wrong={20, 21, 22, 34}).slices)
@@ -53,6 +65,12 @@ def test_the_gate_looks_at_the_worst_class_with_samples_enough():
     broken = Gates(max_slice_drop=20).broken_by(row(few, many))
     assert broken == "class or slice 1 loses 25.00 points on 12 samples, allowed 20"
     assert Gates(max_slice_drop=30).broken_by(row(few, many)) is None
+
+
+def test_a_loss_that_is_no_number_holds_no_gate():
+    lost = row(SliceDrop(1, 12, 1.0, 0.75, float("nan")))
+    assert Gates(max_slice_drop=30).broken_by(lost) is not None
+    assert Gates(max_drop=30).broken_by(replace(lost, drop_points=float("nan"))) is not None
 
 
 def test_a_gate_that_nothing_can_show_is_broken():
