@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from edgeml.preprocess import Postprocess, Preprocess
 from edgeml_converters.convert import ConvertResult, convert
 from edgeml_converters.formats.files import hash_tree
 from edgeml_converters.report.record import tool_versions
+from edgeml_converters.variants.gates import Gates
 from edgeml_converters.variants.request import AUTO
 
 SCHEMA: Final = 1
@@ -78,6 +80,7 @@ def reproduce(
     _check_model(model, then["source"]["sha256"])
     options = then["options"]
     where = f"{recorded}: options"
+    gates = typed_json.read(Gates, options["gates"], where)
     result = convert(
         model,
         targets=options["targets"],
@@ -102,9 +105,10 @@ def reproduce(
         compile_edgetpu=options.get("compiler_via") or options.get("compiles", False),
         objective="size" if options.get("objective") == "size" else "latency",
         sparsity=options.get("sparsity"),
-        max_drop=options["gates"]["max_drop"],
-        max_size_bytes=options["gates"].get("max_size_bytes"),
-        max_slice_drop=options["gates"].get("max_slice_drop"),
+        budget_s=_budget_s(then),
+        max_drop=gates.max_drop,
+        max_size_bytes=gates.max_size_bytes,
+        max_slice_drop=gates.max_slice_drop,
         drift_reference=options["drift_reference"],
         output=output,
         use_cache=use_cache,
@@ -125,6 +129,13 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not wanted <= set(found) or found["schema"] != SCHEMA:
         raise MessageError(f"{path} is no record of a conversion; edgeml convert writes one into each bundle")
     return found
+
+
+def _budget_s(then: Mapping[str, Any]) -> float:
+    """Give the time that trials had where it ended them, else all that they need on this machine."""
+    findings = [one for row in then["variants"] for one in row["findings"]]
+    spent = any(one["code"] == "budget-spent" for one in findings)
+    return float(then["options"]["budget_s"]) if spent else math.inf
 
 
 def _check_model(model: Path, sha256: str) -> None:

@@ -83,13 +83,15 @@ def _document(verdict: Verdict) -> dict[str, Any]:
     from dataclasses import asdict
 
     from edgeml_converters.evaluate.slices import worst
+    from edgeml_converters.report.plain import finite
+    from edgeml_converters.report.record import slice_document
 
     row = verdict.row
     latency, lost = row.measured.latency_ms, worst(row.slices)
     return {
         "variant": row.name,
-        "drop_points": row.drop_points,
-        "worst_slice": None if lost is None else asdict(lost),
+        "drop_points": finite(row.drop_points),
+        "worst_slice": None if lost is None else slice_document(lost),
         "latency_ms": None if latency is None else asdict(latency),
         "size_bytes": row.size_bytes,
         "measured_on": row.measured.machine,

@@ -15,6 +15,7 @@ from edgeml.words import ARTIFACT_FILE, FORMAT_OF_RUNTIME
 from edgeml_converters.compare.outputs import OutputComparison
 from edgeml_converters.coral.compile import COMPILED_FILE
 from edgeml_converters.evaluate.samples import Samples
+from edgeml_converters.evaluate.slices import SliceDrop
 from edgeml_converters.report.cells import row_cells, threads_in_words
 from edgeml_converters.report.operators import operators_document
 from edgeml_converters.report.plain import finite, plain
@@ -111,9 +112,9 @@ def record(outcome: Outcome) -> dict[str, Any]:
                 "settings": plain(row.settings),
                 "options": dict(row.options),
                 "runtime_version": row.runtime_version,
-                "slices": [asdict(one) for one in row.slices],
+                "slices": [slice_document(one) for one in row.slices],
                 "operator_times": operators_document(row),
-                "classes": [asdict(one) for one in row.classes],
+                "classes": [slice_document(one) for one in row.classes],
                 "changes": [asdict(one) for one in row.changes],
                 "outputs_compared": [comparison_document(one) for one in row.outputs_compared],
                 "steps": [step_document(step) for step in row.steps],
@@ -140,6 +141,11 @@ def _options(outcome: Outcome) -> dict[str, Any]:
         "metric": outcome.data.metric.name if outcome.data.metric else None,
     }
     return {name: plain(value) for name, value in (given | decided).items()}
+
+
+def slice_document(drop: SliceDrop) -> dict[str, Any]:
+    """Describe what a class or slice loses."""
+    return {**asdict(drop), "drop_points": finite(drop.drop_points)}
 
 
 def step_document(step: StepTrace) -> dict[str, Any]:

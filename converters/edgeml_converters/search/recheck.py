@@ -16,7 +16,7 @@ from edgeml.installed import open_release
 from edgeml.manifest import Variant
 from edgeml_converters.evaluate import latency
 from edgeml_converters.evaluate.metrics import open_metric
-from edgeml_converters.evaluate.slices import SliceDrop
+from edgeml_converters.evaluate.slices import SliceDrop, SliceValue, slice_drops
 from edgeml_converters.variants.gates import Gates
 from edgeml_converters.variants.rows import Row
 
@@ -30,11 +30,20 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class _Slice:
+    label: int
+    count: int
+    reference: float
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
 class _Recorded:
     """What a record says of a variant that its manifest does not."""
 
     name: str
-    slices: tuple[SliceDrop, ...] = ()
+    metric: str | None = None
+    slices: tuple[_Slice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +125,15 @@ def _slices(bundle: Bundle) -> dict[str, tuple[SliceDrop, ...]]:
         return {}
     where = f"{bundle.path}: {RECORD}"
     record = typed_json.read(_Record, typed_json.parse(bundle.read(RECORD), where), where)
-    return {one.name: one.slices for one in record.variants}
+    return {one.name: _drops(one) for one in record.variants}
+
+
+def _drops(recorded: _Recorded) -> tuple[SliceDrop, ...]:
+    if recorded.metric is None:
+        return ()
+    before = [SliceValue(one.label, one.count, one.reference) for one in recorded.slices]
+    after = [SliceValue(one.label, one.count, one.value) for one in recorded.slices]
+    return slice_drops(open_metric(recorded.metric), before, after)
 
 
 def _measured(row: Row, result: latency.Result) -> Row:
