@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeml.commands.json_output import json_option, print_json
+from edgeml_converters.coral.compilation import TIMEOUT_S
 
 if TYPE_CHECKING:
     from edgeml.bundle import Bundle
     from edgeml.manifest import Variant
-    from edgeml_converters.coral.compile import Compilation
-
-TIMEOUT_S = 600.0
+    from edgeml_converters.coral.compilation import Compilation
 
 
 @click.command("compile")

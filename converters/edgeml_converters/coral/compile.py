@@ -8,24 +8,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final, Literal
+from typing import Final
 
 from edgeml.errors import ConversionError, ModelFileError
 from edgeml.figures import readable_size
 from edgeml.formats import TITLE, identify
 from edgeml.terminal import printable
 from edgeml_converters.coral.check import Check, check_file
-from edgeml_converters.coral.compiler_output import (
-    INTERNAL,
-    OperatorRow,
-    Said,
-    major,
-    read_problem,
-    read_said,
-)
+from edgeml_converters.coral.compilation import SUFFIX, TIMEOUT_S, Attempt, Compilation, Outcome
+from edgeml_converters.coral.compiler_output import INTERNAL, OperatorRow, major, read_problem, read_said
 from edgeml_converters.coral.compiler_place import (
     MOST_PRINTED_BYTES,
     Compiler,
@@ -34,13 +28,9 @@ from edgeml_converters.coral.compiler_place import (
     full_disk,
     open_place,
 )
-from edgeml_converters.coral.cross_check import Disagreement, disagreements, interface
+from edgeml_converters.coral.cross_check import disagreements, interface
 from edgeml_converters.coral.inspect import Compiled, inspect_file
 
-TIMEOUT_S: Final = 600.0
-SUFFIX: Final = "_edgetpu"
-COMPILED_FILE: Final = f"model{SUFFIX}.tflite"
-"""What it is called in a bundle."""
 _SEARCHES_SINCE: Final = 16
 """This version has a time limit of its own, and can search for the part of a model that it compiles."""
 _SEARCH_STEPS: Final = 16
@@ -53,86 +43,6 @@ _TOO_LONG: Final = 128 + 25
 """SIGXFSZ, where the compiler runs."""
 _SLACK_BYTES: Final = 1 << 20
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._]+")
-
-Outcome = Literal["compiled", "internal_error", "refused", "timeout", "crashed", "failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One run of the compiler."""
-
-    options: tuple[str, ...]
-    outcome: Outcome
-    exit_code: int | None
-    """``None``: it was killed at the time limit."""
-    seconds: float
-    message: str
-    """What it said of its failure, or ours where it said nothing; empty where it compiled."""
-
-    @property
-    def searched(self) -> bool:
-        """Whether it was told to compile a part where it cannot compile the whole."""
-        return "--search_delegate" in self.options
-
-
-@dataclass(frozen=True, slots=True)
-class Compilation:
-    """What the compiler made."""
-
-    source: Path
-    compiled: Compiled
-    """Its path is in the folder that was given."""
-    log: str
-    machine: str
-    compiler: Compiler
-    attempts: tuple[Attempt, ...]
-    """The last one compiled."""
-    said: Said
-    predicted: Check
-    disagreements: tuple[Disagreement, ...]
-
-    @property
-    def total(self) -> int:
-        """How many operators the source has."""
-        return self.predicted.total
-
-    @property
-    def mapped(self) -> int:
-        """How many of them the compiled file has no longer: they run on the Edge TPU."""
-        return self.total - len(self.compiled.on_cpu)
-
-    def mapping(self) -> dict[str, Any]:
-        """Give what a variant of a bundle says of it."""
-        return {
-            "compiler": self.compiler.version,
-            "min_runtime": self.compiled.min_runtime,
-            "mapped": self.mapped,
-            "total": self.total,
-        }
-
-    def to_json(self) -> dict[str, Any]:
-        """Give what ``edgeml coral compile --json`` prints of it; docs/reference/json.md describes it."""
-        said, compiled = self.said, self.compiled
-        return {
-            "compiler": {"path": self.compiler.path, "version": self.compiler.version, "on": self.machine},
-            "attempts": [asdict(one) | {"options": list(one.options)} for one in self.attempts],
-            "mapped": self.mapped,
-            "total": self.total,
-            "subgraphs": len({one.operator for one in compiled.packages}),
-            "operators": [asdict(row) for row in said.rows],
-            "cpu_operators": [{"index": one.index, "name": one.kind} for one in compiled.on_cpu],
-            "parameters": {
-                "on_chip_bytes": compiled.on_chip_bytes,
-                "streamed_bytes": compiled.streamed_bytes,
-                "remaining_bytes": None if said.remaining is None else said.remaining.bytes,
-            },
-            "min_runtime": compiled.min_runtime,
-            "predicted": {
-                "mapped": self.predicted.placements.mapped,
-                "unknown": self.predicted.placements.count("unknown"),
-            },
-            "disagreements": [asdict(one) for one in self.disagreements],
-        }
 
 
 def compile_file(

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from edgeml.errors import ConversionError
 from edgeml.findings import Finding
-from edgeml_converters.coral.compile import SUFFIX, Compilation, compile_file
+from edgeml_converters.coral.compilation import SUFFIX, Compilation
+from edgeml_converters.coral.compile import compile_file
 from edgeml_converters.coral.cut import Cut, cut, stops
 from edgeml_converters.coral.graph import read_graph
 from edgeml_converters.coral.join import joined

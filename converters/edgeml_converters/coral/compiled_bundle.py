@@ -17,7 +17,7 @@ from edgeml.errors import UsageError
 from edgeml.manifest import FileEntry, Manifest, Needs, Variant
 from edgeml.targets import named_target
 from edgeml.words import Scheme
-from edgeml_converters.coral.compile import COMPILED_FILE, SUFFIX, Compilation
+from edgeml_converters.coral.compilation import COMPILED_FILE, SUFFIX, Compilation
 from edgeml_converters.formats.inspection import inspect_model
 from edgeml_converters.report.bundle import bundle_name, make_folder
 from edgeml_converters.variants.compiled import COMPILED

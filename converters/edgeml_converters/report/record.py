@@ -13,7 +13,7 @@ from edgeml.telemetry.reference import Reference
 from edgeml.tensors import TensorSpec
 from edgeml.words import ARTIFACT_FILE, FORMAT_OF_RUNTIME
 from edgeml_converters.compare.outputs import OutputComparison
-from edgeml_converters.coral.compile import COMPILED_FILE
+from edgeml_converters.coral.compilation import COMPILED_FILE
 from edgeml_converters.evaluate.samples import Samples
 from edgeml_converters.evaluate.slices import SliceDrop
 from edgeml_converters.report.cells import row_cells, threads_in_words

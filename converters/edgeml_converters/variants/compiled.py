@@ -10,7 +10,7 @@ from typing import Final
 from edgeml.edgetpu import ACCELERATOR
 from edgeml.errors import ConversionError, EdgemlError, ModelFileError
 from edgeml.findings import Finding
-from edgeml_converters.coral.compile import COMPILED_FILE, Compilation
+from edgeml_converters.coral.compilation import COMPILED_FILE, Compilation
 from edgeml_converters.coral.compile_cut import compile_whole
 from edgeml_converters.formats.files import hash_tree, size_bytes
 from edgeml_converters.variants.request import Request

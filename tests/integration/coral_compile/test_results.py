@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from edgeml_converters.cli import coral_compile
-from edgeml_converters.coral import compile as coral_compiler
 
 import edgeml
 from edgeml.bundle import open_bundle, write_bundle
@@ -148,7 +146,3 @@ def test_no_name_of_a_file_confuses_the_compiler(install, good, model, name) -> 
         [name, *(odd.stem + end for end in ("_edgetpu.log", "_edgetpu.tflite"))]
     )
     assert len(fake.calls) == 1
-
-
-def test_the_time_limit_is_the_same_in_the_library() -> None:
-    assert coral_compile.TIMEOUT_S == coral_compiler.TIMEOUT_S
