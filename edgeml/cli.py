@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143
-_ON_A_WORKSTATION: Final = ("compare", "convert", "coral", "inspect", "plan", "workers")
+_ON_A_WORKSTATION: Final = (
+    "check", "compare", "convert", "coral", "inspect", "plan", "reproduce", "sensitivity", "workers",
+)  # fmt: skip
 """Commands that a device install lacks on purpose."""
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -85,8 +87,18 @@ class Commands(click.Group):
                 click.echo("interrupted", err=True)
                 ctx.exit(INTERRUPTED)
             except Exception as error:  # noqa: BLE001 - the outermost edge of the program
+                if _is_interrupt(error):
+                    click.echo("interrupted", err=True)
+                    ctx.exit(INTERRUPTED)
                 _fail(ctx, error, debug)
         return result
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Say whether Ctrl-C is behind an error: while an extension is imported, it comes out as ImportError."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__
+    return error is not None
 
 
 def _fail(ctx: click.Context, error: Exception, debug: bool) -> NoReturn:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import click
@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from edgeml import __version__, plugins
 from edgeml.cli import main
 from edgeml.commands.json_output import json_option, print_json
-from edgeml.errors import BundleError, EdgemlError, GateError, UsageError
+from edgeml.errors import BundleError, EdgemlError, EngineMissingError, GateError, UsageError
 
 
 class Named(UserWarning):
@@ -118,6 +118,15 @@ def test_a_failure_of_the_system_names_the_file(
 
 def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run_command(monkeypatch, lambda: _raise(KeyboardInterrupt()))
+    assert (result.exit_code, result.stderr) == (130, "interrupted\n")
+
+
+def test_ctrl_c_in_the_middle_of_an_import_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    unimported = ImportError("initialization failed")  # as pybind11 has it
+    unimported.__cause__ = KeyboardInterrupt()
+    error = EngineMissingError("it cannot be imported")
+    error.__cause__ = unimported
+    result = run_command(monkeypatch, lambda: _raise(error))
     assert (result.exit_code, result.stderr) == (130, "interrupted\n")
 
 
@@ -237,10 +246,14 @@ def test_a_shell_completes_names(typed: str, offered: str) -> None:
     assert f"plain,{offered}" in result.output.split()
 
 
-def test_a_device_says_which_install_has_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+CONVERTERS = [one.name for one in entry_points(group="edgeml.commands") if "converters" in one.value]
+
+
+@pytest.mark.parametrize("command", CONVERTERS)
+def test_a_device_says_which_install_has_a_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugins, "names", lambda _: ("bench", "doctor"))
 
-    result = CliRunner().invoke(main, ["convert", "model.onnx"])
+    result = CliRunner().invoke(main, [command, "model.onnx"])
 
     assert result.exit_code == 2
     assert "pip install 'edgeml-core[workstation]'" in result.stderr
