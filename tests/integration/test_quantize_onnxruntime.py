@@ -212,6 +212,20 @@ def test_a_model_without_weights_is_an_error(tmp_path: Path) -> None:
         run_step(STATIC, source, tmp_path / "made", samples)
 
 
+def test_a_model_in_float64_is_an_error(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], name="product")],
+        "double",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.DOUBLE, [1, 4])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.DOUBLE, [1, 4])],
+        [numpy_helper.from_array(np.eye(4), "w")],
+    )
+    source = tmp_path / "double.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), source)
+    with pytest.raises(NothingToQuantizeError, match="the quantizer changed nothing"):
+        run_step(STATIC, source, tmp_path / "made", Samples("x", [np.ones((1, 4))]))
+
+
 def test_a_sample_that_makes_a_tensor_infinite_is_named(
     perceptron: tuple[Path, Samples], tmp_path: Path
 ) -> None:

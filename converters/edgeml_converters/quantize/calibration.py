@@ -39,7 +39,8 @@ def activations(
     found = {name: Histogram(binned=binned) for name in [*inputs, *names]}
     means = means or {}
     for index, sample in enumerate(samples):
-        made = zip(names, engine.run(names, dict(sample)), strict=True)
+        # asked for none, the engine gives all
+        made = zip(names, engine.run(names, dict(sample)) if names else (), strict=True)
         for name, values in [*((name, sample[name]) for name in inputs), *made]:
             found[name].add(values)
             if found[name].not_finite:
