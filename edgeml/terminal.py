@@ -51,14 +51,18 @@ def open_console() -> Console:
 
 
 @contextmanager
-def showing() -> Iterator[Callable[[str], None]]:
-    """Give a function that shows a line on stderr in place of the one before, if someone looks."""
+def showing(*, piped: bool = False) -> Iterator[Callable[[str], None]]:
+    """Give a function that shows a line on stderr in place of the one before, if someone looks.
+
+    Where nobody does, each line stands on its own if it is ``piped``; else there is none.
+    """
+    import click
     from rich.console import Console
     from rich.text import Text
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda _: None
+        yield lambda text: click.echo(text, err=True) if piped else None
         return
     with console.status("") as status:
         yield lambda text: status.update(Text(text))

@@ -15,11 +15,9 @@ if TYPE_CHECKING:
 
     from edgeml_converters.search.recheck import Verdict
 
-EXISTING = click.Path(exists=True, path_type=Path)
-
 
 @click.command()
-@click.argument("bundle", type=EXISTING)
+@click.argument("bundle", type=shared.EXISTING)
 @shared.accuracy_gate
 @shared.slice_gate
 @shared.latency_gate
@@ -59,7 +57,7 @@ def check(
       edgeml check kws-1.edgeml --max-latency-ms 20 --measure ssh://pi@raspberrypi.local
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
     from edgeml.errors import GateError, UsageError
-    from edgeml_converters.cli.convert import progress_shown
+    from edgeml.terminal import showing
     from edgeml_converters.search.recheck import recheck
     from edgeml_converters.variants.gates import Gates
 
@@ -68,7 +66,7 @@ def check(
         raise UsageError(
             "nothing to hold it against: give --max-drop, --max-slice-drop, --max-latency-ms or --max-size"
         )
-    with progress_shown() as progress:
+    with showing(piped=True) as progress:
         verdicts = recheck(bundle, gates, names=names, measure_on=measure_on, progress=progress)
     if as_json:
         print_json({"schema": 1, "bundle": str(bundle), "variants": [_document(one) for one in verdicts]})

@@ -9,6 +9,7 @@ import click
 
 from edgeml.commands.json_output import json_option, print_json
 from edgeml.errors import UsageError
+from edgeml_converters.cli import options as shared
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,20 +18,16 @@ if TYPE_CHECKING:
 
     from edgeml_converters.compare.models import Comparison
 
-EXISTING = click.Path(exists=True, path_type=Path)
-
 
 @click.command()
-@click.argument("reference", metavar="REFERENCE", type=EXISTING)
-@click.argument("other", metavar="[OTHER]", required=False, type=EXISTING)
+@click.argument("reference", metavar="REFERENCE", type=shared.EXISTING)
+@click.argument("other", metavar="[OTHER]", required=False, type=shared.EXISTING)
 @click.option("--data", metavar="DATA", help="Samples to run on. Default: 16 random ones, or golden ones.")
 @click.option(
-    "--config", type=EXISTING, help="TOML file that declares the evaluation data and pre-processing."
+    "--config", type=shared.EXISTING, help="TOML file that declares the evaluation data and pre-processing."
 )
-@click.option("--preprocess", multiple=True, metavar="KEY=VALUE", help="Pre-processing, over the file's.")
-@click.option(
-    "--input-shape", "shapes", multiple=True, metavar="[INPUT=]N,N,…", help="Size of free dimensions."
-)
+@shared.preprocess
+@shared.input_shape
 @click.option("--tensors", "all_tensors", is_flag=True, help="Show every tensor that could be paired.")
 @click.option(
     "--on",
@@ -90,22 +87,16 @@ def compare(
         raise UsageError("give a second model, or another machine: --on URL")
     if mode is not None or variants or limit is not None:
         raise UsageError("--mode, --variant and --limit go with --on")
-    from dataclasses import replace
-
-    from edgeml.data import DataConfig, DataDeclaration, parse_preprocess, read_data_config
-    from edgeml_converters.cli.convert import input_shapes
+    from edgeml.data import parse_preprocess
     from edgeml_converters.compare.models import compare_models
 
-    declared = read_data_config(config) if config is not None else DataConfig()
-    chosen = declared.evaluation
-    if data is not None:
-        chosen = replace(chosen, source=data) if chosen is not None else DataDeclaration(data)
+    declared = shared.data_config(config)
     found = compare_models(
         reference,
         other,
-        data=chosen,
+        data=shared.declared_data(data, declared.evaluation),
         preprocess=parse_preprocess(preprocess, declared.preprocess),
-        input_shapes=input_shapes(shapes),
+        input_shapes=shared.input_shapes(shapes),
     )
     if as_json:
         print_json(found.to_json())

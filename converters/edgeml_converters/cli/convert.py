@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -13,19 +13,9 @@ from edgeml.commands.threads import thread_counts
 from edgeml.errors import UsageError
 from edgeml_converters.cli import options as shared
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from contextlib import AbstractContextManager
-
-    from edgeml.data import DataDeclaration
-    from edgeml.tensors import Shape
-
-PATH = click.Path(path_type=Path)
-EXISTING = click.Path(exists=True, path_type=Path)
-
 
 @click.command()
-@click.argument("model", type=EXISTING)
+@click.argument("model", type=shared.EXISTING)
 @click.option(
     "--target",
     "targets",
@@ -78,7 +68,9 @@ EXISTING = click.Path(exists=True, path_type=Path)
     metavar="NAME",
     help="top1, top5, auc, mse, mae or module:function. Default: top1 for class labels.",
 )
-@click.option("--config", type=EXISTING, help="TOML file that declares data, pre- and post-processing.")
+@click.option(
+    "--config", type=shared.EXISTING, help="TOML file that declares data, pre- and post-processing."
+)
 @shared.preprocess
 @click.option("--postprocess", multiple=True, metavar="KEY=VALUE", help="Post-processing, the same way.")
 @click.option(
@@ -87,7 +79,7 @@ EXISTING = click.Path(exists=True, path_type=Path)
 @click.option(
     "--output",
     "-o",
-    type=PATH,
+    type=click.Path(path_type=Path),
     default=Path(),
     show_default="this folder",
     metavar="DIR|FILE",
@@ -194,10 +186,11 @@ def convert(model: Path, output: Path, as_json: bool, **options: Any) -> None:
       edgeml convert model.tflite --scheme auto --calibration c.npz --evaluate t.npz --max-drop 0.5 -o out/
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
     from edgeml.cli import INTERRUPTED
+    from edgeml.terminal import showing
     from edgeml_converters.convert import convert as convert_model
 
     arguments = _arguments(options)
-    with progress_shown() as progress:
+    with showing(piped=True) as progress:
         result = convert_model(model, output=output, progress=progress, **arguments)
     if as_json:
         print_json(result.to_json())
@@ -212,15 +205,17 @@ def convert(model: Path, output: Path, as_json: bool, **options: Any) -> None:
 
 def _arguments(options: dict[str, Any]) -> dict[str, Any]:
     """Make the command's options the function's arguments."""
-    from edgeml.data import DataConfig, parse_postprocess, parse_preprocess, read_data_config
+    from edgeml.data import parse_postprocess, parse_preprocess
 
-    config = read_data_config(options["config"]) if options["config"] else DataConfig()
+    config = shared.data_config(options["config"])
     return {
         "targets": options["targets"] or ("host",),
         "schemes": options["schemes"],
         "runtimes": options["runtimes"] or None,
-        "calibration": declared_data(options["calibration"], config.calibration, limit=options["limit"]),
-        "evaluation": declared_data(
+        "calibration": shared.declared_data(
+            options["calibration"], config.calibration, limit=options["limit"]
+        ),
+        "evaluation": shared.declared_data(
             options["evaluation"],
             config.evaluation,
             labels=options["labels"],
@@ -242,10 +237,12 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
         "io_dtype": options["io_dtype"],
         "method": options["method"],
         "sparsity": _sparsity(options["sparsity"]),
-        "input_shapes": input_shapes(options["shapes"]),
+        "input_shapes": shared.input_shapes(options["shapes"]),
         "trust_code": options["trust_code"],
-        "compile_edgetpu": _compile(options["compiler_via"], off=options["no_compile"]),
-        "measure": _measure(options["measure_on"], off=options["no_measure"]),
+        "compile_edgetpu": _where(
+            "--compiler-via or --no-compile", options["compiler_via"], off=options["no_compile"]
+        ),
+        "measure": _where("--measure or --no-measure", options["measure_on"], off=options["no_measure"]),
         "threads": thread_counts(options["threads"]),
         "resume": options["resume"],
         "budget_s": options["budget_s"],
@@ -273,81 +270,14 @@ def _sparsity(text: str | None) -> float | None:
         raise UsageError(f"--prune {text}: {said}") from None
 
 
-def _compile(url: str | None, *, off: bool) -> bool | str:
-    """Say whether to compile for the Edge TPU, and where.
+def _where(option: str, url: str | None, *, off: bool) -> bool | str:
+    """Say whether to compile or to measure, and where.
 
     Raises:
-        UsageError: both were said.
+        UsageError: ``--no-…`` and a place were said, both.
     """
     if url is None:
         return not off
     if off:
-        raise UsageError("--compiler-via or --no-compile, not both")
+        raise UsageError(f"{option}, not both")
     return url
-
-
-def _measure(url: str | None, *, off: bool) -> bool | str:
-    """Say whether to measure, and where.
-
-    Raises:
-        UsageError: both were said.
-    """
-    if url is None:
-        return not off
-    if off:
-        raise UsageError("--measure or --no-measure, not both")
-    return url
-
-
-def declared_data(
-    given: str | None, declared: DataDeclaration | None, **changed: Any
-) -> DataDeclaration | None:
-    """Take the option's source; what the file declares besides (keys, labels) stays but for ``changed``.
-
-    Raises:
-        UsageError: an option changes the data, and there are none.
-    """
-    from dataclasses import replace
-
-    from edgeml.data import DataDeclaration
-
-    said = {name: value for name, value in changed.items() if value is not None}
-    if given is not None:
-        said["source"] = given
-        declared = declared or DataDeclaration(given)
-    if declared is None:
-        if said:
-            option = next(iter(said))
-            raise UsageError(f"--{option} is for data that were not given; see edgeml convert --help")
-        return None
-    return replace(declared, **said)
-
-
-def input_shapes(texts: Sequence[str]) -> dict[str, Shape]:
-    """Read ``name=1,3,224,224`` or, for the only input, ``1,3,224,224``."""
-    shapes: dict[str, Shape] = {}
-    for text in texts:
-        name, _, sides = text.rpartition("=")
-        try:
-            shapes[name] = tuple(int(side) for side in sides.replace("x", ",").split(","))
-        except ValueError:
-            raise UsageError(f"--input-shape {text!r}: give it as INPUT=1,3,224,224") from None
-    return shapes
-
-
-def progress_shown() -> AbstractContextManager[Callable[[str], None]]:
-    """Show what is being done on stderr: in place for a person, a line each where no terminal is."""
-    from contextlib import contextmanager
-
-    from rich.console import Console
-
-    @contextmanager
-    def shown() -> Iterator[Callable[[str], None]]:
-        console = Console(stderr=True)
-        if not console.is_terminal:
-            yield lambda doing: click.echo(doing, err=True)
-            return
-        with console.status("convert", spinner="dots") as status:
-            yield status.update
-
-    return shown()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeml.commands.json_output import json_option, print_json
+from edgeml_converters.cli import options as shared
 from edgeml_converters.cli.coral_compile import compile_
 from edgeml_converters.cli.coral_cut import cut, join
 from edgeml_converters.cli.coral_rewrite import rewrite
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from edgeml_converters.coral.placement import Placements
     from edgeml_converters.coral.rewrites.prediction import Prediction
 
-EXISTING = click.Path(exists=True, path_type=Path)
 MOST_SENTENCES = 24
 STYLE = {"tpu": "green", "cpu": "", "unknown": "yellow"}
 WHERE = {"tpu": "Edge TPU", "cpu": "CPU", "unknown": "unknown"}
@@ -50,7 +50,7 @@ coral.add_command(compile_)
 
 
 @coral.command()
-@click.argument("model", type=EXISTING)
+@click.argument("model", type=shared.EXISTING)
 @click.option(
     "--calibration",
     metavar="DATA",
@@ -105,11 +105,13 @@ def _check(model: Path, calibration: str | None, shapes: tuple[str, ...], *, con
         return check_file(model)
     import tempfile
 
-    from edgeml_converters.cli.convert import input_shapes, progress_shown
+    from edgeml.terminal import showing
     from edgeml_converters.coral.source import int8_tflite
 
-    with tempfile.TemporaryDirectory(prefix="edgeml-coral-") as folder, progress_shown() as progress:
-        return check_file(int8_tflite(model, calibration, input_shapes(shapes), Path(folder), progress))
+    with tempfile.TemporaryDirectory(prefix="edgeml-coral-") as folder, showing(piped=True) as progress:
+        return check_file(
+            int8_tflite(model, calibration, shared.input_shapes(shapes), Path(folder), progress)
+        )
 
 
 def _predict(found: Check) -> Prediction | None:
@@ -231,7 +233,7 @@ def _print_summary(console: Console, found: Check) -> None:
 
 
 @coral.command()
-@click.argument("models", nargs=-1, required=True, type=EXISTING, metavar="COMPILED…")
+@click.argument("models", nargs=-1, required=True, type=shared.EXISTING, metavar="COMPILED…")
 @json_option
 def inspect(models: tuple[Path, ...], as_json: bool) -> None:
     """Show what compiled models say of themselves.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeml.commands.json_output import json_option, print_json
+from edgeml_converters.cli import options as shared
 from edgeml_converters.coral.compilation import TIMEOUT_S
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("compile")
-@click.argument("model", type=click.Path(exists=True, path_type=Path))
+@click.argument("model", type=shared.EXISTING)
 @click.option(
     "--output",
     "-o",
@@ -70,11 +71,11 @@ def compile_(
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
     import tempfile
 
-    from edgeml_converters.cli.convert import progress_shown
+    from edgeml.terminal import showing
     from edgeml_converters.coral.compile import compile_file
 
     place = _place(model, output)
-    with tempfile.TemporaryDirectory(prefix="edgeml-coral-") as scratch, progress_shown() as progress:
+    with tempfile.TemporaryDirectory(prefix="edgeml-coral-") as scratch, showing(piped=True) as progress:
         bundle, chosen, source = _source(model, variant, Path(scratch))
         made = compile_file(
             source,

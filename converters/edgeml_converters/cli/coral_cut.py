@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeml.commands.json_output import json_option, print_json
+from edgeml_converters.cli import options as shared
 
 if TYPE_CHECKING:
     from edgeml_converters.coral.cut import Cut
 
-EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 BODY, TAIL = "body", "tail"
 
 
 @click.command()
-@click.argument("model", type=EXISTING)
+@click.argument("model", type=shared.EXISTING_FILE)
 @click.option(
     "--output",
     "-o",
@@ -85,8 +85,8 @@ def _print(made: Cut, paths: dict[str, Path]) -> None:
 
 
 @click.command()
-@click.argument("compiled", type=EXISTING)
-@click.argument("tail", type=EXISTING)
+@click.argument("compiled", type=shared.EXISTING_FILE)
+@click.argument("tail", type=shared.EXISTING_FILE)
 @click.option(
     "--output",
     "-o",

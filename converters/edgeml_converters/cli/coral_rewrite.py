@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeml.commands.json_output import json_option, print_json
+from edgeml_converters.cli import options as shared
 
 if TYPE_CHECKING:
     from edgeml.words import IoDtype
 
-EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
-
 
 @click.command()
-@click.argument("model", type=EXISTING)
+@click.argument("model", type=shared.EXISTING_FILE)
 @click.option(
     "--output",
     "-o",

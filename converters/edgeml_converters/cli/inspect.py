@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeml.commands.json_output import json_option, print_json
+from edgeml_converters.cli import options as shared
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +19,7 @@ LARGEST = 12
 
 
 @click.command()
-@click.argument("model", type=click.Path(exists=True, path_type=Path))
+@click.argument("model", type=shared.EXISTING)
 @click.option("--layers", "all_layers", is_flag=True, help="Show every layer, not the largest only.")
 @json_option
 def inspect(model: Path, all_layers: bool, as_json: bool) -> None:

@@ -1,10 +1,22 @@
-"""Options of the commands that convert a model, on the way or for good."""
+"""Options that several commands share, and how they are read. Light to import: every command line does."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeml.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeml.data import DataConfig, DataDeclaration
+    from edgeml.tensors import Shape
+
+EXISTING = click.Path(exists=True, path_type=Path)
+EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 limit = click.option(
     "--limit",
@@ -57,3 +69,46 @@ def size_bytes(text: str | None) -> int | None:
         return int(float(text[:-1]) * factor) if factor else int(text)
     except ValueError:
         raise UsageError(f"--max-size {text!r}: give bytes, or a number with k, M or G") from None
+
+
+def data_config(path: Path | None) -> DataConfig:
+    """Read the file that ``--config`` names; raises as ``read_data_config``."""
+    from edgeml.data import DataConfig, read_data_config
+
+    return DataConfig() if path is None else read_data_config(path)
+
+
+def declared_data(
+    given: str | None, declared: DataDeclaration | None, **changed: Any
+) -> DataDeclaration | None:
+    """Take the option's source; what the file declares besides (keys, labels) stays but for ``changed``.
+
+    Raises:
+        UsageError: an option changes the data, and there are none.
+    """
+    from dataclasses import replace
+
+    from edgeml.data import DataDeclaration
+
+    said = {name: value for name, value in changed.items() if value is not None}
+    if given is not None:
+        said["source"] = given
+        declared = declared or DataDeclaration(given)
+    if declared is None:
+        if said:
+            option = next(iter(said))
+            raise UsageError(f"--{option} is for data that were not given; see edgeml convert --help")
+        return None
+    return replace(declared, **said)
+
+
+def input_shapes(texts: Sequence[str]) -> dict[str, Shape]:
+    """Read ``name=1,3,224,224`` or, for the only input, ``1,3,224,224``."""
+    shapes: dict[str, Shape] = {}
+    for text in texts:
+        name, _, sides = text.rpartition("=")
+        try:
+            shapes[name] = tuple(int(side) for side in sides.replace("x", ",").split(","))
+        except ValueError:
+            raise UsageError(f"--input-shape {text!r}: give it as INPUT=1,3,224,224") from None
+    return shapes

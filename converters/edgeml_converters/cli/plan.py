@@ -9,6 +9,7 @@ import click
 
 from edgeml import completion
 from edgeml.commands.json_output import json_option, print_json
+from edgeml_converters.cli import options as shared
 
 if TYPE_CHECKING:
     from edgeml.converter import State
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model", type=click.Path(exists=True, path_type=Path))
+@click.argument("model", type=shared.EXISTING)
 @click.option(
     "--to",
     "goals",

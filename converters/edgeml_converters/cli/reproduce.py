@@ -13,13 +13,11 @@ from edgeml_converters.cli import options as shared
 if TYPE_CHECKING:
     from edgeml_converters.reproduce import Reproduction
 
-EXISTING = click.Path(exists=True, path_type=Path)
-
 
 @click.command()
-@click.argument("recorded", metavar="RECORD", type=EXISTING)
+@click.argument("recorded", metavar="RECORD", type=shared.EXISTING)
 @click.option(
-    "--model", type=EXISTING, help="The model that was converted. Default: its name, beside RECORD."
+    "--model", type=shared.EXISTING, help="The model that was converted. Default: its name, beside RECORD."
 )
 @click.option("--calibration", metavar="DATA", help="Where the calibration data are now.")
 @click.option("--evaluate", "evaluation", metavar="DATA", help="Where the evaluation data are now.")
@@ -52,10 +50,10 @@ def reproduce(
       edgeml reproduce record.json --model kws.onnx --calibration data.npz:x --no-cache
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
     from edgeml.errors import GateError
-    from edgeml_converters.cli.convert import progress_shown
+    from edgeml.terminal import showing
     from edgeml_converters.reproduce import reproduce as reproduce_record
 
-    with progress_shown() as progress:
+    with showing(piped=True) as progress:
         found = reproduce_record(
             recorded,
             source=model,

@@ -17,14 +17,13 @@ if TYPE_CHECKING:
 
     from edgeml_converters.sensitivity.models import Ranking
 
-EXISTING = click.Path(exists=True, path_type=Path)
 BAR = 24
 SOUND_DB = 40.0
 """A full bar: at 40 dB an activation is off by a hundredth of its size."""
 
 
 @click.command()
-@click.argument("model", type=EXISTING)
+@click.argument("model", type=shared.EXISTING)
 @click.option("--calibration", metavar="DATA", help="Data to calibrate with, as for edgeml convert.")
 @shared.limit
 @click.option(
@@ -43,7 +42,7 @@ SOUND_DB = 40.0
     shell_complete=completion.runtimes,
     help="Rank for this runtime (repeat). Default: all that the target has.",
 )
-@click.option("--config", type=EXISTING, help="TOML file that declares data and pre-processing.")
+@click.option("--config", type=shared.EXISTING, help="TOML file that declares data and pre-processing.")
 @shared.preprocess
 @shared.method
 @shared.input_shape
@@ -96,15 +95,15 @@ def sensitivity(model: Path, top: int, plot: Path | None, as_json: bool, **optio
 
 
 def _rankings(model: Path, options: dict[str, Any]) -> tuple[Ranking, ...]:
-    from edgeml.data import DataConfig, parse_preprocess, read_data_config
-    from edgeml_converters.cli.convert import declared_data, input_shapes, progress_shown
+    from edgeml.data import parse_preprocess
+    from edgeml.terminal import showing
     from edgeml_converters.sensitivity.models import sensitivities
 
-    config = read_data_config(options["config"]) if options["config"] else DataConfig()
-    data = declared_data(options["calibration"], config.calibration, limit=options["limit"])
+    config = shared.data_config(options["config"])
+    data = shared.declared_data(options["calibration"], config.calibration, limit=options["limit"])
     if data is None:
         raise UsageError("what 8 bits take is seen on data: give --calibration, about 100 samples")
-    with progress_shown() as progress:
+    with showing(piped=True) as progress:
         return sensitivities(
             model,
             calibration=data,
@@ -112,7 +111,7 @@ def _rankings(model: Path, options: dict[str, Any]) -> tuple[Ranking, ...]:
             runtimes=options["runtimes"],
             preprocess=parse_preprocess(options["preprocess"], config.preprocess),
             method=options["method"],
-            input_shapes=input_shapes(options["shapes"]),
+            input_shapes=shared.input_shapes(options["shapes"]),
             trust_code=options["trust_code"],
             use_cache=not options["no_cache"],
             progress=progress,

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from edgeml_converters.cli.convert import input_shapes
+from edgeml_converters.cli.options import input_shapes
 from edgeml_converters.convert import convert
 from edgeml_converters.report.bundle import bundle_name, places
 from edgeml_converters.variants.artifact import with_shapes
