@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, NoReturn
 
 from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
 
 from edgeml.errors import ServerError
 from edgeml_devices.http_pool import BUSY
+
+_WHOSE: Final = "; is this the address (--server, EDGEML_SERVER) of an edgeml server?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +60,30 @@ def require_success(answer: Answer, server_url: str, call: str, *, is_known: boo
     raise RefusedError(f"{server_url}: {said}{_next_step(answer.status, said)}", answer.status)
 
 
-def parsed(answer: Answer, url: str) -> Any:
-    """Give what an answer says in JSON; ``None`` if it says nothing.
+class _Said(dict[str, Any]):
+    """What an answer says: a field that it should have, and has not, is a fault of the server's."""
+
+    def __init__(self, fields: dict[str, Any], url: str) -> None:
+        super().__init__(fields)
+        self._url = url
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise ServerError(f"{self._url} answered without {name!r}{_WHOSE}")
+
+
+def parsed(answer: Answer, url: str) -> dict[str, Any]:
+    """Give the JSON object that an answer is; to ask it for a field that it lacks raises ServerError.
 
     Raises:
-        ServerError: it is no JSON.
+        ServerError: it is none.
     """
-    if not answer.body:
-        return None
     try:
-        return json.loads(answer.body)
-    except ValueError as error:
-        raise ServerError(
-            f"{url} did not answer with JSON; is this the address of an edgeml server?"
-        ) from error
+        said = json.loads(answer.body)
+    except (ValueError, RecursionError) as error:
+        raise ServerError(f"{url} did not answer with JSON{_WHOSE}") from error
+    if not isinstance(said, dict):
+        raise ServerError(f"{url} answered with JSON that is no object{_WHOSE}")
+    return _Said(said, url)
 
 
 def unreachable(server_url: str, error: HTTPError) -> str:
@@ -91,7 +103,7 @@ def unreachable(server_url: str, error: HTTPError) -> str:
 def _error_message(body: bytes) -> str | None:
     try:
         message = json.loads(body)["error"]["message"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return None
     return str(message)
 

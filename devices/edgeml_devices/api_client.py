@@ -86,7 +86,7 @@ class ApiClient:
 
     # --- JSON
 
-    def get(self, path: str, query: Mapping[str, str | int] | None = None) -> Any:
+    def get(self, path: str, query: Mapping[str, str | int] | None = None) -> dict[str, Any]:
         return self._json("GET", path, query=query)
 
     def pages(self, path: str, name: str, query: Mapping[str, str | int] | None = None) -> Iterator[Any]:
@@ -94,12 +94,14 @@ class ApiClient:
         asked = dict(query or {})
         while True:
             page = self.get(path, asked)
+            if not isinstance(page[name], list):
+                raise ServerError(f"{self.server_url}{path} answered with {name!r} that are no list")
             yield from page[name]
             if page.get("next") is None:
                 return
             asked["after"] = page["next"]
 
-    def post(self, path: str, body: Any = None, *, idempotent: bool = False) -> Any:
+    def post(self, path: str, body: Any = None, *, idempotent: bool = False) -> dict[str, Any]:
         """Post a JSON body.
 
         Args:
@@ -109,14 +111,16 @@ class ApiClient:
         """
         return self._json("POST", path, body=body, again=idempotent)
 
-    def put(self, path: str, body: Any = None) -> Any:
+    def put(self, path: str, body: Any = None) -> dict[str, Any]:
         return self._json("PUT", path, body=body)
 
-    def patch(self, path: str, body: Any = None) -> Any:
+    def patch(self, path: str, body: Any = None) -> dict[str, Any]:
         return self._json("PATCH", path, body=body)
 
     def delete(self, path: str) -> Any:
-        return self._json("DELETE", path)
+        """Delete what is there; gives what the server says to it, ``None`` if nothing."""
+        answer = self._checked("DELETE", path)
+        return parsed(answer, self.server_url + path) if answer.body else None
 
     # --- bytes
 
@@ -140,10 +144,10 @@ class ApiClient:
         self._require_success(answer, "HEAD", path)
         return True
 
-    def put_bytes(self, path: str, content: bytes) -> Any:
+    def put_bytes(self, path: str, content: bytes) -> None:
         """Put signed metadata, byte for byte."""
         headers = {"Content-Type": "application/json"}
-        return parsed(self._checked("PUT", path, headers=headers, body=content), self.server_url + path)
+        self._checked("PUT", path, headers=headers, body=content)
 
     def save(self, path: str, query: Mapping[str, str | int], file: Path) -> int:
         """Write an answer of any length to a file, whole or not at all; give its bytes."""
@@ -281,7 +285,7 @@ class ApiClient:
         query: Mapping[str, str | int] | None = None,
         body: Any = None,
         again: bool = True,
-    ) -> Any:
+    ) -> dict[str, Any]:
         if query:
             path = _with_query(path, query)
         headers, content = {}, None

@@ -7,10 +7,12 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 from edgeml_devices import api_client, http_pool
 from edgeml_devices.api_answers import RefusedError
 from edgeml_devices.api_client import ApiClient, endpoint
 
+from edgeml.cli import main
 from edgeml.errors import ServerError, UsageError
 from tests.unit.devices.operator.scripted_server import ScriptedServer
 
@@ -93,6 +95,31 @@ def test_a_foreign_page_is_not_taken_for_an_answer(server, client):
     server.answer(500, b"<html>Oops</html>")
     with pytest.raises(RefusedError, match="HTTP 500 and no answer of an edgeml server"):
         client.get("/v1/devices")
+
+
+@pytest.mark.parametrize("body", [b"[]", b'"x"', b"null", b"17", b"true", b"", b"[" * 100_000])
+@pytest.mark.parametrize("ask", ["get", "post", "put", "patch"])
+def test_an_answer_that_is_no_object_is_the_servers_fault(server, client, ask, body):
+    server.answer(200, body)
+    with pytest.raises(ServerError, match=r"/v1/devices .*answer.*; is this the address "):
+        getattr(client, ask)("/v1/devices")
+
+
+def test_a_field_that_an_answer_lacks_is_the_servers_fault(server, client):
+    server.answer(201, {})
+    with pytest.raises(ServerError, match=r"/v1/tokens answered without 'token'; is this the address"):
+        client.post("/v1/tokens", {})["token"]
+    server.answer(200, {"devices": None})
+    with pytest.raises(ServerError, match=r"/v1/devices answered with 'devices' that are no list"):
+        list(client.pages("/v1/devices", "devices"))
+
+
+@pytest.mark.parametrize("command", [["devices", "list"], ["tokens", "list"], ["groups", "list"]])
+def test_commands_say_so_in_a_sentence(server, command):
+    server.answer(200, [])
+    done = CliRunner().invoke(main, [*command, "--server", server.url, "--token", "x"])
+    assert done.exit_code == 1
+    assert "answered with JSON that is no object; is this the address" in done.stderr
 
 
 def test_a_token_that_is_refused_where_a_blob_is_asked_for_is_not_blamed_on_the_address(server, client):
