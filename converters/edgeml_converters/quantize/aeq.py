@@ -13,7 +13,6 @@ import numpy as np
 
 from edgeml.arrays import Array
 from edgeml.converter import Sample
-from edgeml.errors import QuantizationError
 from edgeml.tensors import TensorSpec
 from edgeml.words import Scheme
 from edgeml_converters.quantize.choice import Run
@@ -109,11 +108,7 @@ def activation_histograms(
             found = {index: Histogram(binned=binned) for index in names}
         for index, histogram in found.items():
             histogram.add(engine.get_tensor(index))
-            if histogram.not_finite:
-                raise QuantizationError(
-                    f"calibration sample {number} makes the tensor {names[index]!r} NaN or infinite; "
-                    f"look at the sample, and at the model on it"
-                )
+            histogram.require_finite(names[index], number)
     return {names[index]: histogram for index, histogram in found.items() if histogram.count}
 
 

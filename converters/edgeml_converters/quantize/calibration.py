@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from edgeml.errors import QuantizationError
 from edgeml_converters.quantize.bias import ChannelMeans
 from edgeml_converters.quantize.choice import Run
 from edgeml_converters.quantize.ranges import Histogram
@@ -43,11 +42,7 @@ def activations(
         made = zip(names, engine.run(names, dict(sample)) if names else (), strict=True)
         for name, values in [*((name, sample[name]) for name in inputs), *made]:
             found[name].add(values)
-            if found[name].not_finite:
-                raise QuantizationError(
-                    f"calibration sample {index} makes the tensor {name!r} NaN or infinite; "
-                    f"look at the sample, and at the model on it"
-                )
+            found[name].require_finite(name, index)
             if name in means:
                 means[name].add(values)
     return {name: histogram for name, histogram in found.items() if histogram.count}

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.arrays import Array
+from edgeml.errors import QuantizationError
 
 Range = tuple[float, float]
 
@@ -55,6 +56,18 @@ class Histogram:
         if self._counts is not None:
             bins = np.ascontiguousarray(values, np.float32).reshape(-1).view(np.uint32) >> BIN_SHIFT
             self._counts += np.bincount(bins, minlength=BINS)
+
+    def require_finite(self, tensor: str, sample: int) -> None:
+        """Refuse values that make no range.
+
+        Raises:
+            QuantizationError: the ``sample`` that was just added makes the ``tensor`` NaN or infinite.
+        """
+        if self.not_finite:
+            raise QuantizationError(
+                f"calibration sample {sample} makes the tensor {tensor!r} NaN or infinite; "
+                "look at the sample, and at the model on it"
+            )
 
     def percentile(self, share: float) -> Range:
         """Give the range that holds ``share`` per cent of the values, never wider than the extremes.

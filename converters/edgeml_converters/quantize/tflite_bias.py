@@ -6,7 +6,6 @@ rounding. An operator without a bias, one whose bias another has too, and one in
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -43,17 +42,17 @@ def correct(model: Any, quantized: Any, means: Mapping[int, NDArray[np.float64]]
     """
     before, after = _operators(model), _operators(quantized)
     shapes = [
-        [_shape(one, int(operator.inputs[1])) for operator in operators]
+        [tflite_model.shape_of(one.subgraphs[0].tensors[int(operator.inputs[1])]) for operator in operators]
         for one, operators in ((model, before), (quantized, after))
     ]
     if shapes[0] != shapes[1]:
         raise QuantizationError("the quantizer moved operators with weights; leave bias_correction out")
     graph = quantized.subgraphs[0]
-    takers = Counter(int(item) for operator in graph.operators for item in operator.inputs)
+    readers = tflite_model.readers(quantized)
     for real, held in zip(before, after, strict=True):
         weights = _stored(quantized, int(held.inputs[1]))
         place = int(held.inputs[2]) if len(held.inputs) > 2 else -1  # noqa: PLR2004 - the third input
-        if weights is None or place < 0 or takers[place] > 1:
+        if weights is None or place < 0 or readers[place] > 1:
             continue
         error = weights - _numbers(model, int(real.inputs[1]), np.float32)
         shift = _shift(error, means[int(real.inputs[0])])
@@ -108,7 +107,7 @@ def _subtract(model: Any, tensor: Any, shift: NDArray[np.float64]) -> None:
     made = np.clip(np.rint(old - shift / scale), limits.min, limits.max).astype(kind)
     buffer = type(model.buffers[tensor.buffer])()
     buffer.data = np.frombuffer(made.tobytes(), np.uint8)
-    if sum(one.buffer == tensor.buffer for graph in model.subgraphs for one in graph.tensors) > 1:
+    if tflite_model.buffer_users(model)[tensor.buffer] > 1:
         model.buffers.append(buffer)
         tensor.buffer = len(model.buffers) - 1
     else:
@@ -118,8 +117,4 @@ def _subtract(model: Any, tensor: Any, shift: NDArray[np.float64]) -> None:
 def _numbers(model: Any, index: int, kind: type[np.generic]) -> NDArray[np.float64]:
     tensor = model.subgraphs[0].tensors[index]
     held: Array = np.frombuffer(bytes(model.buffers[tensor.buffer].data), kind)
-    return held.reshape(_shape(model, index)).astype(np.float64)
-
-
-def _shape(model: Any, index: int) -> list[int]:
-    return [int(side) for side in np.atleast_1d(model.subgraphs[0].tensors[index].shape)]
+    return held.reshape(tflite_model.shape_of(tensor)).astype(np.float64)

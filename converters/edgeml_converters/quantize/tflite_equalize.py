@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
-import numpy as np
-
 from edgeml_converters.quantize import tflite_model
 from edgeml_converters.quantize.equalization import Layer, Pair, equalize
 
@@ -22,9 +20,7 @@ _FUSED: Final = (0, 1)
 def equalized(model: Any) -> int:
     """Equalize a parsed model's main graph in place; gives the number of pairs, 0: nothing changed."""
     graph, kinds = model.subgraphs[0], tflite_model.operators(model)
-    readers = Counter(int(item) for operator in graph.operators for item in operator.inputs)
-    readers.update(int(item) for item in graph.outputs)
-    buffers = Counter(tensor.buffer for one in model.subgraphs for tensor in one.tensors)
+    readers, buffers = tflite_model.readers(model), tflite_model.buffer_users(model)
     layers = {
         int(operator.outputs[0]): layer
         for operator in graph.operators
@@ -55,7 +51,7 @@ def _layer(model: Any, kind: str, operator: Any, buffers: Counter[int]) -> Layer
     if not arrays or any(one is None for one in arrays):
         return None
     weights, *bias = (one for one in arrays if one is not None)
-    channels = int(np.atleast_1d(graph.tensors[int(operator.inputs[0])].shape)[-1])
+    channels = tflite_model.shape_of(graph.tensors[int(operator.inputs[0])])[-1]
     if weights.shape[axes[1]] != channels or any(one.size != weights.shape[axes[0]] for one in bias):
         return None
     name = graph.tensors[int(operator.outputs[0])].name.decode()
@@ -84,8 +80,7 @@ def _passes(model: Any, kind: str, operator: Any) -> bool:
     """Say whether an operator gives each channel's factor on, in the last axis."""
     graph = model.subgraphs[0]
     before, after = (
-        [int(side) for side in np.atleast_1d(graph.tensors[int(item)].shape)]
-        for item in (operator.inputs[0], operator.outputs[0])
+        tflite_model.shape_of(graph.tensors[int(item)]) for item in (operator.inputs[0], operator.outputs[0])
     )
     if before[-1:] != after[-1:]:
         return False

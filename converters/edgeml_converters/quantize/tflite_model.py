@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgeml.arrays import Array
-from edgeml.tensors import Shape, TensorSpec
+from edgeml.tensors import TensorSpec
 from edgeml_converters.quantize.step import Coverage, refuse_quantized
 
 _WEIGHT_OPERATORS: Final = (
@@ -54,18 +54,17 @@ def fuse_activations(model: Any) -> int:
     kinds = operators(model)
     graph = model.subgraphs[0]
     makers = {int(item): operator for operator in graph.operators for item in operator.outputs}
-    readers = Counter(int(item) for operator in graph.operators for item in operator.inputs)
-    readers.update(int(item) for item in graph.outputs)
+    takers = readers(model)
     moved = 0
     for operator in list(graph.operators):
         code = _CLAMPS.get(kinds[operator.opcodeIndex])
         last = makers.get(int(operator.inputs[0])) if code is not None else None
         maker = last
-        while maker is not None and readers[int(maker.outputs[0])] == 1:
+        while maker is not None and takers[int(maker.outputs[0])] == 1:
             if kinds[maker.opcodeIndex] not in _MOVING:
                 break
             maker = makers.get(int(maker.inputs[0]))
-        if last is None or maker is None or readers[int(maker.outputs[0])] != 1:
+        if last is None or maker is None or takers[int(maker.outputs[0])] != 1:
             continue
         if getattr(maker.builtinOptions, "fusedActivationFunction", None) != 0:
             continue
@@ -104,9 +103,27 @@ def inputs(model: Any) -> tuple[TensorSpec, ...]:
     graph = model.subgraphs[0]
     names = {item.tensorIndex: item.name.decode() for item in model.signatureDefs[0].inputs}
     return tuple(
-        TensorSpec(names[index], _shape(graph.tensors[index]), dtype_of(graph.tensors[index]))
+        TensorSpec(names[index], shape_of(graph.tensors[index]), dtype_of(graph.tensors[index]))
         for index in graph.inputs
     )
+
+
+def shape_of(tensor: Any) -> tuple[int, ...]:
+    """Give a tensor's sides; one of 1 for a scalar's."""
+    return tuple(int(side) for side in np.atleast_1d(tensor.shape))
+
+
+def readers(model: Any) -> Counter[int]:
+    """Count by tensor how often operators of the main graph take it, and its outputs."""
+    graph = model.subgraphs[0]
+    found = Counter(int(item) for operator in graph.operators for item in operator.inputs)
+    found.update(int(item) for item in graph.outputs)
+    return found
+
+
+def buffer_users(model: Any) -> Counter[int]:
+    """Count the tensors of each buffer."""
+    return Counter(tensor.buffer for graph in model.subgraphs for tensor in graph.tensors)
 
 
 def dtype_of(tensor: Any) -> str:
@@ -205,22 +222,18 @@ def ranges(model: Any) -> dict[str, tuple[float, float]]:
 def own_floats(model: Any, index: int, buffers: Counter[int]) -> Array | None:
     """Give a copy of a float32 constant of the main graph; ``None``: it is none, or its buffer is shared.
 
-    ``buffers`` counts the tensors of each buffer.
+    ``buffers`` are those that ``buffer_users`` counts.
     """
     tensor = model.subgraphs[0].tensors[index]
     if not _constant(model, tensor) or buffers[tensor.buffer] > 1 or dtype_of(tensor) != "float32":
         return None
     data = bytes(model.buffers[tensor.buffer].data)
-    return np.frombuffer(data, np.float32).reshape(np.atleast_1d(tensor.shape)).copy()
+    return np.frombuffer(data, np.float32).reshape(shape_of(tensor)).copy()
 
 
 def store(model: Any, index: int, values: Array) -> None:
     """Put other values in the place of a constant of the main graph."""
     model.buffers[model.subgraphs[0].tensors[index].buffer].data = np.frombuffer(values.tobytes(), np.uint8)
-
-
-def _shape(tensor: Any) -> Shape:
-    return tuple(int(side) for side in np.atleast_1d(tensor.shape))
 
 
 def _has_scale(tensor: Any) -> bool:

@@ -9,7 +9,6 @@ spotting with 30 % of the weights at 0 that is the difference between 87.0 and 9
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,15 +60,14 @@ def pruned(model: Any, share: float, samples: CheckedSamples) -> str:
 
 def _layers(model: Any) -> list[_Layer]:
     graph, kinds = model.subgraphs[0], tflite_model.operators(model)
-    buffers = Counter(tensor.buffer for one in model.subgraphs for tensor in one.tensors)
-    readers = Counter(int(item) for operator in graph.operators for item in operator.inputs)
+    buffers, readers = tflite_model.buffer_users(model), tflite_model.readers(model)
     found = []
     for operator in graph.operators:
         if kinds[operator.opcodeIndex] != PACKED:
             continue
         entering, weights_at, bias_at = (*map(int, operator.inputs), -1)[:3]
         weights = tflite_model.own_floats(model, weights_at, buffers) if readers[weights_at] == 1 else None
-        channels = int(np.atleast_1d(graph.tensors[entering].shape)[-1])
+        channels = tflite_model.shape_of(graph.tensors[entering])[-1]
         if weights is None or weights.shape[-1] != channels:  # one in groups
             continue
         alone = bias_at >= 0 and readers[bias_at] == 1

@@ -28,7 +28,7 @@ def sparsely_stored(content: bytes) -> tuple[bytes, int]:
 
     model = tflite_model.parse(content)
     graph, kinds = model.subgraphs[0], tflite_model.operators(model)
-    buffers = Counter(tensor.buffer for one in model.subgraphs for tensor in one.tensors)
+    buffers = tflite_model.buffer_users(model)
     operators, stored = [], 0
     for operator in graph.operators:
         index = int(operator.inputs[1]) if kinds[operator.opcodeIndex] == PACKED else -1
@@ -53,7 +53,7 @@ def _weights(model: Any, index: int, buffers: Counter[int]) -> Array | None:
     data, kind = model.buffers[tensor.buffer].data, _DTYPES.get(tflite_model.dtype_of(tensor))
     if kind is None or data is None or not len(data) or buffers[tensor.buffer] > 1:
         return None
-    return np.frombuffer(bytes(data), kind).reshape([int(side) for side in np.atleast_1d(tensor.shape)])
+    return np.frombuffer(bytes(data), kind).reshape(tflite_model.shape_of(tensor))
 
 
 def _sparse_bytes(weights: Array) -> int:
