@@ -236,8 +236,12 @@ def main() -> None:
 
 
 def _end_with_parent() -> None:
-    """End when the process that started this one is gone, however it went."""
-    sys.stdin.buffer.read()
+    """End when the process that started this one is gone, however it went.
+
+    Without the buffer of ``sys.stdin``: Python aborts if a thread holds its lock when the process ends.
+    """
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
     os._exit(1)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from edgeml_converters.convert import ConvertResult, convert
+from edgeml_converters.search.crew import Crew
 from edgeml_converters.variants.rows import INTERRUPTED, Row
 
 from tests.integration.optimiser import broken_int8
@@ -106,6 +107,20 @@ def test_a_process_that_dies_costs_the_rows_of_its_runtime_alone(digits: dict[st
     assert statuses["openvino-float32"] == "failed"
     (lost,) = (row for row in result.rows if row.name == "openvino-float32")
     assert "its process ended with code -9" in lost.reason
+
+
+def test_processes_end_without_a_crash(digits: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python aborted them behind their work, and with a core dump, where an error would have been told."""
+    crews: list[Crew] = []
+    work = Crew.work
+
+    def watched(self: Crew, *arguments: Any) -> Any:
+        crews.append(self)
+        return work(self, *arguments)
+
+    monkeypatch.setattr(Crew, "work", watched)
+    searched(digits, jobs=2)
+    assert {process.returncode for one in crews for process in one.processes} == {0}
 
 
 def test_an_interrupted_search_keeps_what_it_knows_and_goes_on_from_there(
