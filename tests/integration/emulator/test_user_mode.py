@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from edgeml.cli import main
 from edgeml.errors import TransportError
 from edgeml.testing.models import make_double
 from edgeml.words import RUNTIMES, RuntimeName
+from tests.conftest import require
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("full_image", "built_cache")
@@ -183,3 +185,41 @@ def test_what_a_thread_left_in_the_background_outlives_the_thread() -> None:
         board.run(["sleep", "0.5"], 20)
         assert _programs(mark, "program")
     assert not _programs(mark, "program")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 6 MB."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(tmp_path)]
+    done = subprocess.run(mount, capture_output=True, check=False)
+    require(done.returncode == 0, "mounting a tmpfs takes root")
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_disk_too_full_for_the_board_leaves_no_half_of_it(small_disk: Path) -> None:
+    count = ["sh", "-c", "find /etc -type f -size +0 | wc -l"]
+    with plugins.transport(URL) as board:
+        whole = board.run(count, 60).stdout
+    url = f"{URL}&folder={small_disk / 'board'}"
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(6_100_000))
+    with pytest.raises(
+        TransportError, match=r"board cannot be filled: \[Errno 28\] No space left on device$"
+    ):
+        plugins.transport(url).connect()
+    filler.unlink()
+    with plugins.transport(url) as board:
+        assert board.run(count, 60).stdout == whole
+
+
+def test_what_a_program_says_is_whole_where_this_machines_disk_is_full(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    with plugins.transport(URL) as board:
+        with suppress(OSError):
+            (small_disk / "filler").write_bytes(bytes(7_000_000))
+        done = board.run(["sh", "-c", "seq 2000; echo failed >&2"], 60)
+    assert len(done.stdout.split()) == 2000
+    assert done.stderr == b"failed\n"

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from edgeml.atomic import replacing_file
 from edgeml.cpu import EMULATOR_IMAGE
 from edgeml_devices.emulator import tools
 from edgeml_devices.emulator.boards import Board, system_files
+from edgeml_devices.emulator.images.cache import remove_tree
 from edgeml_devices.emulator.images.image import SITE, Image
 from edgeml_devices.emulator.user import launcher
 
@@ -52,16 +55,16 @@ class PrivateRoot:
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in _COPIED:
             if not (self.folder / name).exists():
-                shutil.copytree(self.image.root / name, self.folder / name, symlinks=True)
+                _copy(self.image.root / name, self.folder / name)
         for name in (*_EMPTY, ".proot", EXCHANGE.removeprefix("/")):
             (self.folder / name).mkdir(exist_ok=True)
         (self.folder / "tmp").chmod(0o1777)
         mark = self.folder / EMULATOR_IMAGE.relative_to("/")
-        mark.write_text(f"{self.image.key}\n")
+        _keep(mark, f"{self.image.key}\n".encode())
         for name, content in system_files(self.board).items():
             path = self.folder / _SYSTEM / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            _keep(path, content)
 
     def environment(self) -> dict[str, str]:
         """Give the whole environment of a command."""
@@ -86,3 +89,28 @@ class PrivateRoot:
             *("-r", str(self.image.root), "-w", ENVIRONMENT["HOME"]),
             *(word for here, there in binds for word in ("-b", f"{here}:{there}")),
         )
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a folder, whole or not at all; where another connection was quicker, its copy stays."""
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        shutil.copytree(source, scratch, symlinks=True, dirs_exist_ok=True)
+        try:
+            scratch.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+    except shutil.Error as error:  # a list of all that failed
+        _, _, why = error.args[0][0]
+        raise OSError(str(why).partition(": '")[0]) from error
+    finally:
+        remove_tree(scratch)
+
+
+def _keep(file: Path, content: bytes) -> None:
+    """Write a file, where it is another: programs of other connections may be reading it."""
+    if not file.is_file() or file.read_bytes() != content:
+        with replacing_file(file) as scratch:
+            scratch.write_bytes(content)
+            scratch.chmod(0o644)

@@ -101,8 +101,9 @@ class UserTransport:
     def run(self, argv: Sequence[str], timeout_s: float) -> CommandResult:
         root = self._opened()
         quoted(argv)  # refuses what no machine takes
-        # Files, not pipes: a child left in the background would hold a pipe open.
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        # Files, not pipes: a child left in the background would hold a pipe open. In memory, since a full
+        # disk here would cut off what a program says there.
+        with _file_in_memory("out") as out, _file_in_memory("err") as err:
             code = self._run(root, argv, timeout_s, out, err)
             out.seek(0)
             err.seek(0)
@@ -233,6 +234,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     finally:
         if process.returncode is None:
             kill_session(process)
+
+
+def _file_in_memory(name: str) -> IO[bytes]:
+    return open(os.memfd_create(f"edgeml-{name}"), "w+b")  # noqa: PTH123 - a descriptor
 
 
 @contextmanager
