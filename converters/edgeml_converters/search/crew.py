@@ -64,6 +64,7 @@ class Crew:
 
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     stopped: bool = False
+    killed: bool = False
 
     def work(self, share: Share, tell: Callable[[str], None]) -> Handed | str:
         """Run one process to its end; gives what it made, or why it ended without.
@@ -73,7 +74,9 @@ class Crew:
         """
         with _started(share) as process:
             self.processes.append(process)
-            if self.stopped:
+            if self.killed:  # while it was started
+                self.kill()
+            elif self.stopped:
                 process.send_signal(signal.SIGINT)
             for line in process.stdout or ():
                 tell(line.decode().rstrip("\n"))
@@ -94,7 +97,8 @@ class Crew:
                 process.send_signal(signal.SIGINT)
 
     def kill(self) -> None:
-        """End every process that is still there, with what it started."""
+        """End every process that is still there or comes, with what it started."""
+        self.killed = True
         for process in self.processes:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from edgeml_converters.convert import ConvertResult, convert
-from edgeml_converters.search.crew import Crew
+from edgeml_converters.search.crew import Crew, Share
+from edgeml_converters.search.trials import Budget
 from edgeml_converters.variants.rows import INTERRUPTED, Row
 
 from tests.integration.optimiser import broken_int8
@@ -107,6 +108,14 @@ def test_a_process_that_dies_costs_the_rows_of_its_runtime_alone(digits: dict[st
     assert statuses["openvino-float32"] == "failed"
     (lost,) = (row for row in result.rows if row.name == "openvino-float32")
     assert "its process ended with code -9" in lost.reason
+
+
+def test_no_process_is_started_into_a_search_that_is_ended(tmp_path: Path) -> None:
+    """One waits for its turn while the others are killed."""
+    crew = Crew()
+    crew.kill()
+    share = Share((), cast("Any", None), Budget(60.0), tmp_path / "handed.pickle")
+    assert "ended with code -9" in str(crew.work(share, print))
 
 
 def test_processes_end_without_a_crash(digits: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
