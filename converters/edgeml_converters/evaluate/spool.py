@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -27,6 +27,17 @@ class Spool:
         self._bytes = 0
         self._items: list[_Item] = []
         self._writer: BinaryIO | None = None
+
+    @classmethod
+    def of(cls, path: Path, samples: Iterable[Mapping[str, Array]]) -> Spool:
+        """Give a spool that is full."""
+        spool = cls(path)
+        try:
+            for sample in samples:
+                spool.append(sample)
+        finally:
+            spool.close()
+        return spool
 
     def __len__(self) -> int:
         return len(self._items) if self._items else len(self._memory)

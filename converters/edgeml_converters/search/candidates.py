@@ -58,7 +58,7 @@ class Onlooker:
 
     @property
     def _count(self) -> int:
-        return len(self.data.calibration.spool) if self.data.calibration is not None else 0
+        return len(self.data.calibration_spool or ())
 
     @property
     def _stride(self) -> int:
@@ -71,10 +71,7 @@ class Onlooker:
         Raises:
             EdgemlError: it could not be made, or nothing here runs it.
         """
-        calibration = self.data.calibration
-        made = self.data.executor.make(
-            self.steps, settings, calibration.spool if calibration is not None else None, lost=True
-        )
+        made = self.data.executor.make(self.steps, settings, self.data.calibration_spool, lost=True)
         try:
             reference = self._outputs(made)
             self.data.executor.tell(f"look at {self.samples} samples")
@@ -90,18 +87,14 @@ class Onlooker:
         return f"{look.sqnr_db:.1f} dB on {self.samples} samples, {without.sqnr_db:.1f} without"
 
     def _samples(self) -> Iterator[Sample]:
-        spool = self.data.calibration.spool if self.data.calibration is not None else ()
-        return islice(spool, 0, None, self._stride)
+        return islice(self.data.calibration_spool or (), 0, None, self._stride)
 
     def _outputs(self, made: Artifact) -> Spool:
         """Give what the source, or the first float model that runs here, makes of the samples; run once."""
         if self._reference is None:
             model = next(one for one in made.lineage() if runs_here(one.state.format))
             folder = Path(tempfile.mkdtemp(prefix="looks-", dir=self.data.executor.scratch))
-            self._reference = Spool(folder / "outputs")
-            for sample in self._samples():
-                self._reference.append(model.run(sample))
-            self._reference.close()
+            self._reference = Spool.of(folder / "outputs", map(model.run, self._samples()))
             if model is not self.data.executor.source:
                 model.release()
         return self._reference

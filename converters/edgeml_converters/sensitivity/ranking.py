@@ -58,11 +58,10 @@ def ranked_row(row: Row, steps: Sequence[ConversionStep], data: Evaluator) -> tu
     Raises:
         ConversionError: it cannot be made, or nothing shows its activations.
     """
-    calibration = data.calibration.spool if data.calibration is not None else ()
-    made = data.executor.make(steps, row.settings, calibration or None, lost=True)
+    made = data.executor.make(steps, row.settings, data.calibration_spool, lost=True)
     made.release()
     data.executor.tell("rank activations")
     for one in reversed(made.lineage()):
         if one.parent is not None and one.trace is not None and one.trace.ranges:
-            return rank(one.parent, one.trace.ranges, calibration)
+            return rank(one.parent, one.trace.ranges, data.calibration_spool or ())
     raise ConversionError(f"{row.name}: its quantizer tells no ranges, so nothing can be ranked")

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -21,8 +20,7 @@ from edgeml.atomic import replacing_file
 from edgeml.errors import MessageError
 from edgeml_converters.evaluate.accuracy import Evaluation
 from edgeml_converters.evaluate.golden import read_golden, stacked
-from edgeml_converters.formats.files import hash_tree
-from edgeml_converters.variants.step_cache import content_key, sealed, unsealed
+from edgeml_converters.variants.step_cache import content_key, own_code, sealed, unsealed
 
 KEPT_S: Final = 90 * 86400.0
 """What nobody asked for that long is removed; an entry is a few kB."""
@@ -105,7 +103,7 @@ def _folder(root: Path, key: str) -> Path:
 
 def judgement_key(**parts: Any) -> str:
     """Hash what determines a finding, this package's own code included."""
-    return content_key({"code": _own_code(), **parts})
+    return content_key({"code": own_code("compare", "evaluate"), **parts})
 
 
 def content_of(array: Array | None) -> str | None:
@@ -115,11 +113,3 @@ def content_of(array: Array | None) -> str | None:
     content = hashlib.sha256(f"{array.dtype} {array.shape}".encode())
     content.update(np.ascontiguousarray(array).data)
     return content.hexdigest()
-
-
-@cache
-def _own_code() -> str:
-    """Hash what evaluates and compares: a cache must not outlive a mended bug."""
-    root = Path(__file__).parents[1]
-    files = (one for name in ("compare", "evaluate") for one in sorted((root / name).rglob("*.py")))
-    return content_key({file.relative_to(root).as_posix(): hash_tree(file) for file in files})

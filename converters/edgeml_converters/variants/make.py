@@ -90,14 +90,17 @@ class Evaluator:
         return samples[: self.request.golden]
 
     @property
+    def calibration_spool(self) -> Spool | None:
+        """What quantizers are given; ``None`` without calibration data."""
+        return self.calibration.spool if self.calibration is not None else None
+
+    @property
     def reference_outputs(self) -> Spool | None:
         """What the source, or what stands for it, gave for each sample of the evaluation data."""
         if self._outputs is None and self._referred is not None and self.evaluation is not None:
             self.executor.tell(f"run {self._referred.state}")
-            self._outputs = Spool(self.executor.scratch / "reference.outputs")
-            for sample in self.evaluation.spool:
-                self._outputs.append(self._referred.run(sample))
-            self._outputs.close()
+            outputs = map(self._referred.run, self.evaluation.spool)
+            self._outputs = Spool.of(self.executor.scratch / "reference.outputs", outputs)
             self._referred.release()
         return self._outputs
 
@@ -134,11 +137,10 @@ class Evaluator:
         return made
 
     def _made(self, row: Row, steps: Sequence[ConversionStep]) -> Row:
-        calibration = self.calibration.spool if self.calibration is not None else None
         artifact: Artifact | None = None
         try:
             make = with_rewrites if row.edge_tpu else Executor.make
-            artifact = make(self.executor, steps, row.settings, calibration)
+            artifact = make(self.executor, steps, row.settings, self.calibration_spool)
             return self._described(row, artifact)
         except LACKING as error:
             return row.without("unavailable", str(error))

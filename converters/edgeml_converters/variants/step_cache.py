@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,6 +50,14 @@ def unsealed(text: str) -> dict[str, Any]:
     if not isinstance(entry, dict) or entry.pop(_SEAL, None) != content_key(entry):
         raise ValueError("not what was written")
     return entry
+
+
+@cache
+def own_code(*folders: str) -> str:
+    """Hash folders of this package: a cache must not outlive a mended bug."""
+    root = Path(__file__).parents[1]
+    files = (one for name in folders for one in sorted((root / name).rglob("*.py")))
+    return content_key({file.relative_to(root).as_posix(): hash_tree(file) for file in files})
 
 
 @dataclass(frozen=True, slots=True)

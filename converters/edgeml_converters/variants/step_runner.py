@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Final
@@ -40,7 +39,7 @@ from edgeml_converters.evaluate.golden import read_golden, save_golden
 from edgeml_converters.formats.files import hash_tree
 from edgeml_converters.variants.artifact import Artifact, match_signature, runs_here
 from edgeml_converters.variants.rows import StepTrace
-from edgeml_converters.variants.step_cache import StepCache, content_key
+from edgeml_converters.variants.step_cache import StepCache, content_key, own_code
 
 CALIBRATED: Final[frozenset[Scheme]] = frozenset({"int8_static", "int16x8"})
 RELATIVE_LIMIT: Final[Mapping[Scheme, float]] = {"float32": 1e-3, "float16": 1e-2}
@@ -304,7 +303,7 @@ class Executor:
                 "source": parent.key,
                 "step": step.name,
                 "tools": {one.name: _version(one.kind, one.name) for one in step.requires},
-                "code": _own_code(),
+                "code": own_code("coral", "formats", "steps", "quantize", "workers"),
                 "shapes": {name: list(shape) for name, shape in self.input_shapes.items()} if root else {},
                 "settings": repr(settings),
                 "calibration": [calibration.sha256, dict(calibration.naming.inputs)] if calibration else None,
@@ -365,12 +364,3 @@ def _version(kind: str, name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "present"
-
-
-@cache
-def _own_code() -> str:
-    """Hash this package's steps, quantizers and worker scripts: a cache must not outlive a mended bug."""
-    root = Path(__file__).parents[1]
-    folders = ("coral", "formats", "steps", "quantize", "workers")
-    files = (one for name in folders for one in sorted((root / name).rglob("*.py")))
-    return content_key({file.relative_to(root).as_posix(): hash_tree(file) for file in files})
