@@ -5,13 +5,14 @@ What needs numpy of tensors is here; :mod:`edgeml.tensors` is the declaration on
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import InputDtypeError, InputShapeError
-from edgeml.tensors import Quantization, TensorSpec, shape_fits
+from edgeml.tensors import Quantization, TensorSpec, reject_names, shape_fits
 
 Array = NDArray[Any]
 IMAGE_BATCH_RANK: Final = 4
@@ -42,6 +43,22 @@ def _broadcast(quantization: Quantization, rank: int) -> tuple[Array, Array]:
         scale = scale.reshape(shape)
         zero_point = zero_point.reshape(shape) if zero_point.size > 1 else zero_point
     return scale, zero_point
+
+
+def require_inputs(specs: tuple[TensorSpec, ...], sample: Mapping[str, Array]) -> None:
+    """Raise the error for a sample that is not just the model's inputs, each of its dtype and shape.
+
+    Raises:
+        InputNameError: an input is missing, or one is unknown.
+        InputDtypeError, InputShapeError: as ``reject_array``.
+    """
+    if sample.keys() != {spec.name for spec in specs}:
+        reject_names(specs, dict(sample))
+    for spec in specs:
+        array = sample[spec.name]
+        is_array = isinstance(array, np.ndarray)
+        if not is_array or array.dtype != np.dtype(spec.dtype) or not shape_fits(spec, array.shape):
+            reject_array(spec, array)
 
 
 def reject_array(spec: TensorSpec, given: object) -> NoReturn:

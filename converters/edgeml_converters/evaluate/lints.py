@@ -10,11 +10,11 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from edgeml.arrays import Array, reject_array
+from edgeml.arrays import Array, require_inputs
 from edgeml.errors import DataError, InputError
 from edgeml.findings import Finding
 from edgeml.preprocess import Preprocess
-from edgeml.tensors import TensorSpec, reject_names, shape_fits
+from edgeml.tensors import TensorSpec
 
 Role = Literal["calibration", "evaluation"]
 
@@ -62,14 +62,14 @@ class DataWatch:
 
     def __init__(self, role: Role, inputs: Sequence[TensorSpec]) -> None:
         self._role = role
-        self._specs = {spec.name: spec for spec in inputs}
         self._inputs = tuple(inputs)
+        names = [spec.name for spec in inputs]
         self._count = 0
-        self._minimum = dict.fromkeys(self._specs, math.inf)
-        self._maximum = dict.fromkeys(self._specs, -math.inf)
-        self._sum = dict.fromkeys(self._specs, 0.0)
-        self._squares = dict.fromkeys(self._specs, 0.0)
-        self._values = dict.fromkeys(self._specs, 0)
+        self._minimum = dict.fromkeys(names, math.inf)
+        self._maximum = dict.fromkeys(names, -math.inf)
+        self._sum = dict.fromkeys(names, 0.0)
+        self._squares = dict.fromkeys(names, 0.0)
+        self._values = dict.fromkeys(names, 0)
         self._constant: list[int] = []
         self._digests: set[bytes] = set()
         self._labels: list[int | None] = [None, None]
@@ -101,7 +101,7 @@ class DataWatch:
     def summary(self) -> DataSummary:
         """Give what was seen so far."""
         inputs = []
-        for name in self._specs:
+        for name in self._values:
             values = max(1, self._values[name])
             mean = self._sum[name] / values
             variance = max(0.0, self._squares[name] / values - mean * mean)
@@ -119,12 +119,7 @@ class DataWatch:
 
     def _check(self, sample: Mapping[str, Array]) -> None:
         try:
-            if sample.keys() != self._specs.keys():
-                reject_names(self._inputs, dict(sample))
-            for name, array in sample.items():
-                spec = self._specs[name]
-                if array.dtype != np.dtype(spec.dtype) or not shape_fits(spec, array.shape):
-                    reject_array(spec, array)
+            require_inputs(self._inputs, sample)
         except InputError as error:
             raise DataError(f"{self._role} sample {self._count}: {error}") from error
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from edgeml.arrays import reject_array
+from edgeml.arrays import require_inputs
 from edgeml.converter import Calibration, Sample, State, StepRequest, StepResult
 from edgeml.errors import (
     AlreadyQuantizedError,
@@ -20,7 +20,7 @@ from edgeml.errors import (
     QuantizationError,
 )
 from edgeml.findings import Finding
-from edgeml.tensors import TensorSpec, reject_names, shape_fits
+from edgeml.tensors import TensorSpec
 from edgeml.words import Format, RuntimeName, Scheme
 from edgeml_converters.quantize.sparsity import PRUNED, UNPAID
 from edgeml_converters.steps.step import FormatStep, distributions, tool_errors
@@ -136,14 +136,7 @@ class CheckedSamples:
 
     def _check(self, index: int, sample: Sample) -> None:
         try:
-            if set(sample) != {spec.name for spec in self._inputs}:
-                reject_names(self._inputs, dict(sample))
-            for spec in self._inputs:
-                array = sample[spec.name]
-                if not isinstance(array, np.ndarray) or array.dtype != np.dtype(spec.dtype):
-                    reject_array(spec, array)
-                if not shape_fits(spec, array.shape):
-                    reject_array(spec, array)
+            require_inputs(self._inputs, sample)
         except InputError as error:
             raise DataError(f"calibration sample {index}: {error}") from error
         for spec in self._inputs:
