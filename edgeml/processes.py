@@ -10,8 +10,9 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,7 @@ from edgeml.transport import CommandResult
 SIGNALLED: Final = 128
 """What shells add to the number of the signal that ended a command."""
 
+_PR_SET_PDEATHSIG: Final = 1
 _STATE, _SESSION = 0, 3
 """Places behind the command name in ``/proc/<pid>/stat`` (proc_pid_stat(5), fields 3 and 6)."""
 _GONE: Final = frozenset("ZX")
@@ -28,11 +30,12 @@ _PASSES: Final = 10
 """A process that forks while its session is listed is found by the next pass."""
 
 
-def run_command(argv: Sequence[str], timeout_s: float) -> CommandResult | None:
+def run_command(argv: Sequence[str], timeout_s: float, *, leashed: bool = False) -> CommandResult | None:
     """Run a command in a session of its own; ``None``: it did not end in time.
 
     What it leaves running in the background goes on. Where it does not end in time, or the wait is
-    interrupted, the whole session is killed.
+    interrupted, the whole session is killed. One that is ``leashed`` gets SIGTERM if this process is
+    killed while it waits.
 
     Raises:
         OSError, ValueError: it cannot be started.
@@ -40,7 +43,12 @@ def run_command(argv: Sequence[str], timeout_s: float) -> CommandResult | None:
     # files, not pipes: a child left in the background would hold a pipe open
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(
-            list(argv), stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+            preexec_fn=leash(signal.SIGTERM) if leashed else None,  # noqa: PLW1509 - as in leash
         )
         try:
             ended = ended_within(process, timeout_s)
@@ -54,6 +62,26 @@ def run_command(argv: Sequence[str], timeout_s: float) -> CommandResult | None:
         err.seek(0)
         code = process.returncode
         return CommandResult(code if code >= 0 else SIGNALLED - code, out.read(), err.read())
+
+
+def leash(number: signal.Signals) -> Callable[[], None] | None:
+    """Give a ``preexec_fn``: a signal reaches the process when the thread that started it is gone.
+
+    prctl has no other moment than before the program starts. ``None`` where the system cannot do it.
+    """
+    if not sys.platform.startswith("linux"):
+        return None
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    parent = os.getpid()
+
+    def in_child() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, number)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
+
+    return in_child
 
 
 def ended_within(process: subprocess.Popen[Any], timeout_s: float) -> bool:

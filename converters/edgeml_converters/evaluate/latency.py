@@ -1,4 +1,4 @@
-"""Latency, load time and memory of artifacts: `edgeml bench` in fresh processes, through a transport."""
+"""Latency, load time and memory of artifacts: `edgeml bench` in fresh processes, here or elsewhere."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeml import plugins
-from edgeml.errors import MeasureError, TransportError
+from edgeml.errors import MeasureError
 from edgeml.measure import Measurement, measurement_from_json
+from edgeml.processes import run_command
 from edgeml.words import RuntimeName
 
 TIMEOUT_S: Final = 600.0
@@ -63,19 +64,18 @@ def benched(
         batches.setdefault(_options(job), []).append(job)
     elsewhere = [] if url == HERE else ["--on", url]
     timeout_s = TIMEOUT_S if url == HERE else TIMEOUT_ELSEWHERE_S
-    with plugins.transport(HERE) as transport:
-        transport.connect()
-        for options, batch in batches.items():
-            tell(", ".join(job.name for job in batch))
-            # -P: a file of the user's that is called like an engine is not imported in its place
-            argv = [sys.executable, "-P", "-m", "edgeml", "bench"]
-            argv += [*(str(job.artifact.absolute()) for job in batch), *options]
-            argv += [*words, "--json", *elsewhere]
-            try:
-                done = transport.run(argv, timeout_s * len(batch))
-            except TransportError as error:
-                results |= {job.name: MeasureError(f"{job.name}: {error}") for job in batch}
-                continue
+    for options, batch in batches.items():
+        tell(", ".join(job.name for job in batch))
+        # -P: a file of the user's that is called like an engine is not imported in its place
+        argv = [sys.executable, "-P", "-m", "edgeml", "bench"]
+        argv += [*(str(job.artifact.absolute()) for job in batch), *options]
+        argv += [*words, "--json", *elsewhere]
+        limit_s = timeout_s * len(batch)
+        done = run_command(argv, limit_s, leashed=True)
+        if done is None:
+            late = f"edgeml bench did not end within {limit_s:g} s and was killed"
+            results |= {job.name: MeasureError(f"{job.name}: {late}") for job in batch}
+        else:
             results |= _read(batch, done.exit_code, done.stdout, done.stderr)
     return results
 

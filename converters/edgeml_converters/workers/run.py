@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeml.errors import ConversionError, EdgemlError, UnsafeFileError, WorkerError, WorkerTimeoutError
+from edgeml.processes import leash
 from edgeml.settings import settings
 from edgeml_converters.workers.catalogue import folder, interpreter
 
@@ -24,7 +23,6 @@ LOG_TAIL_LINES: Final = 15
 LOGS_KEPT: Final = 50
 POLL_S: Final = 0.02
 KILL_GRACE_S: Final = 5.0
-_PR_SET_PDEATHSIG: Final = 1
 _REFUSALS: Final[dict[str, type[EdgemlError]]] = {
     "RefusedError": ConversionError,
     "UnsafeError": UnsafeFileError,
@@ -73,7 +71,7 @@ def _run(worker: str, argv: list[str], log: Path, scratch: Path, timeout_s: floa
                 cwd=scratch,
                 env=environment,
                 start_new_session=True,
-                preexec_fn=_die_with_parent(),  # noqa: PLW1509 - prctl has no other moment
+                preexec_fn=leash(signal.SIGKILL),  # noqa: PLW1509 - prctl has no other moment
             )
         except OSError as error:
             raise WorkerError(f"worker {worker} could not be started with {argv[0]}: {error}") from error
@@ -103,20 +101,6 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(KILL_GRACE_S)
-
-
-def _die_with_parent() -> Any:
-    if not sys.platform.startswith("linux"):
-        return None
-    libc = ctypes.CDLL(None, use_errno=True)
-    parent = os.getpid()
-
-    def in_child() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the line above
-            os._exit(1)
-
-    return in_child
 
 
 def _read_result(worker: str, code: int, result: Path, log: Path) -> dict[str, Any]:
