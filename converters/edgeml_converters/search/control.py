@@ -11,7 +11,7 @@ biases, where they came closer to float, are kept in what follows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -27,6 +27,7 @@ from edgeml_converters.search.candidates import (
 )
 from edgeml_converters.search.choose import lost
 from edgeml_converters.search.trials import Budget, fewest_that
+from edgeml_converters.search.turned_down import holds
 from edgeml_converters.sensitivity.noise import Sensitivity
 from edgeml_converters.sensitivity.ranking import ranked_row
 from edgeml_converters.variants.make import Evaluator
@@ -45,8 +46,6 @@ class Control:
     row: Row
     steps: Sequence[ConversionStep]
     data: Evaluator
-    holds: Callable[[Row], bool]
-    """Whether a variant loses no more than allowed."""
     budget: Budget
     _found: list[Row] = field(default_factory=list, init=False)
     """What was made with everything in int8, and judged."""
@@ -75,7 +74,7 @@ class Control:
         if kept is not None:
             return kept
         mixed = self._mixed(base)
-        if mixed is not None and self.holds(mixed):
+        if mixed is not None and self._holds(mixed):
             return mixed
         better = [one for one in self._found if self.row.status != "ok" or lost(one) < lost(self.row)]
         best = min([*better, *([] if mixed is None else [mixed])], key=lost, default=None)
@@ -94,6 +93,9 @@ class Control:
             return None
         return kept if kept is not None and lost(kept) < lost(self.row) else None
 
+    def _holds(self, row: Row) -> bool:
+        return holds(row, self.data.request.gates)
+
     @property
     def _late(self) -> bool:
         return self.budget.spent or self._first.spent
@@ -109,7 +111,7 @@ class Control:
             self._turn_down(look, look.lost or onlooker.told(look, plain))
             return None
         equalized = self._make(look.settings, "equalized")
-        if self.holds(equalized):
+        if self._holds(equalized):
             what = f"channels that differ in size were brought together; without: {self._alone}"
             return equalized.with_findings(Finding("equalized", "info", equalized.name, what, LOOK))
         if equalized.status != "ok":
@@ -154,7 +156,7 @@ class Control:
     def _judged(self, look: Look, told: str, without: QuantizerSettings) -> Row | None:
         """Judge a promising candidate on all evaluation data; gives it if it holds."""
         row = self._make(look.settings, "other settings")
-        if not self.holds(row):
+        if not self._holds(row):
             if row.status == "ok":
                 self._found.append(row)
             return None
@@ -177,7 +179,7 @@ class Control:
             doing = f"{count} of {len(ranking)} activations in float"
             return self._make(replace(base, float_tensors=tensors), doing)
 
-        tried = fewest_that(self.holds, make, len(ranking), self.budget)
+        tried = fewest_that(self._holds, make, len(ranking), self.budget)
         usable = {count: row for count, row in tried.made.items() if row.status == "ok"}
         count = tried.fewest or min(usable, key=lambda one: lost(usable[one]), default=None)
         if count is None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from edgeml.converter import QuantizerSettings
 from edgeml_converters.graph import Plan
-from edgeml_converters.search.choose import may_be_chosen
 from edgeml_converters.search.control import Control
 from edgeml_converters.search.pruning import Pruning, with_comparison
 from edgeml_converters.search.trials import Budget
+from edgeml_converters.search.turned_down import holds
 from edgeml_converters.variants.make import Evaluator
 from edgeml_converters.variants.rows import INTERRUPTED, Made, Row
 
@@ -52,11 +52,10 @@ def in_turn(rows: Sequence[Row], plans: Mapping[str, Plan], data: Evaluator, bud
 
 def _controlled(row: Row, plan: Plan, data: Evaluator, budget: Budget) -> Row | None:
     """Mend a static int8 variant that loses more than allowed; a search looks for better than what holds."""
-    holds = _holds(data)
     if not _is_controlled(row, data):
         return None
-    control = Control(row, plan.steps, data, holds, budget)
-    if not holds(row):
+    control = Control(row, plan.steps, data, budget)
+    if not holds(row, data.request.gates):
         return control.run()
     loses = row.drop_points is not None and row.drop_points > 0.0
     return control.closer() if data.request.searches and loses else None
@@ -64,7 +63,7 @@ def _controlled(row: Row, plan: Plan, data: Evaluator, budget: Budget) -> Row | 
 
 def _told_of_time(row: Row, data: Evaluator, budget: Budget) -> Row:
     """Say of a static int8 variant that loses too much that no time was left to mend it."""
-    if not budget.spent or not _is_controlled(row, data) or _holds(data)(row):
+    if not budget.spent or not _is_controlled(row, data) or holds(row, data.request.gates):
         return row
     return row.with_findings(budget.finding(row.name, "what was not tried might lose less"))
 
@@ -78,7 +77,7 @@ def _is_controlled(row: Row, data: Evaluator) -> bool:
 def _pruned(row: Row, plan: Plan, data: Evaluator, budget: Budget) -> tuple[Row, ...]:
     """Give the row, and a pruned one behind it where such are looked for."""
     if data.request.prunes:
-        return Pruning(row, plan.steps, data, _holds(data), budget).run()
+        return Pruning(row, plan.steps, data, budget).run()
     if not row.settings.sparsity:
         return (row,)
     plain = replace(row.settings, sparsity=0.0)
@@ -90,14 +89,3 @@ def _by_settings(data: Evaluator, row: Row, settings: QuantizerSettings) -> Row 
     wanted = (row.runtime, row.scheme, settings, row.edge_tpu)
     tried = ((one, (one.runtime, one.scheme, one.settings, one.edge_tpu)) for one in data.tried)
     return next((one for one, how in tried if how == wanted), None)
-
-
-def _holds(data: Evaluator) -> Callable[[Row], bool]:
-    """Give what says whether a variant loses no more than allowed."""
-    gates = data.request.gates
-
-    def holds(one: Row) -> bool:
-        near = one.status == "ok" and may_be_chosen(one, gates.allowed_drop)
-        return near and gates.accuracy_broken_by(one) is None
-
-    return holds

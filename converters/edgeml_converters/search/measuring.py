@@ -48,18 +48,22 @@ def measured(made: Made, space: Workspace, request: Request) -> Made:
     jobs = {row.name: _jobs(row, request) for row in made.rows}
     results: dict[str, latency.Result] = {}
     interrupted = made.interrupted
+
+    def told() -> list[Row]:
+        return [_with_measurement(row, best(jobs[row.name], results)) for row in made.rows]
+
     try:
         _measure([job for several in jobs.values() for job in several], results, space, request)
-        rows = [_with_measurement(row, best(jobs[row.name], results)) for row in made.rows]
+        rows = told()
         if request.searches:
             _again(rows, jobs, results, space, request)
-            rows = [_with_measurement(row, best(jobs[row.name], results)) for row in made.rows]
+            rows = told()
             rows = _with_engine_options(rows, space, request)
     except KeyboardInterrupt:
         if not request.searches:
             raise
         interrupted = True
-        rows = [_with_measurement(row, best(jobs[row.name], results)) for row in made.rows]
+        rows = told()
     return Made(tuple(rows), interrupted)
 
 

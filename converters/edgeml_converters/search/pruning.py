@@ -8,7 +8,7 @@ there is no such variant, and a finding says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -18,7 +18,7 @@ from edgeml.findings import Finding
 from edgeml_converters.quantize.sparsity import PRUNED
 from edgeml_converters.search.choose import loss
 from edgeml_converters.search.trials import Budget, fewest_that
-from edgeml_converters.search.turned_down import lost_too_much
+from edgeml_converters.search.turned_down import holds, lost_too_much
 from edgeml_converters.variants.make import Evaluator
 from edgeml_converters.variants.rows import Row
 
@@ -36,8 +36,6 @@ class Pruning:
     row: Row
     steps: Sequence[ConversionStep]
     data: Evaluator
-    holds: Callable[[Row], bool]
-    """Whether a variant loses no more than allowed."""
     budget: Budget
 
     def run(self) -> tuple[Row, ...]:
@@ -45,12 +43,15 @@ class Pruning:
 
         A row that cannot be pruned, or loses too much as it is, is given as it is.
         """
-        if (self.row.runtime, self.row.scheme) != PRUNED or self.row.edge_tpu or not self.holds(self.row):
+        if (self.row.runtime, self.row.scheme) != PRUNED or self.row.edge_tpu or not self._holds(self.row):
             return (self.row,)
-        tried = fewest_that(lambda row: not self.holds(row), self._make, len(SHARES), self.budget)
+        tried = fewest_that(lambda row: not self._holds(row), self._make, len(SHARES), self.budget)
         *before, last = self._judged([tried.made[count] for count in sorted(tried.made)])
         missed = self.budget.finding(last.name, "more weights at 0 might make its file smaller")
         return (*before, last if tried.ended else last.with_findings(missed))
+
+    def _holds(self, row: Row) -> bool:
+        return holds(row, self.data.request.gates)
 
     def _make(self, count: int) -> Row:
         row = self.data.trial(self.row, replace(self.row.settings, sparsity=SHARES[count - 1]))
@@ -58,8 +59,8 @@ class Pruning:
         return self.data.make(row, self.steps)
 
     def _judged(self, made: Sequence[Row]) -> tuple[Row, ...]:
-        best = _best([row for row in made if self.holds(row)])
-        first_lost = next((row for row in made if not self.holds(row)), None)
+        best = _best([row for row in made if self._holds(row)])
+        first_lost = next((row for row in made if not self._holds(row)), None)
         lost = f"; {self._why(first_lost)}" if first_lost is not None else ""
         if best is None:
             return (_no_smaller(self.row, lost.removeprefix("; ")) if lost else self.row,)

@@ -11,6 +11,11 @@ from edgeml_converters.variants.gates import Gates, Objective
 from edgeml_converters.variants.rows import Row
 
 
+def holds(row: Row, gates: Gates) -> bool:
+    """Say whether a variant was made and loses no more than allowed."""
+    return row.status == "ok" and lost_too_much(row, gates) is None
+
+
 def lost_too_much(row: Row, gates: Gates) -> str | None:
     """Say by how much a variant is too far from its source to be chosen; ``None``: it is near enough."""
     broken = gates.accuracy_broken_by(row)
