@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from edgeml.transport import Progress, Transport
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 """How long a killed process may take to be gone, on a loaded machine."""
 LOSS_NOTICED_S = 60.0
 """How long a transport may wait for a machine that is gone before it says so."""
@@ -156,8 +156,8 @@ class TransportContract:
         script = f"(sleep 300 & echo $! >> {folder}/pids; wait) & echo $! >> {folder}/pids; sleep 300"
         begun = time.monotonic()
         with pytest.raises(TransportError, match="killed"):
-            transport.run(["sh", "-c", script], self.slowness)
-        assert time.monotonic() - begun < self.slowness * (1.0 + PATIENCE_S)
+            transport.run(["sh", "-c", script], 2.0 + self.slowness)
+        assert time.monotonic() - begun < self.slowness * (3.0 + PATIENCE_S)
         pids = transport.run(["cat", f"{folder}/pids"], 20).stdout.decode().split()
         assert len(pids) == 2
         self.wait_until(lambda: not self.alive(transport, pids))
@@ -177,9 +177,9 @@ class TransportContract:
 
     def test_a_child_left_in_the_background_does_not_hold_the_result_back(self, transport: Transport) -> None:
         begun = time.monotonic()
-        result = transport.run(["sh", "-c", f"sleep {3 * self.slowness:g} & echo done"], 60 * self.slowness)
+        result = transport.run(["sh", "-c", "sleep 60 & echo done"], 120)
         assert result.stdout == b"done\n"
-        assert time.monotonic() - begun < 2.5 * self.slowness
+        assert time.monotonic() - begun < 50
 
     def test_a_file_goes_there_and_back(self, transport: Transport, tmp_path: Path) -> None:
         content = bytes(range(256)) * 400
@@ -312,11 +312,19 @@ class RemoteTransportContract(TransportContract):
         self, transport: Transport, observer: Transport, cut: Callable[[], None]
     ) -> None:
         folder = self.remote(observer)
-        timer = threading.Timer(0.7 * self.slowness, cut)
-        timer.start()
+        script = f"sleep 300 & echo $! $$ > {folder}/new; mv {folder}/new {folder}/pids; sleep 300"
+
+        def cut_once_it_runs() -> None:
+            try:
+                self.wait_until(lambda: observer.run(["test", "-e", f"{folder}/pids"], 20).exit_code == 0)
+            finally:
+                cut()
+
+        cutter = threading.Thread(target=cut_once_it_runs)
+        cutter.start()
         with pytest.raises(TransportError):
-            transport.run(["sh", "-c", f"sleep 300 & echo $! $$ > {folder}/pids; sleep 300"], 290)
-        timer.join()
+            transport.run(["sh", "-c", script], 290)
+        cutter.join()
         observer.connect()
         pids = observer.run(["cat", f"{folder}/pids"], 20).stdout.decode().split()
         assert len(pids) == 2

@@ -14,7 +14,7 @@ from edgeml_devices.emulator.machine.line import Line
 from edgeml_devices.emulator.machine.starting import Wanted, start_machine
 
 from edgeml import plugins
-from edgeml.errors import UsageError
+from edgeml.errors import TransportError, UsageError
 from edgeml.testing.transports import RemoteTransportContract, TransportContract
 from tests.integration.emulator.built_images import built, shared_cache
 from tests.integration.transports.serial_line import SerialLine, SerialServer
@@ -33,13 +33,37 @@ KILL_CONNECTIONS = (
 PASSWORD = "secret word"  # noqa: S105 - of a board made for the test
 
 
+class OneConnection:
+    """Tests of a class share a connection, until one of them loses it: connecting takes seconds."""
+
+    @pytest.fixture(scope="class")
+    def kept(self) -> Iterator[list[Transport]]:
+        kept: list[Transport] = []
+        yield kept
+        for one in kept:
+            one.close()
+
+    @pytest.fixture
+    def transport(self, unconnected: Transport, kept: list[Transport]) -> Iterator[Transport]:
+        opened = kept.pop() if kept else unconnected
+        if opened is unconnected:
+            opened.connect()
+        yield opened
+        try:
+            opened.run(["true"], 60)
+        except TransportError:
+            opened.close()
+        else:
+            kept.append(opened)
+
+
 class TestLocal(TransportContract):
     @pytest.fixture
     def transport_url(self) -> str:
         return "local:"
 
 
-class TestSsh(RemoteTransportContract):
+class TestSsh(OneConnection, RemoteTransportContract):
     """Against a real sshd, as whoever runs the tests."""
 
     @pytest.fixture(scope="class")
@@ -83,7 +107,7 @@ class TestSerial(RemoteTransportContract):
         return line.restart
 
 
-class TestSerialOverTcp(RemoteTransportContract):
+class TestSerialOverTcp(OneConnection, RemoteTransportContract):
     """The same through pyserial's ``socket://``, as terminal servers give consoles."""
 
     large_bytes = 60_000
@@ -123,7 +147,7 @@ class TestEmulatorInUserMode(TransportContract):
         return f"emulator:raspberry-pi-4?mode=user&folder={tmp_path_factory.mktemp('board')}"
 
 
-class TestEmulatedMachine(RemoteTransportContract):
+class TestEmulatedMachine(OneConnection, RemoteTransportContract):
     """A whole machine, one for all these tests."""
 
     large_bytes = 6_000_000
