@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def eventually(
-    condition: Callable[[], T], what: str = "what is waited for", within_s: float = 40, every_s: float = 0.02
+    condition: Callable[[], T], what: str = "what is waited for", within_s: float = 120, every_s: float = 0.02
 ) -> T:
     """Give a condition's first answer that is true.
 
@@ -27,7 +27,7 @@ def eventually(
 
 def pid_in(file: Path) -> int:
     """Give the process id that a child writes to a file, as one line."""
-    eventually(lambda: file.exists() and file.read_text().endswith("\n"), f"a process id in {file}", 20)
+    eventually(lambda: file.exists() and file.read_text().endswith("\n"), f"a process id in {file}")
     return int(file.read_text())
 
 
@@ -41,4 +41,4 @@ def is_running(pid: int) -> bool:
 
 def gone(pid: int) -> bool:
     """Wait until a process has ended."""
-    return eventually(lambda: not is_running(pid), f"process {pid} ends", 10)
+    return eventually(lambda: not is_running(pid), f"process {pid} ends")

@@ -51,11 +51,11 @@ def shared(repeats: int) -> bytes:
 def test_parts_that_lie_over_one_another_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.tflite"
     path.write_bytes(shared(20_000))
-    began = time.monotonic()
+    began = time.process_time()
     for reader in (lambda: check_format(path, "tflite"), lambda: read_graph(path)):
         with pytest.raises(UnsafeFileError, match="lie over one another"):
             reader()
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 20
 
 
 @pytest.fixture(scope="module")

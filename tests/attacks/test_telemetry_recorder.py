@@ -22,7 +22,7 @@ from edgeml.telemetry.reading import RingReader
 from edgeml.telemetry.report import OTHER, ModelWindow
 from edgeml.telemetry.settings import TelemetrySettings
 
-WAIT_S = 30
+WAIT_S = 120
 PROGRAM = """
 import atexit, faulthandler, random, signal, sys
 from edgeml.telemetry import recorder

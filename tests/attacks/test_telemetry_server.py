@@ -179,7 +179,7 @@ def test_an_answer_without_end_is_ended(begin: bytes, again: bytes, every_s: flo
         suppress(ServerError),
     ):
         assert set(poster("/v1/reports", b"", {}).body) <= {ord("x")}  # cut off: no JSON
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
 
 
 @pytest.mark.parametrize("url", ["http://host:99999", "http://host:x", "ftp://host", "http://"])

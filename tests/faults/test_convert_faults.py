@@ -40,7 +40,7 @@ def test_a_run_that_is_ended_leaves_whole_files_or_none(model, tmp_path, kind, a
     )
     time.sleep(after_s)
     process.send_signal(kind)
-    process.wait(30)
+    process.wait(120)
     left = {path.name for path in output.iterdir()} if output.exists() else set()
     assert left <= {"model-1.edgeml", "report.html"}
     if kind != signal.SIGKILL:

@@ -259,13 +259,13 @@ def test_calls_on_a_device_without_flock_wait_for_each_other(home: Path, tmp_pat
     # one that was killed has left its lock, in this boot and before it
     for left in ("999999 x", f"999999 {Path('/proc/sys/kernel/random/boot_id').read_text().strip()}"):
         (home / "install" / "busy.lock").write_text(f"{left}\n")
-        subprocess.run(argv("a", "lease"), env=environment, check=True, timeout=20)
+        subprocess.run(argv("a", "lease"), env=environment, check=True, timeout=120)
     waiting = [
         subprocess.Popen(argv("a", "begin", NAME, str(number)), env=environment, stdout=subprocess.PIPE)
         for number in range(1, 6)
     ]
     for process in waiting:
-        text, _ = process.communicate(timeout=60)
+        text, _ = process.communicate(timeout=120)
         assert b"ok:" in text
     assert not list((home / "install").glob("busy*"))
 

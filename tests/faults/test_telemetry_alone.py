@@ -222,7 +222,7 @@ def test_the_child_of_a_fork_ends_whatever_the_sending_thread_did_meanwhile(
             child = os.fork()
             if child == 0:
                 signal.signal(signal.SIGALRM, signal.SIG_DFL)
-                signal.alarm(10)
+                signal.alarm(60)
                 sending.stop()
                 os._exit(0)
         assert os.waitpid(child, 0)[1] == 0

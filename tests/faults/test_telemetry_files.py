@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
-import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from edgeml_devices.server.telemetry.day_files import CATALOGUE
 
 from tests.attacks.telemetry.hostile import Attacker, Operator, window
 from tests.integration.server_process import ServerProcess
+from tests.waiting import eventually
 
 
 def told(server: ServerProcess) -> tuple[dict[str, Any], int]:
@@ -28,8 +31,7 @@ def test_a_day_that_was_removed_begins_anew_and_says_what_is_missing(tmp_path: P
         device = Attacker(server, "pi")
         for _ in range(3):
             assert device.send(device.report(window()))[0] == 200
-        # until the hourly sums hold them
-        time.sleep(3)
+        eventually(lambda: added_up(tmp_path / "server" / "telemetry") == 3, "the hourly sums hold them")
         for file in (tmp_path / "server" / "telemetry").glob("2*.db*"):
             file.unlink()
         for _ in range(2):
@@ -37,10 +39,17 @@ def test_a_day_that_was_removed_begins_anew_and_says_what_is_missing(tmp_path: P
         assert "was removed while it was written" in "\n".join(server.output)
         server.kill()
         server.start()
-        time.sleep(3)
+        eventually(lambda: added_up(tmp_path / "server" / "telemetry") == 2, "the hourly sums hold these too")
         coverage, calls = told(server)
     assert (coverage["received"], coverage["missing"]) == (2, 3)
     assert calls == 50
+
+
+def added_up(folder: Path) -> int:
+    """Give how many reports of today's file the hourly sums hold."""
+    with closing(sqlite3.connect(folder / CATALOGUE)) as catalogue:
+        (held,) = catalogue.execute("SELECT coalesce(sum(report), 0) FROM rolled").fetchone()
+    return int(held)
 
 
 @pytest.fixture

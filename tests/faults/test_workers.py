@@ -37,13 +37,13 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
 
 def test_a_job_gets_its_request_and_gives_its_result(worker: Script) -> None:
     worker("return {'doubled': request['value'] * 2}")
-    assert run_job("onnx2tf", {"value": 21}, 30.0) == {"ok": True, "doubled": 42}
+    assert run_job("onnx2tf", {"value": 21}, 120.0) == {"ok": True, "doubled": 42}
 
 
 def test_an_exception_is_told_with_the_end_of_the_log(worker: Script) -> None:
     worker("print('reading the model')\nraise ValueError('operator Foo is unknown')")
     with pytest.raises(WorkerError, match="worker onnx2tf: operator Foo is unknown") as caught:
-        run_job("onnx2tf", {}, 30.0)
+        run_job("onnx2tf", {}, 120.0)
     assert "reading the model" in str(caught.value)
     log = str(caught.value).partition("(")[2].partition(")")[0]
     assert "Traceback" in Path(log).read_text(encoding="utf-8")
@@ -52,20 +52,20 @@ def test_an_exception_is_told_with_the_end_of_the_log(worker: Script) -> None:
 def test_a_worker_killed_by_the_system_is_told_by_its_signal(worker: Script) -> None:
     worker("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(WorkerError, match=r"killed by signal 9 and left no result; .* out of memory"):
-        run_job("onnx2tf", {}, 30.0)
+        run_job("onnx2tf", {}, 120.0)
 
 
 def test_a_worker_that_leaves_without_a_result_is_told_by_its_exit_code(worker: Script) -> None:
     worker("import os\nos._exit(7)")
     with pytest.raises(WorkerError, match="ended with exit code 7 and left no result"):
-        run_job("onnx2tf", {}, 30.0)
+        run_job("onnx2tf", {}, 120.0)
 
 
 @pytest.mark.parametrize(("content", "complaint"), [("{oops", "not JSON"), ("[1]", "without 'ok'")])
 def test_a_result_that_is_garbage_is_refused(worker: Script, content: str, complaint: str) -> None:
     worker(f"import os, sys\nopen(sys.argv[3], 'w').write({content!r})\nos._exit(0)")
     with pytest.raises(WorkerError, match=complaint):
-        run_job("onnx2tf", {}, 30.0)
+        run_job("onnx2tf", {}, 120.0)
 
 
 def test_a_worker_that_hangs_is_killed_with_its_children(worker: Script, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_worker_that_hangs_is_killed_with_its_children(worker: Script, tmp_pat
     started = time.monotonic()
     with pytest.raises(WorkerTimeoutError, match="did not finish within 2 s"):
         run_job("onnx2tf", {}, 2.0)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 120
     assert gone(pid_in(pids))
 
 
@@ -95,7 +95,7 @@ def test_children_that_a_finished_worker_left_are_killed_too(worker: Script, tmp
         return {{}}
         """
     )
-    assert run_job("onnx2tf", {}, 30.0)["ok"]
+    assert run_job("onnx2tf", {}, 120.0)["ok"]
     assert gone(pid_in(pids))
 
 
@@ -124,7 +124,7 @@ def test_a_worker_dies_with_its_parent(worker: Script, tmp_path: Path, number: s
     try:
         child = pid_in(pids)
         parent.send_signal(number)
-        parent.wait(10)
+        parent.wait(60)
         assert gone(child)
     finally:
         parent.kill()

@@ -45,7 +45,7 @@ class ServerProcess:
         assert self._process is not None
         return self._process.pid
 
-    def start(self, *, port: int = 0, timeout_s: float = 30.0) -> None:
+    def start(self, *, port: int = 0, timeout_s: float = 120.0) -> None:
         command = [
             sys.executable,
             "-m",
@@ -74,7 +74,7 @@ class ServerProcess:
             assert time.monotonic() < deadline, "the server did not start:\n" + "\n".join(self.output)
             time.sleep(0.02)
 
-    def stop(self, timeout_s: float = 15.0) -> int:
+    def stop(self, timeout_s: float = 60.0) -> int:
         """End it by SIGTERM; give its exit code."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)

@@ -90,6 +90,6 @@ def test_a_worker_cannot_send_statistics_either(tmp_path):
     request, result = tmp_path / "request.json", tmp_path / "result.json"
     request.write_text("{}")
     subprocess.run(
-        [interpreter("keras"), "-P", runner.RUNNER, script, request, result], check=True, timeout=60
+        [interpreter("keras"), "-P", runner.RUNNER, script, request, result], check=True, timeout=180
     )
     assert '"silent": true' in result.read_text()

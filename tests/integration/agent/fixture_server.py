@@ -63,13 +63,13 @@ class Fleet:
             self.generation += 1
             self.changed.notify_all()
 
-    def wait_for(self, condition: Any, timeout_s: float = 30.0) -> None:
+    def wait_for(self, condition: Any, timeout_s: float = 120.0) -> None:
         """Wait until ``condition(self)`` holds; it is looked at after each report."""
         with self.changed:
             if not self.changed.wait_for(lambda: condition(self), timeout_s):
                 raise AssertionError(f"not within {timeout_s:g} s; the last report: {self.reports[-1:]}")
 
-    def wait_for_state(self, model: str, state: str, release: int | None, timeout_s: float = 30.0) -> Event:
+    def wait_for_state(self, model: str, state: str, release: int | None, timeout_s: float = 120.0) -> Event:
         """Wait for the event of a state."""
 
         def found(fleet: Fleet) -> Event | None:

@@ -79,7 +79,7 @@ class Device:
         """Ask it to stop; give its exit code and what it logged."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(timeout=20)
+        code = self.process.wait(timeout=60)
         self.process = None
         return code, self.log.read_text(encoding="utf-8")
 
@@ -97,7 +97,7 @@ class Device:
         except FileNotFoundError:
             return None
 
-    def wait(self, condition: Any, timeout_s: float = 30.0) -> None:
+    def wait(self, condition: Any, timeout_s: float = 120.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             if time.monotonic() > deadline:

@@ -40,7 +40,7 @@ def beating(home: Path, release: int, **counts: object) -> Iterator[None]:
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
     try:
-        assert heard.wait(30)
+        assert heard.wait(60)
         yield
     finally:
         stop.set()
@@ -48,12 +48,12 @@ def beating(home: Path, release: int, **counts: object) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("counts", "reason"),
+    ("counts", "reason", "probation_s"),
     [
-        ({"calls": 100, "errors": 40, "detail": "no input"}, Reason.ERROR_RATE),
-        ({"state": "load_failed", "detail": "no engine"}, Reason.LOAD_FAILED),
-        ({"calls": 50, "latency_counts": {"80": 50}}, Reason.LATENCY),
-        (None, Reason.HEARTBEAT),
+        ({"calls": 100, "errors": 40, "detail": "no input"}, Reason.ERROR_RATE, 120.0),
+        ({"state": "load_failed", "detail": "no engine"}, Reason.LOAD_FAILED, 120.0),
+        ({"calls": 50, "latency_counts": {"80": 50}}, Reason.LATENCY, 6.0),  # known at the end alone
+        (None, Reason.HEARTBEAT, 1.0),
     ],
     ids=["errors", "load-failed", "latency", "silence"],
 )
@@ -64,8 +64,9 @@ def test_a_release_that_does_badly_is_rolled_back(
     tmp_path: Path,
     counts: dict[str, object] | None,
     reason: Reason,
+    probation_s: float,
 ) -> None:
-    health = {"probation_s": 1.0, "heartbeat": "required", "max_latency_p95_ms": 100.0}
+    health = {"probation_s": probation_s, "heartbeat": "required", "max_latency_p95_ms": 100.0}
     repository_here.publish(scaled(tmp_path / "bundles", 3, health=health))
     device.start()
     fleet[0].assign("times", 1)

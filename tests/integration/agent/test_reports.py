@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from edgeml_devices.agent.outbox import HEALTH_LIMIT, Outbox
 from edgeml_devices.messages import Event, Health, Report, Result, State
 
@@ -58,17 +60,18 @@ def test_a_server_that_refuses_all_reports_makes_a_device_forget_nothing(
 
     fleet[0].refuses = refuses
     device.start()
-    fleet[0].wait_for(lambda found: told(found) == [1, 2, 3], 60.0)
+    fleet[0].wait_for(lambda found: told(found) == [1, 2, 3])
     assert not all(one.events for one in refused)
 
 
 def test_a_server_that_stores_nothing_is_not_told_without_end(device: Device, fleet: Server) -> None:
     fill(device, 3)
     fleet[0].says_stored = False
+    begun = time.monotonic()
     device.start()
     fleet[0].assign("times", 1)
     device.wait(lambda: device.current("times") == "releases/1")
-    assert len(fleet[0].reports) < 6
+    assert len(fleet[0].reports) < 6 + (time.monotonic() - begun) / 5
     fleet[0].says_stored = True
     device.wait(lambda: device.status()["unsent"] == {"events": 0, "health": 0})
 

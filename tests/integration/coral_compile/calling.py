@@ -124,5 +124,5 @@ def interrupted(
     with subprocess.Popen(argv, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as program:
         eventually(lambda: fake.calls)
         program.send_signal(sent)
-        assert program.wait(20) == code
+        assert program.wait(60) == code
     eventually(lambda: not is_running(int(fake.calls[0]["pid"])))

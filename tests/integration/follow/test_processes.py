@@ -17,7 +17,7 @@ from tests.integration.follow.listening import Agent
 from tests.unit.core.release_folders import switch
 
 X = np.ones((1, 16), np.float32)
-WAIT_S = 20.0
+WAIT_S = 120.0
 
 
 def python(program: str) -> subprocess.Popen[str]:

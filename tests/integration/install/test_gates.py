@@ -162,11 +162,11 @@ def test_a_deploy_that_is_interrupted_in_probation_goes_back_and_says_so(
         text=True,
         env=os.environ | {"PATH": "/usr/bin:/bin"},
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not (tmp_path / "checked").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(stop)
-    text, _ = process.communicate(timeout=60)
+    text, _ = process.communicate(timeout=120)
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[stop]
     assert "rolled back" in text
     assert "aborted: stopped during probation" in text

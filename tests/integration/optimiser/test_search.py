@@ -138,7 +138,7 @@ def test_an_interrupted_search_keeps_what_it_knows_and_goes_on_from_there(
     process = started(digits, tmp_path)
     until_told(process, lambda line: "int8" in line)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=180)
     assert process.returncode == 130, err
     found = json.loads(out)
     by_name = {row["name"]: row for row in found["variants"]}
@@ -149,7 +149,7 @@ def test_an_interrupted_search_keeps_what_it_knows_and_goes_on_from_there(
     assert Path(found["bundle"]).is_file()
 
     second = started(digits, tmp_path)
-    out, err = second.communicate(timeout=120)
+    out, err = second.communicate(timeout=300)
     assert second.returncode == 0, err
     assert "evaluate onnx/float32" not in err
     assert not [row for row in json.loads(out)["variants"] if row["reason"] == INTERRUPTED]
@@ -161,7 +161,7 @@ def test_a_search_that_is_stopped_before_it_knows_anything_leaves_nothing(
     process = started(digits, tmp_path)
     until_told(process, lambda line: "read the source" in line)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=180)
     assert process.returncode == 130
     assert not (tmp_path / "out.edgeml").exists()
 
@@ -172,8 +172,8 @@ def test_processes_end_with_the_one_that_started_them(digits: dict[str, Any], tm
     members = crew(process.pid)
     assert members
     process.kill()
-    process.communicate(timeout=60)
-    deadline = time.monotonic() + 30
+    process.communicate(timeout=180)
+    deadline = time.monotonic() + 120
     while any(Path(f"/proc/{member}").exists() for member in members):
         assert time.monotonic() < deadline
         time.sleep(0.1)

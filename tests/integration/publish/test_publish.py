@@ -187,7 +187,7 @@ def test_a_damaged_blob_is_not_exported(shop, data, tmp_path):
 
 def test_people_who_publish_at_the_same_moment_all_succeed(shop):
     running = [shop.start("publish", shop.bundle(release)) for release in (1, 2, 3)]
-    said = [process.communicate(timeout=60)[0] for process in running]
+    said = [process.communicate(timeout=180)[0] for process in running]
     assert [process.returncode for process in running] == [0, 0, 0], said
     assert all(shop.manifest_on_device(release) for release in (1, 2, 3))
 

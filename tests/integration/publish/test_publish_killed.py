@@ -29,7 +29,7 @@ def kill_at(shop, line, at_bytes, bundle):
     """Run ``publish`` and kill -9 it when so many bytes went up; say whether it was killed."""
     process = shop.start("publish", bundle)  # sends nothing before Python has started
     line.break_after(at_bytes, lambda: process.send_signal(signal.SIGKILL))
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=180)
     assert process.returncode in {0, -signal.SIGKILL}, output
     return process.returncode != 0
 
@@ -87,7 +87,7 @@ def test_a_server_that_is_killed_in_the_middle_finds_nothing_half_published(own,
         direct, own.url = own.url, line.url
         running = own.start("publish", bundle)
         line.break_after(len(WEIGHTS) // 2, lambda: (process.kill(), running.kill()))
-        running.communicate(timeout=60)
+        running.communicate(timeout=180)
         own.url = direct
     process.start(port=port)
     assert own.manifest_on_device(1) is None

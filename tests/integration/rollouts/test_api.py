@@ -39,7 +39,7 @@ async def post(client: httpx2.AsyncClient, path: str, body: Any = None, *, statu
 
 
 async def until(client: httpx2.AsyncClient, rollout: str, **wanted: Any) -> Any:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:
         found = (await client.get(f"/v1/rollouts/{rollout}")).json()
         if all(found[name] == value for name, value in wanted.items()):

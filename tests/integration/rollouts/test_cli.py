@@ -45,7 +45,7 @@ class Shop:
             capture_output=True,
             text=True,
             env=self.environment,
-            timeout=60,
+            timeout=180,
             check=False,
         )
 
@@ -60,7 +60,7 @@ def never_works(name: str, release: int, attempt: int) -> Result:
 
 
 async def live(url: str, join: str, outcome: Outcome, stop: asyncio.Event) -> None:
-    async with httpx2.AsyncClient(timeout=20) as client:
+    async with httpx2.AsyncClient(timeout=60) as client:
         devices = [HttpDevice(name, lambda: [url], client, outcome) for name in NAMES]
         for one in devices:
             await one.enrol(join)

@@ -40,18 +40,18 @@ async def _assign(database: Database, ids: list[str], release: int) -> None:
 
 async def test_a_change_of_another_process_wakes_a_poll(client, other) -> None:
     device = await enrol(client)
-    poll = asyncio.create_task(device.poll(0, wait=20))
+    poll = asyncio.create_task(device.poll(0, wait=50))
     await asyncio.sleep(0.1)
     begun = time.monotonic()
     await _assign(other, [device.id], 1)
     assert (await poll).json()["models"] == {"kws": {"release": 1}}
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 20
 
 
 async def test_changes_of_many_devices_fit_into_notices(client, other) -> None:
     devices = [await enrol(client) for _ in range(5)]
     ids = [device.id for device in devices] + [f"{number:016x}" for number in range(1000)]
-    polls = [asyncio.create_task(device.poll(0, wait=20)) for device in devices]
+    polls = [asyncio.create_task(device.poll(0, wait=50)) for device in devices]
     await asyncio.sleep(0.1)
     async with other.writing() as tx:
         tx.changed.update(ids)
@@ -73,7 +73,7 @@ async def test_a_device_enrolled_at_another_process_is_known_at_once(
         device.client = second
         assert (await device.poll()).status_code == 200
         await client.post(f"/v1/devices/{device.id}/retire")
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while (await device.poll()).status_code != 401:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
@@ -81,7 +81,7 @@ async def test_a_device_enrolled_at_another_process_is_known_at_once(
 
 async def test_after_its_connection_broke_a_process_looks_at_everything(client, services, other) -> None:
     device = await enrol(client)
-    poll = asyncio.create_task(device.poll(0, wait=30))
+    poll = asyncio.create_task(device.poll(0, wait=50))
     await asyncio.sleep(0.1)
     async with other.writing() as tx:
         # of this process all but the ones asking, the one that listens as well
@@ -92,16 +92,16 @@ async def test_after_its_connection_broke_a_process_looks_at_everything(client, 
             )
         )
     await _assign(other, [device.id], 1)
-    assert (await asyncio.wait_for(poll, 10)).status_code == 200
+    assert (await asyncio.wait_for(poll, 60)).status_code == 200
     assert (await client.get("/v1/server")).status_code == 200
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not services.directory.fresh:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)
-    poll = asyncio.create_task(device.poll(1, wait=30))
+    poll = asyncio.create_task(device.poll(1, wait=50))
     await asyncio.sleep(0.1)
     await _assign(other, [device.id], 2)
-    assert (await asyncio.wait_for(poll, 5)).json()["models"] == {"kws": {"release": 2}}
+    assert (await asyncio.wait_for(poll, 60)).json()["models"] == {"kws": {"release": 2}}
 
 
 async def test_a_server_ends_although_work_beside_it_missed_that_it_is_to_end(
@@ -117,7 +117,7 @@ async def test_a_server_ends_although_work_beside_it_missed_that_it_is_to_end(
 
     monkeypatch.setattr("edgeml_devices.server.app._beside", lambda _: iter([hear_for_ever()]))
     app = create_app(server_settings)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(50):
         async with app.router.lifespan_context(app):
             await begun.wait()
             heard.put_nowait(None)

@@ -21,6 +21,7 @@ from edgeml_devices.server.telemetry.store import Selection
 from edgeml.telemetry.report import CONTENT_MSGPACK, Batch, Report
 from tests.integration.server_process import ServerProcess
 from tests.integration.telemetry.windows import Telemetry
+from tests.waiting import eventually
 
 LOST_ANSWERS = 0.15
 UNSENT = 200
@@ -67,7 +68,7 @@ class Sender(threading.Thread):
         epoch = self._telemetry.epoch if self.keyed else secrets.token_hex(16)
         body = msgspec.msgpack.encode(Batch(epoch, "boot", 1e9, time.time(), tuple(batch)))
         url = urlsplit(self.server.url)
-        connection = http.client.HTTPConnection(str(url.hostname), url.port, timeout=10)
+        connection = http.client.HTTPConnection(str(url.hostname), url.port, timeout=30)
         try:
             headers = {"Authorization": f"Bearer {self.token}", "Content-Type": CONTENT_MSGPACK}
             connection.request("POST", "/v1/reports", body, headers)
@@ -112,9 +113,10 @@ def ride(server: ServerProcess, kills: int, senders: list[Sender], pause_s: tupl
         time.sleep(chance.uniform(*pause_s))
         server.kill()
         server.start(port=port)
+    eventually(lambda: any(sender.repeated or sender.failure for sender in senders), "an answer is lost")
     for sender in senders:
         sender.ending.set()
     for sender in senders:
-        sender.join(60)
+        sender.join(240)
         assert not sender.failure, sender.failure
         assert not sender.is_alive(), "a device did not get rid of its windows"

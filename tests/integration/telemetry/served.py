@@ -21,7 +21,7 @@ MINUTES = 5
 async def tell(server: ServerProcess, devices: int = 2) -> None:
     """Have devices run releases 7 and 8 of kws, the second with errors; now and in the minutes before."""
     headers = {"Authorization": f"Bearer {server.admin_token}"}
-    async with httpx2.AsyncClient(base_url=server.url, headers=headers, timeout=30) as client:
+    async with httpx2.AsyncClient(base_url=server.url, headers=headers, timeout=60) as client:
         for number in range(devices):
             device = await enrol(client, f"pi-{number}")
             telemetry = Telemetry(random.Random(number))  # noqa: S311 - made-up data
@@ -44,7 +44,7 @@ def edgeml(server: ServerProcess, *words: str) -> subprocess.CompletedProcess[st
     """Run the command; it must succeed."""
     command = [sys.executable, "-m", "edgeml", *words]
     done = subprocess.run(
-        command, env=environment(server), capture_output=True, text=True, check=False, timeout=60
+        command, env=environment(server), capture_output=True, text=True, check=False, timeout=180
     )
     assert done.returncode == 0, done.stderr
     return done

@@ -89,7 +89,7 @@ scrape_configs:
         process.wait(30)
 
 
-def ask(port: int, query: str, timeout_s: float = 60.0) -> list[dict[str, Any]]:
+def ask(port: int, query: str, timeout_s: float = 120.0) -> list[dict[str, Any]]:
     """Ask Prometheus until it has an answer."""
     deadline = time.monotonic() + timeout_s
     while True:

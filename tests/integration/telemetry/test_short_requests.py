@@ -115,7 +115,7 @@ class Connection:
 
     def __init__(self, server: ServerProcess) -> None:
         url = urlsplit(server.url)
-        self._socket = socket.create_connection((url.hostname, url.port), timeout=20)
+        self._socket = socket.create_connection((url.hostname, url.port), timeout=60)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._reader = self._socket.makefile("rb")
 

@@ -56,13 +56,13 @@ def test_on_a_terminal_it_is_redrawn_and_ctrl_c_ends_it_well(served: ServerProce
     shown = read_until(terminal, 2)
     process.send_signal(signal.SIGINT)
     shown += drain(terminal)
-    assert process.wait(30) == 0, shown
+    assert process.wait(60) == 0, shown
     assert "kws/8" in shown
     assert "Traceback" not in shown
     os.close(terminal)
 
 
-def read_until(terminal: int, frames: int, timeout_s: float = 60.0) -> str:
+def read_until(terminal: int, frames: int, timeout_s: float = 120.0) -> str:
     """Read what a terminal shows until a table was drawn so often."""
     shown, deadline = "", time.monotonic() + timeout_s
     while shown.count("kws/7") < frames:
@@ -72,7 +72,7 @@ def read_until(terminal: int, frames: int, timeout_s: float = 60.0) -> str:
     return shown
 
 
-def drain(terminal: int, timeout_s: float = 30.0) -> str:
+def drain(terminal: int, timeout_s: float = 60.0) -> str:
     """Read the rest, until the program has gone."""
     shown, deadline = "", time.monotonic() + timeout_s
     try:

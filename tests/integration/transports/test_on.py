@@ -157,5 +157,5 @@ def test_ctrl_c_ends_it_there_and_removes_what_was_put(there, model):
         eventually(lambda: list(there.glob("edgeml.*/1/*")))
         time.sleep(1)
         program.send_signal(signal.SIGINT)
-        assert program.wait(20) == 130
+        assert program.wait(60) == 130
     assert list(there.glob("edgeml.*")) == []

@@ -64,9 +64,9 @@ def test_the_console_is_left_as_it_was_found(plug, tmp_path, monkeypatch):
     with SerialTransport(f"{line.url}?user=root") as transport:
         transport.run(["true"], 20)
         assert list(folder.iterdir())
-    with serial.Serial(str(line.port), timeout=1) as port:
+    with serial.Serial(str(line.port), timeout=30) as port:
         port.write(b"\n")
-        assert b"login: " in port.read(200), "it is still logged in"
+        assert port.read_until(b"login: ").endswith(b"login: "), "it is still logged in"
     assert list(folder.iterdir()) == []
 
 

@@ -255,7 +255,7 @@ def test_a_machine_that_freezes_is_noticed(server, monkeypatch):
         begun = time.monotonic()
         with pytest.raises(TransportError, match=r"no longer answers|lost"):
             transport.run(["true"], 1)
-        assert time.monotonic() - begun < 30
+        assert time.monotonic() - begun < 60
     finally:
         for pid in frozen:
             os.kill(pid, signal.SIGCONT)

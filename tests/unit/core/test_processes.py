@@ -17,7 +17,7 @@ def started(script: str) -> subprocess.Popen[bytes]:
 
 def test_a_process_that_ends_is_reaped_with_its_exit_code() -> None:
     process = started("exit 7")
-    assert ended_within(process, 10)
+    assert ended_within(process, 60)
     assert process.returncode == 7
     assert ended_within(process, 0)
 
@@ -26,7 +26,7 @@ def test_a_process_that_goes_on_is_told_after_the_time_limit() -> None:
     process = started("sleep 300")
     begun = time.monotonic()
     assert not ended_within(process, 0.2)
-    assert 0.2 <= time.monotonic() - begun < 5
+    assert 0.2 <= time.monotonic() - begun < 60
     kill_session(process)
 
 
@@ -41,7 +41,7 @@ def test_children_in_process_groups_of_their_own_are_killed(tmp_path: Path) -> N
 
 def test_what_a_process_left_behind_is_killed_after_its_end(tmp_path: Path) -> None:
     process = started(f"sleep 300 & echo $! > {tmp_path}/pid")
-    assert ended_within(process, 10)
+    assert ended_within(process, 60)
     child = pid_in(tmp_path / "pid")
     assert is_running(child)
     kill_session(process)

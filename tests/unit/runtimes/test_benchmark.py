@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import resource
 import signal
 import subprocess
 import sys
@@ -17,6 +17,7 @@ from edgeml.errors import MeasureError
 from edgeml.manifest import Latency
 from edgeml.measure import Measurement, Throughput, measurement_from_json, measurement_to_json
 from edgeml.testing.models import SMALL_MODELS, make_double, make_quantized
+from tests.waiting import eventually, gone
 
 BENCH = [sys.executable, "-m", "edgeml", "bench"]
 MEASUREMENT = Measurement(
@@ -54,10 +55,11 @@ def test_a_failed_row_is_an_error_with_its_reason() -> None:
 
 
 @pytest.mark.parametrize("name", SMALL_MODELS)
-def test_a_small_model_is_measured_within_a_second_or_two(name: str, tmp_path: Path) -> None:
-    begun = time.monotonic()
+def test_a_small_model_is_measured_in_a_cpu_second_or_two(name: str, tmp_path: Path) -> None:
+    begun = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = measure(Job(str(make_double(tmp_path, name)), name, seconds=0.1))
-    took_s = time.monotonic() - begun
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = ended.ru_utime + ended.ru_stime - begun.ru_utime - begun.ru_stime
     found = result.measurement
     assert found is not None, result.reason
     assert (found.runtime, found.threads) == (name, 1)
@@ -67,7 +69,7 @@ def test_a_small_model_is_measured_within_a_second_or_two(name: str, tmp_path: P
     assert found.import_ms > 0
     assert 1 << 20 < found.peak_memory_bytes < 1 << 30
     assert found.throughput[0].per_second > 100
-    assert took_s < 10
+    assert cpu_s < 10
 
 
 def test_memory_is_the_models_and_not_that_of_who_asks(tmp_path: Path) -> None:
@@ -144,13 +146,13 @@ def test_a_process_that_crashes_is_a_row_with_its_reason(
     (tmp_path / "sitecustomize.py").write_text(
         "import threading, time, os, signal, sys\n"
         "def crash():\n"
-        "    while 'edgeml_runtimes.litert' not in sys.modules: time.sleep(0.01)\n"
-        "    time.sleep(0.5); os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "    while 'ran the model' not in open(sys.orig_argv[-1]).read(): time.sleep(0.01)\n"
+        "    os.kill(os.getpid(), signal.SIGSEGV)\n"
         "if 'edgeml_runtimes.measured' in sys.orig_argv:\n"
         "    threading.Thread(target=crash, daemon=True).start()\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    result = measure(Job(str(make_double(tmp_path, "litert")), "litert", seconds=20))
+    result = measure(Job(str(make_double(tmp_path, "litert")), "litert", seconds=60))
     assert result.measurement is None
     assert "litert crashed (SIGSEGV) while it ran the model" in result.reason
 
@@ -159,7 +161,7 @@ def test_a_process_that_takes_too_long_is_killed(tmp_path: Path) -> None:
     begun = time.monotonic()
     result = measure(Job(str(make_double(tmp_path, "litert")), "litert", seconds=60, timeout_s=1.0))
     assert "did not end within 1 s and was killed" in result.reason
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 45
 
 
 def test_ctrl_c_kills_the_process_that_measures(tmp_path: Path) -> None:
@@ -169,25 +171,10 @@ def test_ctrl_c_kills_the_process_that_measures(tmp_path: Path) -> None:
     )
     child = _child_of(bench.pid)
     bench.send_signal(signal.SIGINT)
-    assert bench.wait(10) == 130
-    _wait_until_gone(child)
+    assert bench.wait(60) == 130
+    assert gone(child)
 
 
 def _child_of(pid: int) -> int:
     place = Path(f"/proc/{pid}/task/{pid}/children")
-    deadline = time.monotonic() + 10
-    while not (found := place.read_text().split()):
-        assert time.monotonic() < deadline, "no process was started"
-        time.sleep(0.02)
-    return int(found[0])
-
-
-def _wait_until_gone(pid: int) -> None:
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
-        assert time.monotonic() < deadline, "the process is still there"
-        time.sleep(0.02)
+    return int(eventually(lambda: place.read_text().split(), "a process is started")[0])

@@ -158,7 +158,7 @@ def test_a_profiler_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.Mon
     begun = time.monotonic()
     with pytest.raises(InferenceError, match="did not end within 1 s"):
         LiteRT().profile(model, inputs, runs=10**9)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 60
 
 
 def test_events_of_another_size_are_refused() -> None:
@@ -202,7 +202,7 @@ def test_the_process_ends_with_the_one_that_asked(tmp_path: Path, after_s: float
 
 def _child_of(pid: int) -> int:
     place = Path(f"/proc/{pid}/task/{pid}/children")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (found := place.read_text().split()):
         assert time.monotonic() < deadline, "no process was started"
         time.sleep(0.02)

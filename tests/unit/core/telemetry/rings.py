@@ -13,7 +13,7 @@ from edgeml.telemetry.reading import Drained
 from edgeml.telemetry.settings import TelemetrySettings
 from tests.conftest import REPOSITORY
 
-WAIT_S = 30.0
+WAIT_S = 120.0
 PROGRAM = """
 import os, sys, warnings
 warnings.simplefilter("always")

@@ -7,8 +7,8 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from edgeml.telemetry.report import OTHER
 from edgeml.telemetry.settings import TelemetrySettings
 from tests.conftest import REPOSITORY
 from tests.unit.core.telemetry.rings import PROGRAM, WAIT_S, begin, calls, python
+from tests.waiting import eventually
 
 
 def test_an_inference_is_read_once_with_all_that_was_said_of_it(tmp_path: Path) -> None:
@@ -146,6 +147,11 @@ def test_many_labels_and_errors_are_counted_together_as_other(tmp_path: Path) ->
 
 
 def test_threads_share_a_ring_and_lose_nothing(tmp_path: Path) -> None:
+    count, made = 5000, [0] * 6
+
+    def got_further(then: list[int]) -> bool:
+        return all(now > was or now == count for now, was in zip(made, then, strict=True))
+
     reader, read = RingReader(tmp_path), []
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
@@ -153,16 +159,18 @@ def test_threads_share_a_ring_and_lose_nothing(tmp_path: Path) -> None:
         with begin(tmp_path, slots=2**16) as one:
 
             def work(label: int) -> None:
-                for _ in range(5000):
+                for number in range(count):
                     one.record(0.1, label)
+                    made[label] = number + 1
 
             threads = [threading.Thread(target=work, args=(label,)) for label in range(6)]
             for thread in threads:
                 thread.start()
             while any(thread.is_alive() for thread in threads):
                 read.append(reader.read())
-                # a number that is not there at two readings is given up, and devices read every ten seconds
-                time.sleep(0.2)
+                # a number that is not there at two readings is given up, and devices read every ten seconds:
+                # here each thread has got further until the next one
+                eventually(partial(got_further, list(made)))
             for thread in threads:
                 thread.join()
             read.append(reader.read())

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgeml.testing.plugin import MakeSerialCable
+from tests.waiting import eventually
 
 BAUD = 115200
 
@@ -28,7 +29,7 @@ def open_port():
         os.close(handle)
 
 
-def _read(handle: int, size_bytes: int, within_s: float = 10.0) -> bytes:
+def _read(handle: int, size_bytes: int, within_s: float = 60.0) -> bytes:
     data, deadline = b"", time.monotonic() + within_s
     while len(data) < size_bytes and select.select([handle], [], [], deadline - time.monotonic())[0]:
         data += os.read(handle, 4096)
@@ -71,7 +72,8 @@ def test_bytes_are_dropped_and_doubled(
 ) -> None:
     cable = serial_cable(baud=None, **{noise: 0.1})
     os.write(open_port(cable.port), bytes(1000))
-    assert fewest < len(_read(open_port(cable.far_port), 2000, within_s=1.0)) < most
+    eventually(lambda: cable.sent_bytes == 1000)
+    assert fewest < len(_read(open_port(cable.far_port), 2000, within_s=2.0)) < most
 
 
 def test_a_cut_takes_the_port_from_who_has_it_and_the_far_side_goes_on(

@@ -67,7 +67,7 @@ def test_builders_in_parallel_share_one_build(tmp_path: Path) -> None:
     for builder in builders:
         builder.start()
     for builder in builders:
-        builder.join(30)
+        builder.join(120)
     assert [builder.exitcode for builder in builders] == [0] * 4
     assert log.read_text() == "built\n"
 

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -24,6 +23,7 @@ from edgeml_devices.emulator.machine.terminal import LEAVE
 
 from edgeml.cli import main
 from tests.unit.devices.emulator.conftest import BOARD, RECORD, run
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -79,7 +79,7 @@ def test_clean_ends_what_a_killed_command_left(cache: Path) -> None:
     process = run(folder)
     owner.close()
     assert json.loads(_emulate("clean", "--json").stdout)["machines"] == [BOARD]
-    assert process.wait(10) == -9
+    assert process.wait(60) == -9
     assert not folder.exists()
 
 
@@ -138,24 +138,33 @@ def test_the_foreground_says_the_ports_of_the_new_start_and_not_those_of_the_one
     processes = [run(folder)]
     machine = Machine(cast("Setup", None), folder, RECORD)
     again = replace(RECORD, ports=Addresses(11, 12, 13, 14), started_s=2.0)
+    said = ""
+
+    def until_said(text: str) -> None:
+        def has_come() -> bool:
+            nonlocal said
+            said += capsys.readouterr().out
+            return text in said
+
+        eventually(has_come, text)
 
     def others() -> None:
-        time.sleep(0.5)
+        until_said("is up")
         state.kill(folder)
-        time.sleep(0.5)
+        until_said("is off")
         processes.append(run(folder, again, said_after_s=0.7))
-        time.sleep(0.5)
+        until_said("127.0.0.1:11?")
         state.kill(folder)
         state.remove(folder)
 
     other = threading.Thread(target=others)
     other.start()
     stay(machine)
-    other.join(30)
+    other.join(120)
     owner.close()
     for process in processes:
         process.wait()
-    said = capsys.readouterr().out
+    said += capsys.readouterr().out
     assert said.count("is up") == 2
     assert said.count("127.0.0.1:1?") == 1
     assert said.index("is off") < said.index("127.0.0.1:11?") < said.index("has ended")
@@ -193,7 +202,7 @@ def test_a_console_shows_the_line_and_leaves_with_its_key() -> None:
         while b"login: " not in shown:
             shown += os.read(ours, 100)
         os.write(ours, b"root\x03" + LEAVE + b"not sent")
-        assert process.wait(30) == 0
-        board.join(30)
+        assert process.wait(120) == 0
+        board.join(60)
         os.close(ours)
     assert heard == b"\rroot\x03"  # Ctrl-C is the machine's

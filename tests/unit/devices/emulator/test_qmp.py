@@ -48,7 +48,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
     yield start
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     listener.close()
 
 
@@ -90,7 +90,7 @@ def test_arguments_and_monitor_lines_are_sent_as_qemu_reads_them(serve: Serve, t
 
 
 def _wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
 

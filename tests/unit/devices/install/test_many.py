@@ -44,12 +44,14 @@ def test_what_fails_on_one_device_does_not_touch_the_others():
 
 def test_no_more_devices_than_asked_for_are_worked_on_at_a_time():
     lock, at_once, most = threading.Lock(), 0, 0
+    three_run = threading.Barrier(3)
 
     def work(url: str, watch: Watch, stop: threading.Event) -> Outcome:
         nonlocal at_once, most
         with lock:
             at_once += 1
             most = max(most, at_once)
+        three_run.wait(60)
         time.sleep(0.01)
         with lock:
             at_once -= 1
@@ -74,10 +76,10 @@ def test_an_interruption_ends_what_runs_and_begins_nothing_new():
     both_run = threading.Barrier(2)
 
     def work(url: str, watch: Watch, stop: threading.Event) -> Outcome:
-        both_run.wait(10)
+        both_run.wait(60)
         if url == "first":
             signal.raise_signal(signal.SIGINT)
-        assert stop.wait(10)
+        assert stop.wait(60)
         return Outcome(url, Result.FAILED_ROLLBACK_COMPLETE, Reason.ABORTED)
 
     together = on_each(["first", "second", "third"], work, parallel=2, watch=lambda *_: None)

@@ -164,7 +164,7 @@ def test_processes_that_read_at_the_same_time_do_not_take_each_other_for_rollbac
 
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(read_state, slow_fetch, team.keys.trust)
-        answered.wait(5)
+        assert answered.wait(60)
         team.publish("kws", 2, b"two")
         assert team.state().families["main"].signed.version == 3
         assert slow.result().families["main"].signed.version == 2

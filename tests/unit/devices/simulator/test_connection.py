@@ -30,7 +30,9 @@ async def test_a_connection_that_was_ended_while_idle_is_opened_anew() -> None:
         port = server.sockets[0].getsockname()[1]
         connection = Connection(Endpoint("127.0.0.1", port, "", None), "token")
         assert (await connection.call("GET", "/")).status == 304
-        await asyncio.sleep(0.1)
+        async with asyncio.timeout(60):
+            while not connection._reader.at_eof():  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
         assert (await connection.call("GET", "/")).status == 304
         connection.close()
     assert opened == 2

@@ -190,8 +190,8 @@ def test_a_receiver_that_is_not_whole_is_named(tmp_path: Path, text: str, says: 
     ],
 )
 def test_no_expression_takes_long_to_refuse(expression: str) -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     with pytest.raises(UsageError) as caught:
         parse(expression)
-    assert time.perf_counter() - begun < 0.5
+    assert time.process_time() - begun < 0.5
     assert len(str(caught.value)) < 400
