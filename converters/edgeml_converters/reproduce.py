@@ -193,8 +193,7 @@ def _tools(then: Mapping[str, Any]) -> list[str]:
 
 
 def _other_data(then: Mapping[str, Any], result: ConvertResult) -> list[str]:
-    data = result.outcome.data
-    now = {one.role: one for one in (data.calibration, data.evaluation) if one is not None}
+    now = {one.role: one for one in result.outcome.data.samples_read}
     return [
         f"the {old['role']} data are others: {old['count']} samples then, {now[old['role']].count} now"
         for old in then["data"]

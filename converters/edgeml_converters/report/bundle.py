@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from edgeml.words import ARTIFACT_FILE, FORMAT_OF_RUNTIME
 from edgeml_converters.evaluate.drift import NO_OUTPUTS, make_reference
 from edgeml_converters.evaluate.golden import save_golden
 from edgeml_converters.formats.files import model_files
+from edgeml_converters.report.classes import class_names
 from edgeml_converters.report.record import model_card, record, variant_file
 from edgeml_converters.search.conversion import Outcome
 from edgeml_converters.variants.rows import Row
@@ -97,7 +98,7 @@ def write(outcome: Outcome, name: str, release: int, path: Path, scratch: Path) 
         files=(),
         preprocess=outcome.request.preprocess,
         postprocess=outcome.request.postprocess,
-        data=_data(outcome),
+        data=tuple(DataEntry(one.role, one.count, one.sha256) for one in outcome.data.samples_read),
         labels=LABELS if labels else None,
         golden_inputs=GOLDEN_INPUTS if golden else None,
         health=typed_json.write(outcome.request.health),
@@ -152,11 +153,9 @@ def drift_reference(outcome: Outcome) -> Reference | None:
 
 
 def label_names(outcome: Outcome) -> tuple[str, ...]:
-    """Give the class names that were declared, or that the evaluation data tell and that fit the output."""
-    if any(finding.code == "label-count" for finding in outcome.findings):
-        return ()
-    known = outcome.data.evaluation
-    return outcome.request.label_names or (known.label_names if known is not None else ())
+    """Give the class names that fit the output."""
+    misfit = any(finding.code == "label-count" for finding in outcome.findings)
+    return () if misfit else class_names(outcome)
 
 
 def _variant(row: Row, outcome: Outcome, files: dict[str, Path]) -> Variant:
@@ -226,11 +225,6 @@ def _needs(row: Row, outcome: Outcome) -> Needs:
         accelerator=row.accelerator,
         cpu_features=("vnni",) if saturating and x86 else (),
     )
-
-
-def _data(outcome: Outcome) -> tuple[DataEntry, ...]:
-    known: Sequence[Any] = (outcome.data.calibration, outcome.data.evaluation)
-    return tuple(DataEntry(one.role, one.count, one.sha256) for one in known if one is not None)
 
 
 def _provenance(outcome: Outcome) -> Mapping[str, Any]:

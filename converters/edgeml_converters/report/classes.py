@@ -126,8 +126,8 @@ def page_changes(outcome: Outcome) -> Iterator[PageChanges]:
         yield PageChanges(row.name, shown, len(row.changes) - len(shown), said)
 
 
-def class_names(outcome: Outcome) -> Sequence[str]:
-    """Give the names of the classes by label; empty where nobody told them."""
+def class_names(outcome: Outcome) -> tuple[str, ...]:
+    """Give the names of the classes by label: as declared, or as the evaluation data tell them."""
     data = outcome.data.evaluation
     return outcome.request.label_names or (data.label_names if data is not None else ())
 

@@ -103,7 +103,7 @@ def record(outcome: Outcome) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "machine": outcome.machine,
         "options": _options(outcome),
-        "data": [_data(one) for one in (outcome.data.calibration, outcome.data.evaluation) if one],
+        "data": [_data(one) for one in outcome.data.samples_read],
         "reference": _reference(outcome),
         "variants": [
             {
@@ -213,9 +213,9 @@ def model_card(outcome: Outcome, name: str, release: int, drift: Reference | Non
         threads = threads_in_words(outcome.rows)
         lines += ["", f"Latency: one inference, batch 1, {threads}, on a machine of class {outcome.machine}."]
     lines += ["", "## Data", ""]
-    data = [one for one in (outcome.data.calibration, outcome.data.evaluation) if one]
-    lines += [f"- {one.role}: {one.count} samples, sha256 `{one.sha256[:16]}…`" for one in data]
-    lines += [] if data else ["- none were given"]
+    read = outcome.data.samples_read
+    lines += [f"- {one.role}: {one.count} samples, sha256 `{one.sha256[:16]}…`" for one in read]
+    lines += [] if read else ["- none were given"]
     lines += [] if drift is None else [f"- drift is told by {drift}"]
     findings = all_findings(outcome)
     if findings:

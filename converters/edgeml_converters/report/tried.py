@@ -22,7 +22,6 @@ SAID: Final[Mapping[str, str]] = {
     "reduce_range": "7-bit weights",
     "equalize": "channels brought together",
     "bias_correction": "corrected biases",
-    "sparsity": "{:g} of the weights at 0",
 }
 """Settings that differ from the usual ones, in words; others are told by their name."""
 

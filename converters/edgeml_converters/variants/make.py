@@ -90,6 +90,11 @@ class Evaluator:
         return samples[: self.request.golden]
 
     @property
+    def samples_read(self) -> tuple[Samples, ...]:
+        """The data that were read, calibration first."""
+        return tuple(one for one in (self.calibration, self.evaluation) if one is not None)
+
+    @property
     def calibration_spool(self) -> Spool | None:
         """What quantizers are given; ``None`` without calibration data."""
         return self.calibration.spool if self.calibration is not None else None

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from edgeml_converters.convert import ConvertResult, convert
 
 from edgeml.arrays import Array
+from edgeml.words import RuntimeName
 from tests.conftest import REPOSITORY
 
 DIGITS = REPOSITORY / "examples" / "digits"
@@ -172,3 +174,15 @@ def _digits(part: slice) -> tuple[list[Array], Array]:
     return [(held.images[place] / 16).astype(np.float32)[None, ..., None] for place in order], held.target[
         order
     ]
+
+
+def converted(model: Path, *runtimes: RuntimeName, **options: Any) -> ConvertResult:
+    """Convert with the digits as data; nothing is measured or taken from the cache unless it is asked for."""
+    pictures, labels = held_out_digits()
+    return convert(
+        model,
+        runtimes=runtimes,
+        calibration=np.concatenate(calibration_digits()),
+        evaluation=(np.concatenate(pictures), labels),
+        **{"measure": False, "use_cache": False, **options},
+    )

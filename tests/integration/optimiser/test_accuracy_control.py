@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from edgeml_converters.convert import ConvertResult, convert
+from edgeml_converters.convert import ConvertResult
 from edgeml_converters.search.control import Control
 from edgeml_converters.search.trials import Budget, fewest_that
 from edgeml_converters.variants.rows import Row
@@ -17,21 +15,9 @@ from edgeml_converters.variants.rows import Row
 from edgeml.converter import QuantizerSettings
 from edgeml.words import RuntimeName
 from tests.integration.optimiser import broken_int8
+from tests.integration.optimiser.broken_int8 import converted
 
 RUNTIMES = ("litert", "onnxruntime", "openvino")
-
-
-def converted(model: Path, runtime: RuntimeName, **options: Any) -> ConvertResult:
-    samples, labels = broken_int8.held_out_digits()
-    return convert(
-        model,
-        runtimes=runtime,
-        calibration=np.concatenate(broken_int8.calibration_digits()),
-        evaluation=(np.concatenate(samples), labels),
-        measure=False,
-        use_cache=False,
-        **options,
-    )
 
 
 def with_report(folder: Path) -> ConvertResult:

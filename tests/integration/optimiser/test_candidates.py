@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from edgeml_converters.convert import ConvertResult, convert
 from edgeml_converters.search.candidates import Look, with_better_biases
 from edgeml_converters.search.control import Control, to_go_on_with
 from edgeml_converters.variants.rows import Row
@@ -22,22 +21,7 @@ from tests.integration.optimiser import broken_int8
 
 RUNTIMES: tuple[RuntimeName, ...] = ("litert", "onnxruntime", "openvino")
 LOOK = re.compile(r"-?\d+\.\d dB on 50 samples, -?\d+\.\d without")
-
-
-def converted(model: Path, runtime: RuntimeName, **options: Any) -> ConvertResult:
-    samples, labels = broken_int8.held_out_digits()
-    return convert(
-        model,
-        **{
-            "runtimes": runtime,
-            "calibration": np.concatenate(broken_int8.calibration_digits()),
-            "evaluation": (np.concatenate(samples), labels),
-            "max_drop": 0.5,
-            "measure": False,
-            "use_cache": False,
-            **options,
-        },
-    )
+converted = partial(broken_int8.converted, max_drop=0.5)
 
 
 def coarse(runtime: RuntimeName, folder: Path) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from edgeml_converters.convert import ConvertResult, convert
+from edgeml_converters.convert import convert
 from edgeml_converters.quantize import tflite_model
 from edgeml_converters.quantize.tflite_sparse import sparsely_stored
 from edgeml_converters.reproduce import reproduce
@@ -22,8 +22,8 @@ from edgeml.bundle import open_bundle
 from edgeml.cli import main
 from edgeml.data import DataDeclaration
 from edgeml.errors import QuantizationError
-from edgeml.words import RuntimeName
 from tests.integration.optimiser import broken_int8, redundant
+from tests.integration.optimiser.broken_int8 import converted
 from tests.integration.quantize_models import Samples, only, outputs, run_step, top1
 
 STEP = "litert-int8-static"
@@ -139,18 +139,6 @@ def test_a_model_without_zeros_stays_as_it_is() -> None:
 
 
 # --- convert
-
-
-def converted(model: Path, *runtimes: RuntimeName, **options: Any) -> ConvertResult:
-    pictures, labels = broken_int8.held_out_digits()
-    return convert(
-        model,
-        runtimes=runtimes,
-        calibration=np.concatenate(broken_int8.calibration_digits()),
-        evaluation=(np.concatenate(pictures), labels),
-        use_cache=False,
-        **{"measure": False, **options},
-    )
 
 
 def test_a_search_for_size_takes_the_smallest_file_that_loses_no_more_than_allowed(tmp_path: Path) -> None:
