@@ -175,6 +175,8 @@ class Connection:
             raise
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             raise LostError(str(error) or type(error).__name__) from error
+        except (ValueError, IndexError) as error:
+            raise LostError("no answer of HTTP; is this an edgeml server?") from error
         else:
             return reply
         finally:

@@ -15,6 +15,8 @@ from edgeml_devices.simulator.world import World
 
 _SPARE_FILES: Final = 500
 _FINISHING_AT_ONCE: Final = 200
+_ANSWER_S: Final = 120.0
+"""How long devices wait to be let in, since the last one that was."""
 _LAST_WORDS_S: Final = 120.0
 """How long devices have at the end to bring to an end what they are at, since the last one that did."""
 
@@ -69,19 +71,30 @@ class Fleet:
         """Have all join.
 
         Raises:
-            ServerError: one was refused.
+            ServerError: one was refused, or none of them was answered for a while.
         """
 
         async def one(device: Device) -> None:
             await device.enrol(join_token)
             joined()
 
+        tasks = left = {asyncio.create_task(one(device)) for device in self.devices}
         try:
-            async with asyncio.TaskGroup() as group:
-                for device in self.devices:
-                    group.create_task(one(device))
-        except* RefusedError as errors:
-            raise ServerError(str(errors.exceptions[0])) from errors
+            while left:
+                done, left = await asyncio.wait(left, timeout=_ANSWER_S, return_when=asyncio.FIRST_EXCEPTION)
+                if not done:
+                    raise ServerError(
+                        f"{self._world.endpoint.host}:{self._world.endpoint.port} lets nobody in: no answer "
+                        f"for {_ANSWER_S:.0f} s, and {len(left)} devices wait; is the server running?"
+                    )
+                for task in done:
+                    task.result()
+        except RefusedError as error:
+            raise ServerError(str(error)) from error
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def start(self) -> None:
         """Start the clock, and have all live until :meth:`stop`, those that go until then."""

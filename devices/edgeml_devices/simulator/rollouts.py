@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from edgeml import manifest_json
 from edgeml.choice import fitting
-from edgeml.errors import BundleError, EngineError, UsageError
+from edgeml.errors import BundleError, EngineError, ServerError, UsageError
 from edgeml.installed import needed_files
 from edgeml.targets import target_from_json
+from edgeml_devices.api_answers import RefusedError
 from edgeml_devices.api_client import ApiClient, endpoint
+from edgeml_devices.http_pool import BUSY
 from edgeml_devices.simulator.scenario import RUN_LABEL, Rollout, Scenario
 from edgeml_devices.simulator.world import FACTS, File, Release, World
 from edgeml_devices.tuf_words import manifest_path
 
+T = TypeVar("T")
 _EVERY_S: Final = 0.5
 _GOING: Final = ("RUNNING", "ABORTING", "READY")
 
@@ -77,6 +82,8 @@ def check_rules(client: ApiClient, scenario: Scenario, run: str) -> None:
 async def direct(client: ApiClient, world: World, begun: list[str]) -> None:
     """Begin one rollout after the other: each at its time, and not before the one before ended or paused.
 
+    A server that is away is asked again until this is cancelled: it may be restarting.
+
     Args:
         client: of an operator.
         world: whose devices they are for.
@@ -87,11 +94,35 @@ async def direct(client: ApiClient, world: World, begun: list[str]) -> None:
     """
     for rollout in world.scenario.rollouts:
         await asyncio.sleep(max(0.0, rollout.starts_s - world.now_s))
-        id_ = (await asyncio.to_thread(client.post, "/v1/rollouts", _policy(rollout, world.run)))["id"]
-        begun.append(id_)
-        await asyncio.to_thread(client.post, endpoint("rollouts", id_, "start"))
-        while await asyncio.to_thread(_goes_on, client, id_):  # noqa: ASYNC110 - the server tells nobody
+        begun.append(await _answered(partial(_made, client, _policy(rollout, world.run), tuple(begun))))
+        await _answered(partial(_start, client, begun[-1]))
+        while await _answered(partial(_goes_on, client, begun[-1])):  # noqa: ASYNC110 - the server tells nobody
             await asyncio.sleep(_EVERY_S)
+
+
+async def _answered(call: Callable[[], T]) -> T:
+    """Make a call, which must be one that can be made again, until the server answers."""
+    while True:
+        try:
+            return await asyncio.to_thread(call)
+        except ServerError as error:
+            if isinstance(error, RefusedError) and error.status not in BUSY:
+                raise
+        await asyncio.sleep(_EVERY_S)
+
+
+def _made(client: ApiClient, policy: Mapping[str, Any], others: Collection[str]) -> str:
+    """Make a rollout, if it is not there: the answer may have been lost. Gives its id."""
+    told = ("model", "release", "selector")
+    for one in client.pages("/v1/rollouts", "rollouts"):
+        if all(one[name] == policy[name] for name in told) and one["id"] not in others:
+            return str(one["id"])
+    return str(client.post("/v1/rollouts", policy)["id"])
+
+
+def _start(client: ApiClient, rollout_id: str) -> None:
+    if client.get(endpoint("rollouts", rollout_id))["started_at"] is None:
+        client.post(endpoint("rollouts", rollout_id, "start"))
 
 
 def _goes_on(client: ApiClient, rollout_id: str) -> bool:

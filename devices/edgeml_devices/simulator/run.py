@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from edgeml.errors import ServerError
 from edgeml_devices.api_client import ApiClient
 from edgeml_devices.simulator import rollouts
 from edgeml_devices.simulator.check import Line, ask, compare
@@ -164,12 +165,22 @@ async def _live(world: World, client: ApiClient, begun: list[str], interrupted: 
 
 
 async def _settled(look: Callable[[], list[Line]]) -> list[Line]:
-    """Look until all is good, or it was given time enough."""
+    """Look until all is good, or it was given time enough; a server that restarts has as long.
+
+    Raises:
+        ServerError: it does not answer.
+    """
     deadline = time.monotonic() + _SETTLES_S
     while True:
-        lines = await asyncio.to_thread(look)
-        if all(line.is_good for line in lines) or time.monotonic() > deadline:
-            return lines
+        is_late = time.monotonic() > deadline
+        try:
+            lines = await asyncio.to_thread(look)
+        except ServerError:
+            if is_late:
+                raise
+        else:
+            if is_late or all(line.is_good for line in lines):
+                return lines
         await asyncio.sleep(_AGAIN_S)
 
 

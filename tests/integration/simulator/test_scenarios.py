@@ -73,6 +73,12 @@ def end(process: subprocess.Popen[str], code: int) -> dict[str, Any]:
     return found
 
 
+def away_for(server: ServerProcess, seconds: float) -> None:
+    server.kill()
+    time.sleep(seconds)
+    server.start(port=int(server.url.rpartition(":")[2]))
+
+
 def held(ran: dict[str, Any], what: str) -> list[str]:
     return [line["holds"] for line in ran["lines"] if line["what"] == what]
 
@@ -94,6 +100,24 @@ def test_a_bad_release_stops_and_the_one_before_stays(server: ServerProcess) -> 
     assert held(ran, "rollout of digits/2") == ["PAUSED"]
     assert int(held(ran, "devices that run digits/1")[0]) > 40
     assert ran["downloaded_bytes"] > 60 * 10_000
+
+
+@pytest.mark.parametrize("away_at_s", [1, 4])
+def test_a_server_that_is_killed_and_comes_back_costs_nothing(
+    server: ServerProcess, away_at_s: float
+) -> None:
+    process = begin(server, SCENARIOS / "bad-release.toml")
+    time.sleep(away_at_s)
+    away_for(server, 4)
+    ran = end(process, 0)
+    assert held(ran, "rollout of digits/1") == ["FINISHED"]
+    assert held(ran, "rollout of digits/2") == ["PAUSED"]
+
+
+def test_a_server_that_is_away_when_a_run_ends_is_waited_for(server: ServerProcess) -> None:
+    process = begin(server, SCENARIOS / "small.toml", until="the server is asked")
+    away_for(server, 4)
+    assert end(process, 0)["good"]
 
 
 def test_clones_wrong_clocks_and_devices_without_network_are_counted_once(server: ServerProcess) -> None:
