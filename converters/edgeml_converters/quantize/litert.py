@@ -78,7 +78,7 @@ def _static(scheme: Scheme) -> Callable[[StepRequest, str], StepResult]:
         if request.settings.sparsity:
             notes = (*notes, tflite_prune.pruned(parsed, request.settings.sparsity, samples))
             content = tflite_model.content(parsed)
-        mend = _bias_correction(parsed, inputs, samples) if request.settings.bias_correction else None
+        mend = _bias_correction(parsed, samples) if request.settings.bias_correction else None
         tool = wrapper()
         if tool is not None and _for_wrapper(scheme, request):
             quantized, findings = _by_wrapper(tool, request, scheme, content, inputs, samples)
@@ -104,11 +104,9 @@ def _for_wrapper(scheme: Scheme, request: StepRequest) -> bool:
     return simple or not settings.per_channel
 
 
-def _bias_correction(
-    model: Any, inputs: tuple[TensorSpec, ...], samples: CheckedSamples
-) -> Callable[[bytes], bytes]:
+def _bias_correction(model: Any, samples: CheckedSamples) -> Callable[[bytes], bytes]:
     """Give a function that corrects the biases of what is made from the parsed float model."""
-    means = tflite_bias.input_means(model, inputs, samples)
+    means = tflite_bias.input_means(model, samples)
 
     def mend(quantized: bytes) -> bytes:
         made = tflite_model.parse(quantized)

@@ -15,14 +15,14 @@ MATMUL_SHARE_MIN: Final = 0.5
 """Share of the weights that must be in matrix products for a scheme that covers nothing else."""
 
 
-def float16(model: Any) -> Any:
+def float16(model: Any, _: str) -> Any:
     """Give the model with float16 inside, and its inputs and outputs as they were."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     return convert_float_to_float16(model, keep_io_types=True)
 
 
-def int8(model: Any) -> Any:
+def int8(model: Any, _: str) -> Any:
     """Hold the weights of convolutions and matrix products as int8, one scale for each output channel.
 
     A Cast and a Mul make them float32 again. ONNX Runtime folds these when it loads the model, so that

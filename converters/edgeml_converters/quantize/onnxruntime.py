@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import metadata
 from typing import Any, Final
 
@@ -31,24 +32,16 @@ def _int8_static(request: StepRequest, step: str) -> StepResult:
     return _result(request, made, notes, findings, ranges)
 
 
-def _int8_dynamic(request: StepRequest, step: str) -> StepResult:
-    model, notes = onnx_model.prepared(request)
-    return _weights_result(request, step, onnx_weights.dynamic_int8(_copy(model), step), model, notes)
+def _weights(made_small: Callable[[Any, str], Any]) -> Callable[[StepRequest, str], StepResult]:
+    def run(request: StepRequest, step: str) -> StepResult:
+        model, notes = onnx_model.prepared(request)
+        made = made_small(_copy(model), step)
+        covered = onnx_model.coverage(model, made)
+        findings = judge_coverage(step, request.source, covered)
+        notes = (*notes, f"{covered.quantized} of {covered.total} operators with weights made smaller")
+        return _result(request, made, notes, findings, {})
 
-
-def _int8_weights(request: StepRequest, step: str) -> StepResult:
-    model, notes = onnx_model.prepared(request)
-    return _weights_result(request, step, onnx_weights.int8(_copy(model)), model, notes)
-
-
-def _int4_weights(request: StepRequest, step: str) -> StepResult:
-    model, notes = onnx_model.prepared(request)
-    return _weights_result(request, step, onnx_weights.int4(_copy(model), step), model, notes)
-
-
-def _float16(request: StepRequest, step: str) -> StepResult:
-    model, notes = onnx_model.prepared(request)
-    return _weights_result(request, step, onnx_weights.float16(_copy(model)), model, notes)
+    return run
 
 
 def _copy(model: Any) -> Any:
@@ -57,15 +50,6 @@ def _copy(model: Any) -> Any:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     return copy
-
-
-def _weights_result(
-    request: StepRequest, step: str, made: Any, model: Any, notes: tuple[str, ...]
-) -> StepResult:
-    covered = onnx_model.coverage(model, made)
-    findings = judge_coverage(step, request.source, covered)
-    notes = (*notes, f"{covered.quantized} of {covered.total} operators with weights made smaller")
-    return _result(request, made, notes, findings, {})
 
 
 def _quantized(
@@ -117,8 +101,10 @@ def _result(
 
 STEPS: tuple[ConversionStep, ...] = (
     quantization_step("onnxruntime", "onnx", "int8_static", _TOOLS, 5.0, _int8_static),
-    quantization_step("onnxruntime", "onnx", "int8_dynamic", _TOOLS, 3.0, _int8_dynamic),
-    quantization_step("onnxruntime", "onnx", "int8_weights", _TOOLS, 2.0, _int8_weights),
-    quantization_step("onnxruntime", "onnx", "int4_weights", _TOOLS, 3.0, _int4_weights),
-    quantization_step("onnxruntime", "onnx", "float16", _TOOLS, 2.0, _float16),
+    quantization_step(
+        "onnxruntime", "onnx", "int8_dynamic", _TOOLS, 3.0, _weights(onnx_weights.dynamic_int8)
+    ),
+    quantization_step("onnxruntime", "onnx", "int8_weights", _TOOLS, 2.0, _weights(onnx_weights.int8)),
+    quantization_step("onnxruntime", "onnx", "int4_weights", _TOOLS, 3.0, _weights(onnx_weights.int4)),
+    quantization_step("onnxruntime", "onnx", "float16", _TOOLS, 2.0, _weights(onnx_weights.float16)),
 )

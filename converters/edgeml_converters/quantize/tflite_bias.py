@@ -6,7 +6,7 @@ rounding. An operator without a bias, one whose bias another has too, and one in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from edgeml.arrays import Array
 from edgeml.errors import QuantizationError
-from edgeml.tensors import TensorSpec
 from edgeml_converters.quantize import aeq, tflite_model
 from edgeml_converters.quantize.bias import ChannelMeans
 from edgeml_converters.quantize.step import CheckedSamples
@@ -23,12 +22,17 @@ _CORRECTED: Final = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"
 _BIASES: Final[Mapping[str, type[np.int32 | np.int64]]] = {"int32": np.int32, "int64": np.int64}
 
 
-def input_means(
-    model: Any, inputs: tuple[TensorSpec, ...], samples: CheckedSamples
-) -> dict[int, NDArray[np.float64]]:
+def input_means(model: Any, samples: CheckedSamples) -> dict[int, NDArray[np.float64]]:
     """Run a parsed float model and give channel means of what operators with weights take, by tensor."""
-    found = {int(operator.inputs[0]): ChannelMeans(axis=-1) for operator in _operators(model)}
-    for engine in aeq.runs(tflite_model.content(model), inputs, samples):
+    return channel_means(model, (int(operator.inputs[0]) for operator in _operators(model)), samples)
+
+
+def channel_means(
+    model: Any, tensors: Iterable[int], samples: CheckedSamples
+) -> dict[int, NDArray[np.float64]]:
+    """Run a parsed float model and give the mean of each channel, the last axis, of tensors."""
+    found = {index: ChannelMeans(axis=-1) for index in tensors}
+    for engine in aeq.runs(tflite_model.content(model), tflite_model.inputs(model), samples):
         for index, means in found.items():
             means.add(engine.get_tensor(index))
     return {index: means.value() for index, means in found.items()}

@@ -16,10 +16,10 @@ import numpy as np
 
 from edgeml.arrays import Array
 from edgeml.errors import QuantizationError
-from edgeml_converters.quantize import aeq, tflite_model
-from edgeml_converters.quantize.bias import ChannelMeans
+from edgeml_converters.quantize import tflite_model
 from edgeml_converters.quantize.sparsity import least
 from edgeml_converters.quantize.step import CheckedSamples
+from edgeml_converters.quantize.tflite_bias import channel_means
 from edgeml_converters.quantize.tflite_sparse import PACKED
 
 
@@ -44,14 +44,15 @@ def pruned(model: Any, share: float, samples: CheckedSamples) -> str:
     layers = _layers(model)
     if not layers:
         raise QuantizationError("no convolution has float weights of its own; zeros elsewhere gain nothing")
-    means = _means(model, layers, samples)
+    entering = (one.entering for one in layers if one.bias is not None)
+    means = channel_means(model, entering, samples)
     marks = least([one.weights for one in layers], share)
     for layer, marked in zip(layers, marks, strict=True):
         kept = np.where(marked, np.float32(0), layer.weights)
         tflite_model.store(model, layer.weights_at, kept)
         if layer.bias is not None:
             error = (kept - layer.weights).astype(np.float64)
-            shift = error.sum(axis=(1, 2)) @ means[layer.entering].value()
+            shift = error.sum(axis=(1, 2)) @ means[layer.entering]
             tflite_model.store(model, layer.bias_at, (layer.bias - shift).astype(np.float32))
     zeros, total = sum(int(one.sum()) for one in marks), sum(one.size for one in marks)
     corrected = sum(one.bias is not None for one in layers)
@@ -74,12 +75,3 @@ def _layers(model: Any) -> list[_Layer]:
         bias = tflite_model.own_floats(model, bias_at, buffers) if alone else None
         found.append(_Layer(entering, weights, weights_at, bias, bias_at))
     return found
-
-
-def _means(model: Any, layers: list[_Layer], samples: CheckedSamples) -> dict[int, ChannelMeans]:
-    """Run the samples and give the mean of each channel that enters a layer with a bias."""
-    means = {one.entering: ChannelMeans(axis=-1) for one in layers if one.bias is not None}
-    for engine in aeq.runs(tflite_model.content(model), tflite_model.inputs(model), samples):
-        for index, counted in means.items():
-            counted.add(engine.get_tensor(index))
-    return means

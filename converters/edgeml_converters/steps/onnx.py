@@ -9,7 +9,6 @@ from typing import Final
 
 from edgeml.converter import ConversionStep, Requirement, StepRequest, StepResult
 from edgeml.errors import ConversionError, EdgemlError
-from edgeml.words import Scheme
 from edgeml_converters.formats import onnx_file, tflite_file
 from edgeml_converters.steps import openvino_ir
 from edgeml_converters.steps.step import FormatStep, distributions, state, tool_errors
@@ -68,17 +67,6 @@ def _to_tflite(request: StepRequest) -> StepResult:
     return replace(made.result(), notes=notes)
 
 
-def _translation(scheme: Scheme) -> FormatStep:
-    return FormatStep(
-        f"onnx-to-openvino-{scheme.replace('_', '-')}",
-        state("onnx", scheme),
-        state("openvino", scheme),
-        distributions("openvino"),
-        TRANSLATION_COST,
-        _to_openvino,
-    )
-
-
 STEPS: tuple[ConversionStep, ...] = (
     FormatStep(
         "onnx-to-openvino", state("onnx"), state("openvino"), distributions("openvino"), 1.0, _to_openvino
@@ -91,5 +79,12 @@ STEPS: tuple[ConversionStep, ...] = (
         9.0,
         _to_tflite,
     ),
-    _translation("int8_static"),
+    FormatStep(
+        "onnx-to-openvino-int8-static",
+        state("onnx", "int8_static"),
+        state("openvino", "int8_static"),
+        distributions("openvino"),
+        TRANSLATION_COST,
+        _to_openvino,
+    ),
 )

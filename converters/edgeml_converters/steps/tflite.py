@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 from edgeml.converter import ConversionStep, Requirement, StepRequest, StepResult
-from edgeml.words import Scheme
 from edgeml_converters.formats import onnx_file, tflite_file
 from edgeml_converters.steps import openvino_ir
 from edgeml_converters.steps.step import FormatStep, distributions, state, tool_errors
@@ -49,17 +48,6 @@ def _to_onnx(request: StepRequest) -> StepResult:
     return replace(made.result(), notes=notes)
 
 
-def _translation(scheme: Scheme) -> FormatStep:
-    return FormatStep(
-        f"tflite-to-openvino-{scheme.replace('_', '-')}",
-        state("tflite", scheme),
-        state("openvino", scheme),
-        distributions("openvino", "ai-edge-litert"),
-        TRANSLATION_COST,
-        _to_openvino,
-    )
-
-
 STEPS: tuple[ConversionStep, ...] = (
     FormatStep(
         "tflite-to-openvino",
@@ -77,5 +65,12 @@ STEPS: tuple[ConversionStep, ...] = (
         7.0,
         _to_onnx,
     ),
-    _translation("int8_static"),
+    FormatStep(
+        "tflite-to-openvino-int8-static",
+        state("tflite", "int8_static"),
+        state("openvino", "int8_static"),
+        distributions("openvino", "ai-edge-litert"),
+        TRANSLATION_COST,
+        _to_openvino,
+    ),
 )

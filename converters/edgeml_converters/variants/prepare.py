@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeml import plugins
 from edgeml.arrays import dequantize
-from edgeml.converter import ConversionStep, State
+from edgeml.converter import State
 from edgeml.engines import engine
 from edgeml.errors import ConversionError, EdgemlError, InferenceError, ModelFileError, PlanError
 from edgeml.findings import Finding
@@ -30,7 +30,7 @@ from edgeml_converters.variants.judgements import JudgementCache
 from edgeml_converters.variants.make import Evaluator
 from edgeml_converters.variants.request import Request, wanted_rows
 from edgeml_converters.variants.rows import Row
-from edgeml_converters.variants.step_runner import CALIBRATED, Executor
+from edgeml_converters.variants.step_runner import Executor, calibrates
 from edgeml_converters.variants.workspace import Progress, Workspace
 
 PARITY_SAMPLES: Final = 8
@@ -130,17 +130,13 @@ def planned(request: Request, state: State) -> tuple[tuple[Row, ...], dict[str, 
         except PlanError as error:
             rows.append(row.without("unavailable", str(error), planned.lacks))
             continue
-        if request.calibration is None and any(_calibrates(step) for step in planned.steps):
+        if request.calibration is None and any(calibrates(step) for step in planned.steps):
             reason = f"{row.scheme} needs calibration data (--calibration)"
             rows.append(row.without("unavailable", reason, reason.removeprefix(f"{row.scheme} ")))
             continue
         plans[row.name] = planned
         rows.append(row)
     return tuple(rows), plans
-
-
-def _calibrates(step: ConversionStep) -> bool:
-    return step.target.scheme in CALIBRATED and step.source.scheme != step.target.scheme
 
 
 def _prepare(
@@ -162,7 +158,7 @@ def _prepare(
     if source.inputs:
         given = (source.inputs, request.preprocess, request.label_names, executor.scratch)
         if request.calibration is not None and any(
-            _calibrates(step) for row in wanted for step in plans[row.name].steps
+            calibrates(step) for row in wanted for step in plans[row.name].steps
         ):
             calibration = read_samples("calibration", request.calibration, *given)
         if request.evaluation is not None:

@@ -168,10 +168,9 @@ class Executor:
         settings: QuantizerSettings,
         calibration: Calibration | None,
     ) -> Artifact:
-        quantizes = step.source.scheme != step.target.scheme
-        used = settings if quantizes else None
+        used = settings if step.source.scheme != step.target.scheme else None
         data = None
-        if calibration is not None and quantizes and step.target.scheme in CALIBRATED:
+        if calibration is not None and calibrates(step):
             data = Renamed(calibration, parent.naming)
         key = self._key(step, parent, used, data)
         known = self._made.get(key)
@@ -311,6 +310,11 @@ class Executor:
                 "trust_code": self.trust_code if root else None,
             }
         )
+
+
+def calibrates(step: ConversionStep) -> bool:
+    """Say whether a step quantizes by calibration data."""
+    return step.target.scheme in CALIBRATED and step.source.scheme != step.target.scheme
 
 
 def parity_failure(source: State, target: State, outputs: Sequence[OutputComparison]) -> str | None:
