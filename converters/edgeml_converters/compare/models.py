@@ -25,6 +25,7 @@ from edgeml_converters.compare.tensors import (
 from edgeml_converters.evaluate.accuracy import Naming
 from edgeml_converters.formats.files import hash_tree
 from edgeml_converters.formats.scheme import state_of
+from edgeml_converters.formats.shapes import with_shapes
 from edgeml_converters.report.plain import finite
 from edgeml_converters.report.record import comparison_document
 from edgeml_converters.variants.artifact import (
@@ -32,7 +33,6 @@ from edgeml_converters.variants.artifact import (
     match_signature,
     random_samples,
     runs_here,
-    with_shapes,
 )
 from edgeml_converters.variants.step_runner import PROBED_SAMPLES
 

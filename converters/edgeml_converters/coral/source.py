@@ -12,7 +12,8 @@ from edgeml.tensors import Shape
 from edgeml_converters.convert import convert
 from edgeml_converters.evaluate.golden import save_golden
 from edgeml_converters.formats.inspection import inspect_model
-from edgeml_converters.variants.artifact import random_samples, with_shapes
+from edgeml_converters.formats.shapes import with_shapes
+from edgeml_converters.variants.artifact import random_samples
 
 TARGET: Final = "coral-usb"
 _SAMPLES: Final = 8

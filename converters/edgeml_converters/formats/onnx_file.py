@@ -10,7 +10,7 @@ from typing import Any, Final
 from edgeml.engine_text import engine_text
 from edgeml.errors import ConversionError, ModelFileError
 from edgeml.tensors import Shape
-from edgeml_converters.steps.step import check_shape_names, fixed_shape
+from edgeml_converters.formats.shapes import fixed_shapes
 
 STANDARD_DOMAIN: Final = "ai.onnx"
 ML_DOMAIN: Final = "ai.onnx.ml"
@@ -193,12 +193,11 @@ def _freeze(model: Any, input_shapes: Mapping[str, Shape]) -> list[str]:
         del model.graph.input[:]
         model.graph.input.extend(kept)
         ports = list(model.graph.input)
-    check_shape_names(dict(input_shapes), [port.name for port in ports])
+    shapes = fixed_shapes({port.name: shape_of(port) for port in ports}, input_shapes)
     notes: list[str] = []
     for port in ports:
-        own = shape_of(port)
-        fixed = fixed_shape(port.name, own, dict(input_shapes), only=len(ports) == 1)
-        if None in own:
+        fixed = shapes[port.name]
+        if None in shape_of(port):
             for side, size in zip(port.type.tensor_type.shape.dim, fixed, strict=True):
                 side.dim_value = size
             notes.append(f"input {port.name}: shape fixed to {list(fixed)}")

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 from edgeml.errors import ConversionError, ModelFileError
 from edgeml.tensors import Quantization, Shape
-from edgeml_converters.steps.step import check_shape_names, fixed_shape
+from edgeml_converters.formats.shapes import fixed_shapes
 
 SIGNATURE_KEY: Final = "serving_default"
 """The key a model without a signature gets; what TensorFlow calls its only signature."""
@@ -202,19 +202,17 @@ def _add_signature(model: Any) -> list[str]:
 def _freeze(model: Any, input_shapes: Mapping[str, Shape]) -> list[str]:
     graph = model.subgraphs[0]
     found = _names(model)
-    check_shape_names(dict(input_shapes), list(found.inputs))
+    tensors = {name: graph.tensors[index] for name, index in zip(found.inputs, graph.inputs, strict=True)}
+    shapes = fixed_shapes({name: _own(tensor) for name, tensor in tensors.items()}, input_shapes)
     notes: list[str] = []
-    for name, index in zip(found.inputs, graph.inputs, strict=True):
-        tensor = graph.tensors[index]
-        stored = tuple(int(side) for side in tensor.shape)
-        own = _free(tensor, stored)
-        fixed = fixed_shape(name, own, dict(input_shapes), only=len(found.inputs) == 1)
+    for name, fixed in shapes.items():
+        stored = _stored(tensors[name])
         if fixed != stored:
             raise ConversionError(
                 f"input {name!r}: this TFLite file is laid out for {stored}, not {fixed}; "
                 f"convert it again from its source with --input-shape"
             )
-        if None in own:
+        if None in _own(tensors[name]):
             notes.append(f"input {name}: shape fixed to {list(fixed)}")
     if notes:
         for tensor in graph.tensors:
@@ -222,8 +220,13 @@ def _freeze(model: Any, input_shapes: Mapping[str, Shape]) -> list[str]:
     return notes
 
 
-def _free(tensor: Any, stored: tuple[int, ...]) -> Shape:
-    signature = tensor.shapeSignature
+def _stored(tensor: Any) -> tuple[int, ...]:
+    return tuple(int(side) for side in tensor.shape)
+
+
+def _own(tensor: Any) -> Shape:
+    """Give a shape with its free dimensions."""
+    stored, signature = _stored(tensor), tensor.shapeSignature
     if signature is None or len(signature) != len(stored):
         return stored
     return tuple(None if side < 0 else int(side) for side in signature)

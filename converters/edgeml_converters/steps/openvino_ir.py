@@ -11,8 +11,9 @@ from edgeml.converter import StepRequest, StepResult
 from edgeml.errors import ConversionError
 from edgeml.tensors import Quantization, Shape
 from edgeml.words import ARTIFACT_FILE
+from edgeml_converters.formats.shapes import fixed_shapes
 from edgeml_converters.steps.openvino_fold import fold
-from edgeml_converters.steps.step import check_shape_names, fixed_shape, tool_errors
+from edgeml_converters.steps.step import tool_errors
 
 
 def convert(
@@ -52,28 +53,22 @@ def convert(
 
 def freeze(model: Any, input_shapes: Mapping[str, Shape]) -> tuple[str, ...]:
     """Make every input of an ``openvino.Model`` static; gives a note for each that was not."""
-    names = [port.get_any_name() for port in model.inputs]
-    check_shape_names(dict(input_shapes), names)
-    notes: list[str] = []
-    shapes: dict[Any, list[int]] = {}
-    for port, name in zip(model.inputs, names, strict=True):
-        partial = port.get_partial_shape()
-        if partial.rank.is_dynamic:
-            own: Shape = tuple(input_shapes.get(name) or input_shapes.get("") or ())
-            if not own:
-                raise ConversionError(
-                    f"input {name!r} has no known rank; give its shape, for example: "
-                    f"--input-shape {name}=1,3,224,224"
-                )
-        else:
-            own = tuple(None if side.is_dynamic else side.get_length() for side in partial)
-        fixed = fixed_shape(name, own, dict(input_shapes), only=len(names) == 1)
-        shapes[port] = list(fixed)
-        if partial.is_dynamic:
-            notes.append(f"input {name}: shape fixed to {list(fixed)}")
+    partial = {port.get_any_name(): port.get_partial_shape() for port in model.inputs}
+    shapes = fixed_shapes({name: _own(shape) for name, shape in partial.items()}, input_shapes)
+    notes = [
+        f"input {name}: shape fixed to {list(fixed)}"
+        for name, fixed in shapes.items()
+        if partial[name].is_dynamic
+    ]
     if notes:
-        model.reshape(shapes)
+        model.reshape({name: list(fixed) for name, fixed in shapes.items()})
     return tuple(notes)
+
+
+def _own(partial: Any) -> Shape | None:
+    if partial.rank.is_dynamic:
+        return None
+    return tuple(None if side.is_dynamic else side.get_length() for side in partial)
 
 
 def name_by_place(model: Any) -> None:

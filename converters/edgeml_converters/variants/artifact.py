@@ -15,10 +15,11 @@ from edgeml.converter import State
 from edgeml.errors import ConversionError, EngineMissingError, ParityError, UsageError
 from edgeml.findings import Finding
 from edgeml.runtime import Runtime, RuntimeOptions, Session
-from edgeml.tensors import Shape, TensorSpec, shape_fits
+from edgeml.tensors import Shape, TensorSpec
 from edgeml.words import RUNTIME_OF_FORMAT, Format, RuntimeName
 from edgeml_converters.compare.outputs import pair_names
 from edgeml_converters.evaluate.accuracy import Naming
+from edgeml_converters.formats.shapes import fixed_shapes
 from edgeml_converters.variants.rows import StepTrace
 
 OPTIONS: Final[Mapping[RuntimeName, Mapping[str, str]]] = {"openvino": {"precision": "f32"}}
@@ -97,26 +98,6 @@ def runs_here(format_: Format) -> bool:
     return True
 
 
-def with_shapes(specs: Sequence[TensorSpec], shapes: Mapping[str, Shape]) -> tuple[TensorSpec, ...]:
-    """Put the shapes that the user fixed in place of the model's own; ``""`` stands for the only input.
-
-    Raises:
-        UsageError: a shape for an input that the model does not have, or one that contradicts its own.
-    """
-    names = [spec.name for spec in specs]
-    for name in shapes:
-        if name not in names and not (name == "" and len(names) == 1):
-            what = f"no input {name!r}" if name else "a shape without a name serves a model of one input"
-            raise UsageError(f"--input-shape: {what}; inputs are: {', '.join(names)}")
-    fixed = []
-    for spec in specs:
-        shape = shapes.get(spec.name) or (shapes.get("") if len(specs) == 1 else None) or spec.shape
-        if not shape_fits(spec, tuple(side or 1 for side in shape)):
-            raise UsageError(f"--input-shape: {spec} cannot take {shape}; fix only its free dimensions")
-        fixed.append(TensorSpec(spec.name, shape, spec.dtype, spec.quantization))
-    return tuple(fixed)
-
-
 def match_signature(
     step: str,
     parent: Artifact,
@@ -168,16 +149,12 @@ def random_samples(inputs: Sequence[TensorSpec], count: int) -> list[dict[str, A
         ConversionError: an input has a free dimension besides the batch.
     """
     generator = np.random.default_rng(0)
+    shapes = fixed_shapes({spec.name: spec.shape for spec in inputs}, {})
     samples = []
     for _ in range(count):
         sample: dict[str, Array] = {}
         for spec in inputs:
-            sides = [1 if place == 0 and side is None else side for place, side in enumerate(spec.shape)]
-            if any(side is None for side in sides):
-                raise ConversionError(
-                    f"input {spec} has free dimensions; give their sizes with --input-shape {spec.name}=…"
-                )
-            shape = tuple(side for side in sides if side is not None)
+            shape = shapes[spec.name]
             if np.issubdtype(np.dtype(spec.dtype), np.floating):
                 sample[spec.name] = generator.standard_normal(shape).astype(spec.dtype)
             else:

@@ -23,9 +23,10 @@ from edgeml_converters.evaluate.lints import check_label_names, lint_seen_ranges
 from edgeml_converters.evaluate.samples import Samples, lint, read_samples
 from edgeml_converters.formats.files import hash_tree, size_bytes
 from edgeml_converters.formats.scheme import state_of
+from edgeml_converters.formats.shapes import with_shapes
 from edgeml_converters.graph import Plan, is_offered, no_way, plan, this_machine
 from edgeml_converters.steps.onnx import with_unknown_operators
-from edgeml_converters.variants.artifact import Artifact, random_samples, runs_here, with_shapes
+from edgeml_converters.variants.artifact import Artifact, random_samples, runs_here
 from edgeml_converters.variants.judgements import JudgementCache
 from edgeml_converters.variants.make import Evaluator
 from edgeml_converters.variants.request import Request, wanted_rows

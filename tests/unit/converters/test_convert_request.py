@@ -7,8 +7,8 @@ import onnx
 import pytest
 from edgeml_converters.cli.options import input_shapes
 from edgeml_converters.convert import convert
+from edgeml_converters.formats.shapes import with_shapes
 from edgeml_converters.report.bundle import bundle_name, places
-from edgeml_converters.variants.artifact import with_shapes
 from edgeml_converters.variants.gates import Gates
 from edgeml_converters.variants.request import Request, wanted_rows
 from onnx import TensorProto, helper
