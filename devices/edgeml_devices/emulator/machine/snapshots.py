@@ -7,11 +7,13 @@ snapshot's, its disk a layer over the snapshot's: neither is read before the gue
 memory          the board's memory
 state           of everything else in QEMU
 disk.qcow2      what was written while booting, over the image's disk
+SHA256SUMS      of state and disk; the memory is too large to be read at each start
 ```
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -26,25 +28,23 @@ from edgeml_devices.emulator.machine.waking import put_to_sleep, save_state
 from edgeml_devices.emulator.user import canary
 
 _ENDS_WITHIN_S = 60.0
+_SUMS = "SHA256SUMS"
 
 
 def find_snapshot(setup: Setup) -> Snapshot | None:
     """Give the snapshot for a board, an image and this QEMU, if it was taken.
 
     Raises:
-        EngineError: a part of it is missing or cut off: QEMU would wait for it without end.
+        EngineError: it is damaged: QEMU would wait for it without end, or the guest trip over it later.
     """
     cache, kind, key = _place(setup)
     folder = cache.place(kind, key)
     if not folder.is_dir():
         return None
     found = Snapshot(folder)
-    for part, least_bytes in ((found.memory, setup.memory_bytes), (found.state, 1), (found.disk, 1)):
-        if not part.is_file() or part.stat().st_size < least_bytes:
-            raise EngineError(
-                f"the snapshot {folder} is damaged: {part.name} is missing or cut off; "
-                "remove that folder, or boot: --fresh"
-            )
+    damage = _damage(found, setup.memory_bytes)
+    if damage is not None:
+        raise EngineError(f"the snapshot {folder} is damaged: {damage}; remove that folder, or boot: --fresh")
     return found
 
 
@@ -72,6 +72,25 @@ def _place(setup: Setup) -> tuple[Cache, str, str]:
     return Cache(folder.parent.parent), f"{folder.parent.name}/{folder.name}/snapshots", key
 
 
+def _damage(found: Snapshot, memory_bytes: int) -> str | None:
+    for part, least_bytes in ((found.memory, memory_bytes), (found.state, 1), (found.disk, 1)):
+        if not part.is_file() or part.stat().st_size < least_bytes:
+            return f"{part.name} is missing or cut off"
+    sums = found.folder / _SUMS
+    if not sums.is_file() or sums.read_bytes() != _sums(found):
+        return "it does not hold what was written"
+    return None
+
+
+def _sums(found: Snapshot) -> bytes:
+    """Give what sha256sum prints of state and disk."""
+    lines = [
+        f"{hashlib.sha256(part.read_bytes()).hexdigest()}  {part.name}\n"
+        for part in (found.state, found.disk)
+    ]
+    return "".join(lines).encode()
+
+
 def _fill(setup: Setup, key: str, folder: Path, say: Callable[[str], None]) -> None:
     made = Snapshot(folder)
     say(f"booting {setup.board.name}")
@@ -91,5 +110,6 @@ def _fill(setup: Setup, key: str, folder: Path, say: Callable[[str], None]) -> N
     programs.run(
         ["qemu-img", "rebase", "-q", "-u", "-b", below, "-F", "qcow2", made.disk], "keeping the disk"
     )
+    (folder / _SUMS).write_bytes(_sums(made))
     for path in (made.disk, made.state):
         path.chmod(0o444)

@@ -32,6 +32,8 @@ def snapshot(setup: Setup) -> Snapshot:
         part.write_bytes(b"1")
     with made.memory.open("r+b") as memory:
         memory.truncate(setup.memory_bytes)
+    one = "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
+    (made.folder / "SHA256SUMS").write_text(f"{one}  state\n{one}  disk.qcow2\n")
     return made
 
 
@@ -48,4 +50,11 @@ def test_a_snapshot_with_a_part_missing_or_cut_off_is_refused(
     if is_there:
         (snapshot.folder / part).touch()
     with pytest.raises(EngineError, match=f"{part} is missing or cut off; remove that folder, or boot"):
+        find_snapshot(setup)
+
+
+@pytest.mark.parametrize("part", ["state", "disk.qcow2", "SHA256SUMS"])
+def test_a_snapshot_that_was_changed_is_refused(setup: Setup, snapshot: Snapshot, part: str) -> None:
+    (snapshot.folder / part).write_bytes(b"2")
+    with pytest.raises(EngineError, match="does not hold what was written; remove that folder, or boot"):
         find_snapshot(setup)
