@@ -120,10 +120,10 @@ def compare_on(
     remote: RemoteEdgeml,
     path: Path,
     *,
-    names: Sequence[str] = (),
-    data: str | None = None,
-    preprocess: Sequence[str] = (),
-    limit: int | None = None,
+    names: Sequence[str],
+    data: str | None,
+    preprocess: Sequence[str],
+    limit: int | None,
     show: Callable[[str], None],
 ) -> MachineComparison:
     """Run a bundle's variants on the same samples here and there, and compare what they give.
@@ -131,8 +131,8 @@ def compare_on(
     Args:
         remote: the other machine.
         path: the bundle.
-        names: of variants; all by default.
-        data: samples; by default the bundle's golden ones.
+        names: of variants; none: all.
+        data: samples; ``None``: the bundle's golden ones.
         preprocess: of ``data``, over what the bundle declares.
         limit: take so many of ``data``.
         show: takes a line that says what is going on.

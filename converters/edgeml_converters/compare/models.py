@@ -84,9 +84,9 @@ def compare_models(
     reference: Path,
     other: Path,
     *,
-    data: DataDeclaration | None = None,
-    preprocess: Preprocess | None = None,
-    input_shapes: Mapping[str, Shape] | None = None,
+    data: DataDeclaration | None,
+    preprocess: Preprocess,
+    input_shapes: Mapping[str, Shape],
 ) -> Comparison:
     """Run both models on the same samples, whatever their formats, and compare.
 
@@ -96,14 +96,14 @@ def compare_models(
         DataError: data that do not fit.
     """
     left, right = _opened(reference), _opened(other)
-    left.inputs = with_shapes(left.inputs, input_shapes or {})
+    left.inputs = with_shapes(left.inputs, input_shapes)
     left.naming = Naming.own(left.inputs, left.outputs)
     try:
         right.naming = _paired(left, right)
         if data is None:
             samples: Sequence[dict[str, Array]] = random_samples(left.inputs, RANDOM_SAMPLES)
             return _compared(left, right, samples, random=True)
-        opened = open_declared(data, inputs=left.inputs, preprocess=preprocess or Preprocess())
+        opened = open_declared(data, inputs=left.inputs, preprocess=preprocess)
         return _compared(left, right, opened, random=False)
     finally:
         left.release()

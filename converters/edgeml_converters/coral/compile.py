@@ -49,11 +49,11 @@ def compile_file(
     source: Path,
     folder: Path,
     *,
-    title: str = "",
-    via: str | None = None,
+    title: str,
+    via: str | None,
     compiler: str | None = None,
     timeout_s: float = TIMEOUT_S,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str], None],
 ) -> Compilation:
     """Compile a TFLite file.
 
@@ -63,7 +63,7 @@ def compile_file(
     Args:
         source: a TFLite file.
         folder: where the compiled file goes.
-        title: what messages call the source; its path by default.
+        title: what messages call the source.
         via: URL of the machine that compiles; ``None``: this one.
         compiler: name or path of the compiler there.
         timeout_s: for all attempts together; what runs then is killed.
@@ -78,17 +78,16 @@ def compile_file(
     """
     if identify(source) != "tflite":
         raise ModelFileError(
-            f"{title or source} is {TITLE[identify(source)]}, and the Edge TPU compiler takes int8 TFLite: "
+            f"{title} is {TITLE[identify(source)]}, and the Edge TPU compiler takes int8 TFLite: "
             "edgeml convert --target coral-usb --scheme int8_static --calibration DATA makes a bundle of it "
             "that edgeml coral compile takes"
         )
     predicted = check_file(source)
     with open_place(via, progress) as place:
         found = find_compiler(place, compiler)
-        progress(f"edgetpu_compiler {found.version} on {place.name} compiles {title or source.name}")
-        named = title or str(source)
+        progress(f"edgetpu_compiler {found.version} on {place.name} compiles {title}")
         return _Run(
-            named, source, folder, place, found, predicted, monotonic() + timeout_s, timeout_s
+            title, source, folder, place, found, predicted, monotonic() + timeout_s, timeout_s
         ).compile()
 
 

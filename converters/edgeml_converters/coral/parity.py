@@ -23,7 +23,7 @@ _STEPS: Final = 1
 _LONGEST: Final = 300
 
 
-def require_same(step: str, before: bytes, after: bytes, *, rounds: bool = False) -> None:
+def require_same(step: str, before: bytes, after: bytes, *, rounds: bool) -> None:
     """Run both on drawn samples that cover the range of their inputs.
 
     Outputs of the same dtype have to be equal, floats within ``FLOAT_LIMIT``; one that became 8-bit may be

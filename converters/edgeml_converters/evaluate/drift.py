@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
 
 from edgeml.arrays import Array, dequantize
 from edgeml.errors import UsageError
@@ -13,16 +12,14 @@ from edgeml.reference_data import ReferenceMaker
 from edgeml.telemetry.reference import Reference
 from edgeml.tensors import TensorSpec
 
-NO_OUTPUTS: Final[Iterable[Mapping[str, Array]]] = ()
-
 
 def make_reference(
     inputs: Sequence[TensorSpec],
     samples: Iterable[Mapping[str, Array]],
     outputs: Sequence[TensorSpec],
-    answers: Iterable[Mapping[str, Array]] = NO_OUTPUTS,
-    postprocess: Postprocess = Postprocess(),
-    labels: Sequence[str] = (),
+    answers: Iterable[Mapping[str, Array]],
+    postprocess: Postprocess,
+    labels: Sequence[str],
 ) -> Reference | None:
     """Make a reference in one pass over samples and one over what the source model gave for them.
 

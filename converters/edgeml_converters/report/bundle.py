@@ -18,7 +18,7 @@ from edgeml.errors import BundleError, UsageError
 from edgeml.manifest import DataEntry, FileEntry, Manifest, Needs, Variant
 from edgeml.telemetry.reference import Reference, reference_to_json
 from edgeml.words import ARTIFACT_FILE, FORMAT_OF_RUNTIME
-from edgeml_converters.evaluate.drift import NO_OUTPUTS, make_reference
+from edgeml_converters.evaluate.drift import make_reference
 from edgeml_converters.evaluate.golden import save_golden
 from edgeml_converters.formats.files import model_files
 from edgeml_converters.report.classes import class_names
@@ -146,7 +146,7 @@ def drift_reference(outcome: Outcome) -> Reference | None:
         source.inputs,
         known.spool,
         source.outputs,
-        NO_OUTPUTS if answers is None else answers,
+        () if answers is None else answers,
         outcome.request.postprocess,
         label_names(outcome),
     )

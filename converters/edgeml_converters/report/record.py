@@ -193,7 +193,7 @@ def tool_versions() -> dict[str, str]:
     return found
 
 
-def model_card(outcome: Outcome, name: str, release: int, drift: Reference | None = None) -> str:
+def model_card(outcome: Outcome, name: str, release: int, drift: Reference | None) -> str:
     """Give the bundle's README.md."""
     lines = [f"# {name}, release {release}", ""]
     made = f"Made by edgeml {edgeml.__version__} from `{outcome.source.path.name}`"

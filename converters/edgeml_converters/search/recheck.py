@@ -55,9 +55,9 @@ def recheck(
     bundle: Path,
     gates: Gates,
     *,
-    names: Sequence[str] = (),
-    measure_on: str | None = None,
-    progress: Callable[[str], None] = lambda _: None,
+    names: Sequence[str],
+    measure_on: str | None,
+    progress: Callable[[str], None],
 ) -> tuple[Verdict, ...]:
     """Hold variants against gates.
 

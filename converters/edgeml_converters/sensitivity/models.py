@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from edgeml.converter import CalibrationMethod
 from edgeml.errors import EdgemlError
 from edgeml.preprocess import Preprocess
-from edgeml.targets import HOST
 from edgeml.tensors import Shape
 from edgeml.words import RUNTIMES, RuntimeName
 from edgeml_converters.arguments import DataArgument, read_data, read_names, read_targets
@@ -22,8 +20,6 @@ from edgeml_converters.variants.prepare import prepared
 from edgeml_converters.variants.request import Request
 from edgeml_converters.variants.rows import Row
 from edgeml_converters.variants.workspace import workspace
-
-NO_SHAPES: Final[Mapping[str, Shape]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +36,14 @@ def sensitivities(
     source: Path,
     *,
     calibration: DataArgument,
-    target: str = HOST,
-    runtimes: str | Sequence[str] = (),
-    preprocess: Preprocess | None = None,
-    method: CalibrationMethod = "default",
-    input_shapes: Mapping[str, Shape] = NO_SHAPES,
-    trust_code: bool = False,
-    use_cache: bool = True,
-    progress: Callable[[str], None] = lambda _: None,
+    target: str,
+    runtimes: Sequence[str],
+    preprocess: Preprocess,
+    method: CalibrationMethod,
+    input_shapes: Mapping[str, Shape],
+    trust_code: bool,
+    use_cache: bool,
+    progress: Callable[[str], None],
 ) -> tuple[Ranking, ...]:
     """Quantize a float model for each runtime to static int8, and rank what that takes from its activations.
 
@@ -55,7 +51,7 @@ def sensitivities(
         source: a float model, in any format that ``convert`` reads.
         calibration: data as ``convert`` takes them.
         target: whose CPU the quantizers follow.
-        runtimes: by default all that the target has.
+        runtimes: none: all that the target has.
         preprocess: how a raw sample becomes an input.
         method: how the quantizers find their ranges.
         input_shapes: sizes of free dimensions, by input name.
@@ -75,7 +71,7 @@ def sensitivities(
             schemes=("int8_static",),
             runtimes=read_names("runtime", runtimes, RUNTIMES),
             calibration=read_data("calibration", calibration, space.scratch),
-            preprocess=preprocess or Preprocess(),
+            preprocess=preprocess,
             method=method,
             golden=0,
             measure=False,
