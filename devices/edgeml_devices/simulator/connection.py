@@ -204,9 +204,13 @@ class Connection:
         self._writer.write("\r\n".join((*lines, "", "")).encode() + body)
         await self._writer.drain()
 
+    def _open_reader(self) -> asyncio.StreamReader:
+        if self._reader is None:  # the device's network went meanwhile
+            raise LostError("closed")
+        return self._reader
+
     async def _head(self) -> Reply:
-        assert self._reader is not None  # noqa: S101 - it was connected
-        head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        head = (await self._open_reader().readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         pairs = (line.partition(":") for line in head[1:] if line)
         return Reply(int(head[0].split()[1]), {name.lower(): value.strip() for name, _, value in pairs})
 
@@ -218,12 +222,12 @@ class Connection:
         stop_after: int | None,
         patience: asyncio.Timeout,
     ) -> None:
-        assert self._reader is not None  # noqa: S101 - it was connected
+        reader = self._open_reader()
         left, taken = int(reply.headers.get("content-length", "0")), 0
         if "transfer-encoding" in reply.headers:
             raise LostError("an answer in chunks; is this an edgeml server?")
         while left:
-            piece = await self._reader.read(min(left, _BUFFER_BYTES))
+            piece = await reader.read(min(left, _BUFFER_BYTES))
             if not piece:
                 raise LostError(f"cut off, {left} bytes before the end")
             left -= len(piece)

@@ -71,3 +71,18 @@ async def test_devices_that_nobody_lets_in_give_up(monkeypatch: pytest.MonkeyPat
         waiting = fleet.Fleet(World(scenario, there, "run", releases={}), plan(scenario))
         with pytest.raises(ServerError, match=r"lets nobody in: .* 3 devices wait; is the server running"):
             await waiting.enrol("token")
+
+
+async def test_a_network_that_goes_in_the_middle_of_an_answer_loses_it() -> None:
+    async def answer_half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + bytes(50))
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(answer_half, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        connection = Connection(Endpoint("127.0.0.1", port, "", None), "token")
+        with pytest.raises(LostError):
+            await connection.download("/", 0, lambda _: connection.close())
