@@ -69,7 +69,7 @@ def test_the_digits_give_there_what_they_give_here(digits: dict[str, Path], runt
 @pytest.mark.worker("tensorflow", "onnx2tf")
 @pytest.mark.parametrize(
     "model",
-    ["kws", "ic", pytest.param("vww", marks=pytest.mark.soak), pytest.param("face", marks=pytest.mark.soak)],
+    ["kws", *(pytest.param(model, marks=pytest.mark.soak) for model in ("ic", "vww", "face"))],
 )
 def test_published_models_give_there_what_they_give_here(model: str, tmp_path: Path) -> None:
     rows = compared(parity.bundle(model, tmp_path), "raspberry-pi-4")
