@@ -113,10 +113,7 @@ def read_place(given: bool | str) -> str:
 
 def read_preprocess(given: Preprocess | Declared | None) -> Preprocess:
     """Give a declaration that was written in any of its forms; raises as ``parse_preprocess``."""
-    if given is None or isinstance(given, Preprocess):
-        return given or Preprocess()
-    _require_declaration("preprocess", given)
-    return parse_preprocess(given)
+    return given if isinstance(given, Preprocess) else parse_preprocess(_declared("preprocess", given))
 
 
 def read_health(given: HealthPolicy | Mapping[str, Any] | None) -> HealthPolicy:
@@ -126,10 +123,7 @@ def read_health(given: HealthPolicy | Mapping[str, Any] | None) -> HealthPolicy:
 
 def read_postprocess(given: Postprocess | Declared | None) -> Postprocess:
     """Give a declaration that was written in any of its forms; raises as ``parse_postprocess``."""
-    if given is None or isinstance(given, Postprocess):
-        return given or Postprocess()
-    _require_declaration("postprocess", given)
-    return parse_postprocess(given)
+    return given if isinstance(given, Postprocess) else parse_postprocess(_declared("postprocess", given))
 
 
 def read_data(role: str, given: DataArgument, scratch: Path) -> DataDeclaration | None:
@@ -166,10 +160,11 @@ def _array(role: str, given: object) -> np.ndarray[Any, Any]:
     return array
 
 
-def _require_declaration(what: str, given: object) -> None:
+def _declared(what: str, given: Declared | None) -> Declared:
     texts = isinstance(given, Sequence) and all(isinstance(one, str) for one in given)
-    if not (texts or isinstance(given, Mapping)):
-        raise UsageError(
-            f"{what}: cannot be read from a {type(given).__name__}; give {what.capitalize()}(…), a text "
-            'such as "key=value key=value", or a dict'
-        )
+    if given is None or texts or isinstance(given, Mapping):
+        return given or {}
+    raise UsageError(
+        f"{what}: cannot be read from a {type(given).__name__}; give {what.capitalize()}(…), a text "
+        'such as "key=value key=value", or a dict'
+    )

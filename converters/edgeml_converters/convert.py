@@ -34,7 +34,8 @@ from edgeml_converters.report.bundle import bundle_name, places, write, write_te
 from edgeml_converters.report.page import render
 from edgeml_converters.report.record import document
 from edgeml_converters.search.choose import Choice
-from edgeml_converters.search.conversion import Outcome, run
+from edgeml_converters.search.conversion import run
+from edgeml_converters.search.outcome import Outcome
 from edgeml_converters.variants.gates import Gates, Objective
 from edgeml_converters.variants.request import AUTO, Request
 from edgeml_converters.variants.rows import Row

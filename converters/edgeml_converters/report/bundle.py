@@ -23,7 +23,7 @@ from edgeml_converters.evaluate.golden import save_golden
 from edgeml_converters.formats.files import model_files
 from edgeml_converters.report.classes import class_names
 from edgeml_converters.report.record import model_card, record, variant_file
-from edgeml_converters.search.conversion import Outcome
+from edgeml_converters.search.outcome import Outcome
 from edgeml_converters.variants.rows import Row
 
 GOLDEN_INPUTS = "golden/inputs.npz"

@@ -12,8 +12,7 @@ from edgeml_converters.evaluate.metrics import Metric
 from edgeml_converters.evaluate.slices import SliceDrop
 from edgeml_converters.report import charts
 from edgeml_converters.report.charts import Bar
-from edgeml_converters.search.conversion import Outcome
-from edgeml_converters.search.detailed import detailed_rows
+from edgeml_converters.search.outcome import Outcome
 
 SHOWN_CLASSES: Final = 12
 """Classes of a variant that the page shows, those that lose most."""
@@ -75,7 +74,7 @@ def page_classes(outcome: Outcome) -> Iterator[PageClasses]:
     data, metric = outcome.data.evaluation, outcome.data.metric
     if data is None or metric is None:
         return
-    for row in detailed_rows(outcome.rows, outcome.choices, outcome.request):
+    for row in outcome.detailed_rows():
         if data.slices is not None:
             yield from _parts(row.name, "slice", row.slices, data.slice_names, metric)
             yield from _parts(row.name, "class", row.classes, class_names(outcome), metric)
@@ -109,7 +108,7 @@ def _parts(
 def page_changes(outcome: Outcome) -> Iterator[PageChanges]:
     """Give the pairs of classes that changed most, of the same variants."""
     names, reference = class_names(outcome), outcome.data.reference
-    for row in detailed_rows(outcome.rows, outcome.choices, outcome.request):
+    for row in outcome.detailed_rows():
         if not row.changes or reference is None:
             continue
         shown = tuple(

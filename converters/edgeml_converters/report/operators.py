@@ -12,8 +12,7 @@ from edgeml.runtime import OperatorTime
 from edgeml_converters.report import charts
 from edgeml_converters.report.cells import NOTHING
 from edgeml_converters.report.charts import Bar
-from edgeml_converters.search.conversion import Outcome
-from edgeml_converters.search.detailed import pairs
+from edgeml_converters.search.outcome import Outcome
 from edgeml_converters.variants.rows import Row
 
 SHOWN: Final = 10
@@ -85,7 +84,7 @@ def operators_document(row: Row) -> dict[str, Any] | None:
 
 def page_operators(outcome: Outcome) -> Iterator[PageOperators]:
     """Give each runtime's times before and after, where it was asked for them."""
-    for pair in pairs(outcome.rows, outcome.choices, outcome.request):
+    for pair in outcome.pairs():
         profiles = [row.profile for row in (pair.before, pair.after) if row.profile is not None]
         if len(profiles) == BOTH:
             reason = next((one.reason for one in profiles if one.reason), "")

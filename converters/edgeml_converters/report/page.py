@@ -25,7 +25,7 @@ from edgeml_converters.report.rankings import page_rankings
 from edgeml_converters.report.record import all_findings, record, tool_versions
 from edgeml_converters.report.templates import template
 from edgeml_converters.report.tried import Fate, Trial, trials
-from edgeml_converters.search.conversion import Outcome
+from edgeml_converters.search.outcome import Outcome
 from edgeml_converters.variants.gates import DEFAULT_MAX_DROP
 from edgeml_converters.variants.rows import Row, StepTrace, lacking
 

@@ -11,7 +11,7 @@ import edgeml
 from edgeml_converters.report import charts
 from edgeml_converters.report.charts import Bar
 from edgeml_converters.report.templates import template
-from edgeml_converters.search.conversion import Outcome
+from edgeml_converters.search.outcome import Outcome
 from edgeml_converters.sensitivity.models import Ranking
 from edgeml_converters.sensitivity.noise import Sensitivity
 from edgeml_converters.variants.rows import Row

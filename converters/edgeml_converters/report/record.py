@@ -21,7 +21,7 @@ from edgeml_converters.report.operators import operators_document
 from edgeml_converters.report.plain import finite, plain
 from edgeml_converters.report.rankings import ranking_document
 from edgeml_converters.report.tried import trial_document, trials
-from edgeml_converters.search.conversion import Outcome
+from edgeml_converters.search.outcome import Outcome
 from edgeml_converters.variants.rows import Row, StepTrace
 
 SCHEMA: Final = 1

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from edgeml.converter import QuantizerSettings
 from edgeml_converters.report.plain import finite
-from edgeml_converters.search.conversion import Outcome
+from edgeml_converters.search.outcome import Outcome
 from edgeml_converters.search.turned_down import lost_too_much, why_not
 from edgeml_converters.variants.artifact import OPTIONS
 from edgeml_converters.variants.rows import Row

@@ -78,7 +78,7 @@ def choose(
     allowed = gates.allowed_drop
     within = [row for row in candidates if may_be_chosen(row, allowed)]
     if within:
-        best = _best(within, objective)
+        best = best_of(within, objective)
         reason = _reason(best, within, candidates, allowed, goal(objective, within), foreign=foreign)
     else:
         best = min(candidates, key=loss)
@@ -134,7 +134,8 @@ def _why(rows: Sequence[Row]) -> str:
     return "; ".join(f"{', '.join(one.names)}: {one.reason}" for one in lacking(rows))
 
 
-def _best(rows: Sequence[Row], objective: Objective) -> Row:
+def best_of(rows: Sequence[Row], objective: Objective) -> Row:
+    """Give the best by the rule above, of rows that lose no more than allowed."""
     untimed = [row for row in rows if row.accelerator is not None and row.measured.latency_ms is None]
     mostly = [row for row in untimed if 2 * row.mapping.get("mapped", 0) >= row.mapping.get("total", 0)]
     if mostly:

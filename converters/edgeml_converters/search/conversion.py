@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from edgeml.errors import ConversionError
 from edgeml.findings import Finding
 from edgeml_converters.evaluate.latency import HERE
 from edgeml_converters.formats.files import hash_tree
 from edgeml_converters.search import findings
-from edgeml_converters.search.choose import Choice, choose
+from edgeml_converters.search.choose import choose
 from edgeml_converters.search.crew import at_once
 from edgeml_converters.search.measuring import measured, measured_by
+from edgeml_converters.search.outcome import Outcome
 from edgeml_converters.search.profiling import profiled
 from edgeml_converters.search.trials import Budget
 from edgeml_converters.variants.compiled import with_compiled
@@ -21,27 +22,6 @@ from edgeml_converters.variants.prepare import SourceModel, prepared
 from edgeml_converters.variants.request import Request
 from edgeml_converters.variants.rows import Row
 from edgeml_converters.variants.workspace import Workspace
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a conversion came to, before it is written down."""
-
-    request: Request
-    source: SourceModel
-    rows: tuple[Row, ...]
-    choices: tuple[Choice, ...]
-    data: Evaluator
-    findings: tuple[Finding, ...]
-    """About the data and the conversion as a whole; each row has its own besides."""
-    machine: str
-    """Class of the machine that measured."""
-    interrupted: bool = False
-    """A search that was told to stop: of what was known by then."""
-
-    def chosen_for(self, row: Row) -> tuple[str, ...]:
-        """Give the targets that a row was chosen for."""
-        return tuple(choice.target for choice in self.choices if choice.variant == row.name)
 
 
 def run(request: Request, space: Workspace) -> Outcome:
@@ -70,10 +50,8 @@ def run(request: Request, space: Workspace) -> Outcome:
         choose(one.name, rows, request.gates, None if one.name == machine else machine, request.objective)
         for one in request.targets
     ]
-    if request.measure and request.measure_on == HERE and not made.interrupted:
-        rows = profiled(rows, choices, request, space.progress)
     stopped = findings.interrupted(rows) if made.interrupted else ()
-    return Outcome(
+    outcome = Outcome(
         request=request,
         source=source,
         rows=rows,
@@ -83,6 +61,9 @@ def run(request: Request, space: Workspace) -> Outcome:
         machine=machine,
         interrupted=made.interrupted,
     )
+    if request.measure and request.measure_on == HERE and not made.interrupted:
+        return profiled(outcome, space.progress)
+    return outcome
 
 
 def _judged(request: Request, data: Evaluator, rows: Sequence[Row]) -> tuple[Finding, ...]:

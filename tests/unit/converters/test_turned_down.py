@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from edgeml_converters.report.tried import settings_in_words, trials
 from edgeml_converters.search.choose import choose
-from edgeml_converters.search.conversion import Outcome
+from edgeml_converters.search.outcome import Outcome
 from edgeml_converters.search.turned_down import lost_too_much, why_not
 from edgeml_converters.variants.gates import Gates
 from edgeml_converters.variants.request import Request
