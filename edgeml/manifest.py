@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from edgeml.errors import UsageError
 from edgeml.preprocess import Postprocess, Preprocess
 from edgeml.tensors import TensorSpec
 from edgeml.words import RuntimeName, Scheme
@@ -141,3 +142,15 @@ class Manifest:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA_VERSION
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def named(self, names: Sequence[str]) -> tuple[Variant, ...]:
+        """Give the variants of these names, each once.
+
+        Raises:
+            UsageError: there is no such variant.
+        """
+        known = {one.name: one for one in self.variants}
+        for name in names:
+            if name not in known:
+                raise UsageError(f"{self.name} has no variant {name!r}; its variants are: {', '.join(known)}")
+        return tuple(known[name] for name in dict.fromkeys(names))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edgeml.bundle import Bundle
-    from edgeml.manifest import Manifest, Measured, Variant
+    from edgeml.manifest import Measured, Variant
 
 _PATH = click.Path(path_type=Path)
 
@@ -121,7 +121,8 @@ def extract(
 
     opened = open_release(path)
     manifest = opened.manifest
-    chosen = [*names, *(() if variant is None else _files_of(manifest, variant))]
+    wanted = () if variant is None else manifest.named([variant])
+    chosen = [*names, *(entry.path for one in wanted for entry in one.files)]
     folder = output or Path(f"{manifest.name}-{manifest.release}")
     opened.extract(folder, list(dict.fromkeys(chosen)) or None)
     written = list(dict.fromkeys(chosen)) or ["manifest.json", *opened.names]
@@ -129,16 +130,6 @@ def extract(
         print_json({"bundle": str(path), "folder": str(folder), "files": written})
     else:
         click.echo(f"{folder}: {len(written)} files")
-
-
-def _files_of(manifest: Manifest, name: str) -> list[str]:
-    from edgeml.errors import UsageError
-
-    for variant in manifest.variants:
-        if variant.name == name:
-            return [entry.path for entry in variant.files]
-    known = ", ".join(variant.name for variant in manifest.variants)
-    raise UsageError(f"{manifest.name} has no variant {name!r}; its variants are: {known}")
 
 
 def _size(opened: Bundle) -> int:

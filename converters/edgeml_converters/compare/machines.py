@@ -144,7 +144,7 @@ def compare_on(
     """
     bundle = open_bundle(path)
     manifest = bundle.manifest
-    chosen = _chosen(bundle, names)
+    chosen = manifest.named(names) or manifest.variants
     with TemporaryDirectory(prefix="edgeml-compare.") as scratch:
         inputs = Path(scratch) / "inputs.npz"
         if data is None:
@@ -158,14 +158,6 @@ def compare_on(
         told = "; ".join(map(str, reasons))
         raise EngineError(f"no variant of {manifest.name} could be compared with {remote.url}: {told}")
     return MachineComparison(path, manifest.name, manifest.release, remote.url, host().name, data, found)
-
-
-def _chosen(bundle: Bundle, names: Sequence[str]) -> list[Variant]:
-    known = {variant.name: variant for variant in bundle.manifest.variants}
-    for name in names:
-        if name not in known:
-            raise UsageError(f"{bundle.path} has no variant {name!r}; it has: {', '.join(known)}")
-    return [variant for variant in known.values() if not names or variant.name in names]
 
 
 def _golden(bundle: Bundle) -> bytes:

@@ -11,9 +11,9 @@ from edgeml import typed_json
 from edgeml.bundle import Bundle
 from edgeml.bundle_place import RECORD
 from edgeml.converter import QuantizerSettings
-from edgeml.errors import MeasureError, UsageError
+from edgeml.errors import MeasureError
 from edgeml.installed import open_release
-from edgeml.manifest import Variant
+from edgeml.manifest import Manifest, Variant
 from edgeml_converters.evaluate import latency
 from edgeml_converters.evaluate.metrics import open_metric
 from edgeml_converters.evaluate.slices import SliceDrop, SliceValue, slice_drops
@@ -74,7 +74,7 @@ def recheck(
         UsageError: no such variant, or a metric that cannot be opened here.
     """
     opened = open_release(bundle)
-    variants = _wanted(opened.manifest.variants, names)
+    variants = _wanted(opened.manifest, names)
     rows = [_row(one) for one in variants]
     if gates.max_slice_drop is not None:
         slices = _slices(opened)
@@ -91,14 +91,9 @@ def recheck(
     return tuple(Verdict(row, gates.broken_by(row)) for row in rows)
 
 
-def _wanted(variants: Sequence[Variant], names: Sequence[str]) -> Sequence[Variant]:
-    known = {one.name: one for one in variants}
-    for name in names:
-        if name not in known:
-            raise UsageError(f"no variant {name!r}; variants are: {', '.join(known)}")
-    if names:
-        return [known[name] for name in dict.fromkeys(names)]
-    return [one for one in variants if one.extra.get("chosen_for")] or list(variants)
+def _wanted(manifest: Manifest, names: Sequence[str]) -> Sequence[Variant]:
+    chosen = [one for one in manifest.variants if one.extra.get("chosen_for")]
+    return manifest.named(names) or chosen or manifest.variants
 
 
 def _row(variant: Variant) -> Row:

@@ -213,7 +213,10 @@ def test_an_edgeml_that_knows_no_raw_outputs_is_too_old(
         (["{bundle}"], "give a second model, or another machine: --on URL"),
         (["{bundle}", "{bundle}", "--on", "local:"], "--on takes one bundle"),
         (["{bundle}", "--on", "local:", "--mode", "user"], "--mode user: goes with --on emulator:BOARD"),
-        (["{bundle}", "--on", "local:", "--variant", "x"], "has no variant 'x'; it has: litert-float32"),
+        (
+            ["{bundle}", "--on", "local:", "--variant", "x"],
+            "has no variant 'x'; its variants are: litert-float32",
+        ),
         (["{bundle}", "--on", "local:", "--limit", "3"], "golden samples are taken as they are"),
         (["{model}", "--on", "local:"], "is no bundle; --on compares one"),
         (["{bundle}", "{model}", "--limit", "3"], "go with --on"),
