@@ -1,4 +1,4 @@
-"""Makes the rows that were planned: one after the other, and of several runtimes at once in a search."""
+"""Makes the rows that were planned, one after the other, then mends and prunes those of static int8."""
 
 from __future__ import annotations
 

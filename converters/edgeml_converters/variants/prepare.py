@@ -121,21 +121,21 @@ def planned(request: Request, state: State) -> tuple[tuple[Row, ...], dict[str, 
             continue
         goal = State(FORMAT_OF_RUNTIME[row.runtime], row.scheme)
         try:
-            planned = plan(state, goal, steps, available)
+            way = plan(state, goal, steps, available)
         except PlanError as error:
             if not request.searches or is_offered(goal, steps):
                 rows.append(row.without("unavailable", str(error), no_way(row.runtime, state, goal, steps)))
             continue
         try:
-            planned.require_runnable()
+            way.require_runnable()
         except PlanError as error:
-            rows.append(row.without("unavailable", str(error), planned.lacks))
+            rows.append(row.without("unavailable", str(error), way.lacks))
             continue
-        if request.calibration is None and any(calibrates(step) for step in planned.steps):
+        if request.calibration is None and any(calibrates(step) for step in way.steps):
             reason = f"{row.scheme} needs calibration data (--calibration)"
             rows.append(row.without("unavailable", reason, reason.removeprefix(f"{row.scheme} ")))
             continue
-        plans[row.name] = planned
+        plans[row.name] = way
         rows.append(row)
     return tuple(rows), plans
 

@@ -30,7 +30,7 @@ _SEAL: Final = "seal"
 
 
 def content_key(parts: Mapping[str, Any]) -> str:
-    """Hash what determines a step's result: a mapping of plain values."""
+    """Hash the plain values that something is found again by."""
     text = json.dumps({"layout": LAYOUT, **parts}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
