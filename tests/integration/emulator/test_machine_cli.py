@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -80,3 +81,26 @@ def test_a_board_whose_command_is_killed_is_ended_by_the_next_command(name: str)
         command.kill()
         command.wait(60)
     eventually(lambda: name not in _names(), "the machine is gone")
+
+
+def test_a_board_that_two_restart_is_up_for_both(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    _emulate(*BOARD, "--name", name, "--detach")
+    argv = [*EDGEML, "restart", name]
+    first = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    before = _ports(name)
+    eventually(lambda: _ports(name) != before, "the first one has started it again")
+    assert f"{name} is up, booted" in _emulate("restart", name)
+    shown, _ = first.communicate(timeout=120)
+    assert first.returncode == 0, shown
+    assert f"127.0.0.1:{_ports(name)['ssh']}?" in shown
+    assert _emulate("ssh", name, "echo up") == "up\n"
+    assert list(tmp_path.glob("edgeml-ssh-*")) == []
+
+
+def _ports(name: str) -> dict[str, int]:
+    (found,) = (one for one in json.loads(_emulate("ps", "--json"))["machines"] if one["name"] == name)
+    ports: dict[str, int] = found["ports"]
+    return ports

@@ -158,15 +158,21 @@ def addresses(process: subprocess.Popen[bytes], folder: Path) -> Addresses:
 
 
 def wait_for_ssh(
-    port: int, is_running: Callable[[], bool], folder: Path, within_s: float = BOOT_WITHIN_S
+    port: Callable[[], int], is_running: Callable[[], bool], folder: Path, within_s: float = BOOT_WITHIN_S
 ) -> None:
     """Wait until the guest's SSH server greets; no key is made for that, and nobody logs in.
+
+    Args:
+        port: where it is at present.
+        is_running: whether the machine is.
+        folder: the machine's.
+        within_s: how long.
 
     Raises:
         EngineError: the machine ended or is late; holds the last lines of its console.
     """
     deadline = time.monotonic() + within_s
-    while not _greets(port):
+    while not _greets(port()):
         if not is_running():
             raise EngineError(f"{folder.name} ended before SSH answered{tail(folder)}")
         if time.monotonic() > deadline:

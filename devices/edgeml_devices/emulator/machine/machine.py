@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import IO, Final, Self
 from urllib.parse import quote
 
-from edgeml.errors import EngineError, TransportError
+from edgeml.errors import EngineError, TransportError, UsageError
 from edgeml.transport import CommandResult
 from edgeml_devices.emulator.machine import launch, state
 from edgeml_devices.emulator.machine.addresses import Addresses
@@ -185,12 +185,12 @@ class Machine:
     # --- power
 
     def wait_ready(self, within_s: float = launch.BOOT_WITHIN_S) -> None:
-        """Wait until SSH answers.
+        """Wait until SSH answers, also where somebody starts it again meanwhile: on other ports.
 
         Raises:
             EngineError: it ended, or is late; holds the last lines of its console.
         """
-        launch.wait_for_ssh(self.ports.ssh, lambda: self.running, self.folder, within_s)
+        launch.wait_for_ssh(self._present_port, self._goes_on, self.folder, within_s)
 
     def wait_ended(self, within_s: float) -> bool:
         """Say whether it ended by itself in time: shut down, rebooted, or in a kernel's panic."""
@@ -223,8 +223,9 @@ class Machine:
         Raises:
             EngineError: as :meth:`start`.
         """
-        self.power_cut()
-        self._process, self.record = _launched(self.setup, self.folder, detached=self.record.detached)
+        with state.changing(self.folder):
+            self.power_cut()
+            self._process, self.record = _launched(self.setup, self.folder, detached=self.record.detached)
         if wait:
             self.wait_ready()
 
@@ -309,6 +310,20 @@ class Machine:
         elif not self._ssh.alive:
             self._ssh.connect()
         return self._ssh
+
+    def _present_port(self) -> int:
+        self.refresh()
+        return self.ports.ssh
+
+    def _goes_on(self) -> bool:
+        if self.running:
+            return True
+        with (
+            suppress(UsageError),
+            state.changing(self.folder),
+        ):  # who restarts it may be between end and start
+            return self.running
+        return False
 
     def _reap(self) -> None:
         self.hang_up()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from edgeml_devices.emulator.machine.machine import Machine
 
 _WITHIN_S: Final = 300.0
-_PLACE: Final = "/run/edgeml-canary.tflite"
 _PROVEN: Final = "proven"
 """In an image's folder: a file for each processor and QEMU that computed rightly with it."""
 
@@ -31,8 +31,12 @@ def prove(machine: Machine) -> None:
     note = _note(machine.setup)
     if "litert" not in machine.setup.image.engines or note.exists():
         return
-    machine.put(canary.MODEL, _PLACE)
-    done = machine.run(["python3", "-P", "-c", canary.SCRIPT, _PLACE], _WITHIN_S)
+    place = f"/run/edgeml-canary-{secrets.token_hex(4)}.tflite"  # others may be at it, too
+    try:
+        machine.put(canary.MODEL, place)
+        done = machine.run(["python3", "-P", "-c", canary.SCRIPT, place], _WITHIN_S)
+    finally:
+        machine.hang_up()
     if done.exit_code:  # too little memory, say: nothing was computed, wrongly or rightly
         return
     fault = canary.fault(0, done.stdout, done.stderr)

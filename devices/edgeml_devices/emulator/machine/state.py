@@ -195,6 +195,24 @@ def run_lock(folder: Path) -> Iterator[IO[bytes]]:
         yield lock
 
 
+@contextmanager
+def changing(folder: Path) -> Iterator[None]:
+    """Let one process at a time end and start a machine's QEMU: the record is that of the last one.
+
+    Raises:
+        UsageError: the machine is gone.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no machine {folder.name} any more") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def kill(folder: Path) -> None:
     """Kill the QEMU of a machine's folder, if one runs, and wait for its end: a power cut.
 
