@@ -32,9 +32,14 @@ class Whole:
         return found if self.cut is None else found | {"total": found["total"] + self.cut.tail_total}
 
     def findings(self, subject: str) -> tuple[Finding, ...]:
-        """Say that it was cut, and why."""
+        """Say that it was cut, and why; and where the compiler said something else than it did."""
+        remedy = "the compiled file is right; see edgeml coral inspect"
+        odd = tuple(
+            Finding("compiler-disagrees", "warning", subject, str(one), remedy)
+            for one in self.compilation.disagreements
+        )
         if self.cut is None:
-            return ()
+            return odd
         message = (
             f"the compiler would stop at {self.cut.stops[0]}: {self.cut.tail_total} operators were cut off, "
             "the rest was compiled, and both were joined; the CPU runs what was cut off"
@@ -45,7 +50,7 @@ class Whole:
             if checked
             else "nothing to do: the parts give what the whole gives, as was checked on the CPU"
         )
-        return (Finding("edge-tpu-cut", "warning" if checked else "info", subject, message, remedy),)
+        return (Finding("edge-tpu-cut", "warning" if checked else "info", subject, message, remedy), *odd)
 
 
 def compile_whole(

@@ -9,7 +9,7 @@ from edgeml.arrays import Array
 from edgeml.runtime import Session
 from edgeml.tensors import TensorSpec
 from edgeml_converters.compare.outputs import ModelTally, OutputComparison
-from edgeml_converters.evaluate.confusion import ClassChange, class_changes
+from edgeml_converters.evaluate.confusion import ClassChange, ClassChanges
 from edgeml_converters.evaluate.metrics import Metric
 from edgeml_converters.evaluate.slices import SliceTallies, SliceValue, sliced
 from edgeml_converters.evaluate.spool import Spool
@@ -85,7 +85,7 @@ def evaluate(
     classed = SliceTallies(metric, None if slices is None else sliced(metric, labels))
     wanted = iter(reference) if reference is not None else None
     comparison = ModelTally()
-    changes = class_changes(metric, labels)
+    changes = ClassChanges(metric)
     count = 0
     for sample in samples:
         outputs = run(sample)
@@ -97,8 +97,7 @@ def evaluate(
         if wanted is not None:
             before = next(wanted)
             comparison.add(before, outputs)
-            if changes is not None:
-                changes.add(before, outputs, label)
+            changes.add(before, outputs, label)
         if keep is not None:
             keep.append(outputs)
         count += 1
@@ -108,5 +107,5 @@ def evaluate(
         comparison.result(),
         parted.values(),
         classed.values(),
-        changes.result() if changes is not None else (),
+        changes.result(),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,13 +29,15 @@ class ClassChanges:
 
     __slots__ = ("_pairs", "_predicted")
 
-    def __init__(self, predicted: Callable[[Mapping[str, Array]], int | None]) -> None:
-        """Take what reads the class out of a sample's outputs."""
-        self._predicted = predicted
+    def __init__(self, metric: Metric | None) -> None:
+        """Take what reads the class out of a sample's outputs; without it nothing is counted."""
+        self._predicted = metric.predicted if metric is not None else None
         self._pairs: dict[tuple[int, int], list[int]] = {}
 
     def add(self, before: Mapping[str, Array], after: Mapping[str, Array], label: Any) -> None:
         """Count one sample; one for which either gives no class (NaN) is left out."""
+        if self._predicted is None or label is None:
+            return
         old, new = self._predicted(before), self._predicted(after)
         if old is None or new is None or old == new:
             return
@@ -48,10 +50,3 @@ class ClassChanges:
         """Give the pairs, the most frequent first; of equal ones those that lost more."""
         found = (ClassChange(*pair, *counts) for pair, counts in self._pairs.items())
         return tuple(sorted(found, key=lambda one: (-one.count, -one.lost, one.before, one.after)))
-
-
-def class_changes(metric: Metric | None, labels: Array | None) -> ClassChanges | None:
-    """Give what counts, where the metric judges classes."""
-    if metric is None or metric.predicted is None or labels is None:
-        return None
-    return ClassChanges(metric.predicted)

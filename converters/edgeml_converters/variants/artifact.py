@@ -14,7 +14,7 @@ from edgeml.arrays import Array
 from edgeml.converter import State
 from edgeml.errors import ConversionError, EngineMissingError, ParityError, UsageError
 from edgeml.findings import Finding
-from edgeml.runtime import Runtime, RuntimeOptions, Session
+from edgeml.runtime import Session
 from edgeml.tensors import Shape, TensorSpec
 from edgeml.words import RUNTIME_OF_FORMAT, Format, RuntimeName
 from edgeml_converters.compare.outputs import pair_names
@@ -63,7 +63,7 @@ class Artifact:
             if self.runtime is None:
                 raise ConversionError(f"{self.path.name}: no runtime runs {self.state.format}")
             driver = plugins.runtime(self.runtime)
-            self._session = driver.load(self.path, engine_options(driver, self.runtime))
+            self._session = driver.load(self.path, driver.options(OPTIONS.get(self.runtime, {})))
         return self._session
 
     def release(self) -> None:
@@ -80,11 +80,6 @@ class Artifact:
         """Give the artifacts from the source to this one."""
         before = self.parent.lineage() if self.parent is not None else ()
         return (*before, self)
-
-
-def engine_options(driver: Runtime, runtime: RuntimeName) -> RuntimeOptions:
-    """Give the options that figures are taken with."""
-    return driver.options(OPTIONS.get(runtime, {}))
 
 
 def runs_here(format_: Format) -> bool:

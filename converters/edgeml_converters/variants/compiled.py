@@ -9,8 +9,7 @@ from typing import Final
 
 from edgeml.edgetpu import ACCELERATOR
 from edgeml.errors import ConversionError, EdgemlError, ModelFileError
-from edgeml.findings import Finding
-from edgeml_converters.coral.compilation import COMPILED_FILE, Compilation
+from edgeml_converters.coral.compilation import COMPILED_FILE
 from edgeml_converters.coral.compile_cut import compile_whole
 from edgeml_converters.formats.files import hash_tree, size_bytes
 from edgeml_converters.variants.request import Request
@@ -64,18 +63,5 @@ def _compiled(request: Request, row: Row, scratch: Path, progress: Callable[[str
         fallback=row.artifact,
         size_bytes=size_bytes(compiled),
         mapping=made.mapping(),
-        findings=(*row.findings, *made.findings(row.name), *_findings(row.name, made.compilation)),
-    )
-
-
-def _findings(name: str, made: Compilation) -> tuple[Finding, ...]:
-    return tuple(
-        Finding(
-            "compiler-disagrees",
-            "warning",
-            name,
-            str(one),
-            "the compiled file is right; see edgeml coral inspect",
-        )
-        for one in made.disagreements
+        findings=(*row.findings, *made.findings(row.name)),
     )
