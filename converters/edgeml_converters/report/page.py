@@ -79,21 +79,6 @@ class PageEdgeTpu:
     check: Check
     graph: Picture | None
 
-    @property
-    def total(self) -> str:
-        """Bytes of parameters."""
-        return readable_size(self.check.parameters.total_bytes)
-
-    @property
-    def on_chip(self) -> str:
-        """Those that stay on the chip."""
-        return readable_size(self.check.parameters.on_chip_bytes)
-
-    @property
-    def streamed(self) -> str:
-        """Those that are sent at every inference."""
-        return readable_size(self.check.parameters.streamed_bytes)
-
 
 def render(outcome: Outcome, bundle: str) -> str:
     """Give the report as one HTML document; whatever stems from files is escaped."""
@@ -112,7 +97,6 @@ def render(outcome: Outcome, bundle: str) -> str:
             version=edgeml.__version__,
             date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             source=outcome.source,
-            source_size=readable_size(outcome.source.size_bytes),
             specs=(*outcome.source.artifact.inputs, *outcome.source.artifact.outputs),
             choices=outcome.choices,
             rows=_rows(shown, outcome),

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from edgeml.figures import shorten_glued
+from edgeml.figures import readable_size, shorten_glued
 from edgeml_converters.coral import picture
 
 
@@ -28,7 +28,7 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"sentence": _sentence, "stopped": _stopped, "json": _json}
+    environment.filters |= {"sentence": _sentence, "stopped": _stopped, "json": _json, "size": readable_size}
     return environment
 
 
