@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from edgeml import typed_json
 from edgeml.bundle import is_bundle
@@ -18,11 +18,9 @@ from edgeml.installed import open_release
 from edgeml.preprocess import Postprocess, Preprocess
 from edgeml_converters.convert import ConvertResult, convert
 from edgeml_converters.formats.files import hash_tree
-from edgeml_converters.report.record import tool_versions
+from edgeml_converters.report.record import SCHEMA, tool_versions
 from edgeml_converters.variants.gates import Gates
 from edgeml_converters.variants.request import AUTO
-
-SCHEMA: Final = 1
 
 
 @dataclass(frozen=True, slots=True)

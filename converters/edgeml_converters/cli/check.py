@@ -69,7 +69,7 @@ def check(
     with showing(piped=True) as progress:
         verdicts = recheck(bundle, gates, names=names, measure_on=measure_on, progress=progress)
     if as_json:
-        print_json({"schema": 1, "bundle": str(bundle), "variants": [_document(one) for one in verdicts]})
+        print_json({"bundle": str(bundle), "variants": [_document(one) for one in verdicts]})
     else:
         _print(verdicts)
     broken = [f"{one.row.name}: {one.broken}" for one in verdicts if one.broken is not None]

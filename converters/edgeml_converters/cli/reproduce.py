@@ -73,7 +73,6 @@ def reproduce(
 
 def _document(recorded: Path, found: Reproduction) -> dict[str, Any]:
     return {
-        "schema": 1,
         "record": str(recorded),
         "same": found.same,
         "variants": [{"variant": one.name, "differences": list(one.differences)} for one in found.variants],

@@ -146,7 +146,6 @@ def _document(model: Path, rankings: Sequence[Ranking]) -> dict[str, Any]:
     from edgeml_converters.report.rankings import ranking_document
 
     return {
-        "schema": 1,
         "model": str(model),
         "runtimes": [
             {

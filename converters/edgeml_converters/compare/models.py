@@ -57,7 +57,6 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """Give what ``edgeml compare --json`` prints; docs/reference/json.md describes it."""
         return {
-            "schema": 1,
             "reference": str(self.reference),
             "other": str(self.other),
             "samples": self.samples,

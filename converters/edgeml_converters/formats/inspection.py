@@ -70,7 +70,6 @@ class Inspection:
     def to_json(self) -> dict[str, Any]:
         """Give what ``edgeml inspect --json`` prints; docs/reference/json.md describes it."""
         return {
-            "schema": 1,
             "path": str(self.path),
             "format": self.state.format,
             "scheme": self.state.scheme,
