@@ -142,14 +142,8 @@ class DataWatch:
         return low, high
 
 
-def lint_calibration(data: DataSummary, source: str) -> tuple[Finding, ...]:
-    """Judge calibration data by themselves.
-
-    Raises:
-        DataError: there are none.
-    """
-    if data.count == 0:
-        raise DataError(f"calibration data {source!r} hold no samples; give at least {FEW_SAMPLES}")
+def lint_calibration(data: DataSummary) -> tuple[Finding, ...]:
+    """Judge calibration data by themselves."""
     findings = []
     if data.count < FEW_SAMPLES:
         findings.append(
@@ -161,7 +155,7 @@ def lint_calibration(data: DataSummary, source: str) -> tuple[Finding, ...]:
                 "give 100 or more samples of what the model will see",
             )
         )
-    findings += _lint_constant(data)
+    findings += lint_constant(data)
     if data.repeated:
         findings.append(
             Finding(
@@ -173,17 +167,6 @@ def lint_calibration(data: DataSummary, source: str) -> tuple[Finding, ...]:
             )
         )
     return tuple(findings)
-
-
-def lint_evaluation(data: DataSummary, source: str) -> tuple[Finding, ...]:
-    """Judge evaluation data by themselves.
-
-    Raises:
-        DataError: there are none.
-    """
-    if data.count == 0:
-        raise DataError(f"evaluation data {source!r} hold no samples")
-    return tuple(_lint_constant(data))
 
 
 def lint_raw(
@@ -316,20 +299,21 @@ def _lint_ranges(calibration: InputSummary, evaluation: InputSummary) -> list[Fi
     ]
 
 
-def _lint_constant(data: DataSummary) -> list[Finding]:
+def lint_constant(data: DataSummary) -> tuple[Finding, ...]:
+    """Report samples that hold one value only."""
     if not data.constant:
-        return []
+        return ()
     shown = ", ".join(str(index) for index in data.constant[:5])
     more = " …" if len(data.constant) > 5 else ""  # noqa: PLR2004 - as many as shown
-    return [
+    return (
         Finding(
             "constant-samples",
             "warning",
             f"{data.role} data",
             f"{len(data.constant)} of {data.count} samples hold one value only (sample {shown}{more})",
             "look at these samples: often a decoding error or an empty recording",
-        )
-    ]
+        ),
+    )
 
 
 def _span(one: InputSummary) -> str:

@@ -16,7 +16,7 @@ from edgeml_converters.evaluate.lints import (
     DataWatch,
     Role,
     lint_calibration,
-    lint_evaluation,
+    lint_constant,
     lint_pair,
     lint_raw,
 )
@@ -103,18 +103,14 @@ def _slices(
 
 
 def lint(calibration: Samples | None, evaluation: Samples | None) -> tuple[Finding, ...]:
-    """Judge the data of one conversion.
-
-    Raises:
-        DataError: there are data, and they hold no samples.
-    """
+    """Judge the data of one conversion."""
     findings: list[Finding] = []
     first = calibration or evaluation  # both go through the same pre-processing; one finding is enough
     findings += first.findings if first is not None else ()
     if calibration is not None:
-        findings += lint_calibration(calibration.summary, calibration.source)
+        findings += lint_calibration(calibration.summary)
     if evaluation is not None:
-        findings += lint_evaluation(evaluation.summary, evaluation.source)
+        findings += lint_constant(evaluation.summary)
     if calibration is not None and evaluation is not None:
         findings += lint_pair(calibration.summary, evaluation.summary)
     return tuple(findings)
