@@ -44,6 +44,8 @@ from edgeml_converters.variants.step_cache import StepCache, content_key, own_co
 CALIBRATED: Final[frozenset[Scheme]] = frozenset({"int8_static", "int16x8"})
 RELATIVE_LIMIT: Final[Mapping[Scheme, float]] = {"float32": 1e-3, "float16": 1e-2}
 """Largest difference that a float hop may make, as a share of the output's largest absolute value."""
+REPAIR_LIMIT: Final = 1e-5
+"""The same for a step inside a format: float32 sums in another order, and nothing else."""
 FLOAT_COSINE: Final = 0.999
 QUANTIZED_SQNR_DB: Final = 6.0
 QUANTIZED_COSINE: Final = 0.9
@@ -274,7 +276,7 @@ class Executor:
                 StepRequest(
                     source=parent.path,
                     output_dir=folder,
-                    input_shapes=self.input_shapes if parent is self.source else {},
+                    input_shapes=self._shapes(parent),
                     calibration=calibration,
                     settings=settings or QuantizerSettings(),
                     samples=self._samples_file if parent is self.source else None,
@@ -289,6 +291,10 @@ class Executor:
             self.findings.append(failure)
         return result, False
 
+    def _shapes(self, parent: Artifact) -> Mapping[str, Shape]:
+        """Give the shapes that the user fixed, until a step into another state has put them in."""
+        return self.input_shapes if parent.state == self.source.state else {}
+
     def _key(
         self,
         step: ConversionStep,
@@ -302,8 +308,8 @@ class Executor:
                 "source": parent.key,
                 "step": step.name,
                 "tools": {one.name: _version(one.kind, one.name) for one in step.requires},
-                "code": own_code("coral", "formats", "steps", "quantize", "workers"),
-                "shapes": {name: list(shape) for name, shape in self.input_shapes.items()} if root else {},
+                "code": own_code("channels", "coral", "formats", "steps", "quantize", "workers"),
+                "shapes": {name: list(shape) for name, shape in self._shapes(parent).items()},
                 "settings": repr(settings),
                 "calibration": [calibration.sha256, dict(calibration.naming.inputs)] if calibration else None,
                 "samples": hash_tree(self._samples_file) if root and self._samples_file else None,
@@ -321,11 +327,13 @@ def parity_failure(source: State, target: State, outputs: Sequence[OutputCompari
     """Say which output breaks which limit of a hop, if one does.
 
     A format hop must keep each output within 1e-3 (float16: 1e-2) of its largest absolute value and a cosine
-    of 0.999; whatever quantizes, or translates a quantized model, an SQNR above 6 dB and a cosine above 0.9.
+    of 0.999; a step that leaves format and scheme as they are, within 1e-5; whatever quantizes, or translates
+    a quantized model, an SQNR above 6 dB and a cosine above 0.9.
     """
     for output in outputs:
         if source.scheme in FLOATS and target.scheme in FLOATS:
-            limit = max(RELATIVE_LIMIT[source.scheme], RELATIVE_LIMIT[target.scheme])
+            hop = max(RELATIVE_LIMIT[source.scheme], RELATIVE_LIMIT[target.scheme])
+            limit = REPAIR_LIMIT if source == target else hop
             if output.relative > limit or output.cosine < FLOAT_COSINE:
                 return (
                     f"output {output.name!r} differs from the source by up to {output.max_abs:.3g}, "

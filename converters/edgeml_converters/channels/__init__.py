@@ -1,0 +1,1 @@
+"""Channels that are the same for every input, or that nothing reads, taken out of a float model."""
