@@ -71,6 +71,8 @@ class QuantizerSettings:
     """Activations that static int8 leaves in float32, with the operators that make or take them."""
     sparsity: float = 0.0
     """Share of the weights, those that matter least, that are 0; 0 to 1, where the runtime gains by it."""
+    trimmed: bool = False
+    """A step before took out the channels that are the same for every input, or that nothing reads."""
 
     @property
     def corrects_biases(self) -> bool:

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from edgeml_converters.channels.step import dead_channels
 from edgeml_converters.convert import convert
 from edgeml_converters.formats.files import hash_tree
 from edgeml_converters.workers.catalogue import interpreter
@@ -95,6 +96,53 @@ def test_resnet_keeps_its_accuracy_on_every_runtime(data_dir, tmp_path, monkeypa
     assert sorted(jobs) == (
         ["keras", "tensorflow", "tensorflow"] if source.endswith("h5") else ["tensorflow"]
     )
+
+
+# --- person detection
+
+
+@pytest.mark.worker("tensorflow")
+def test_the_person_detector_is_smaller_without_its_dead_channels_and_computes_the_same(data_dir):
+    vww = data_dir / "vww"
+    result = convert(
+        vww / "vww_96_float.tflite",
+        measure=False,
+        runtimes=RUNTIMES,
+        schemes="auto",
+        accuracy_control=False,
+        calibration=DataDeclaration(f"{vww / 'data.npz'}:calib"),
+        preprocess=Preprocess(std=(255.0,)),
+    )
+    rows = {row.name: row for row in result.rows}
+    for runtime, of_float, of_int8 in (
+        ("litert", 0.18, 0.29),
+        ("onnxruntime", 0.19, 0.43),
+        ("openvino", 0.23, 0.54),
+    ):
+        for scheme, most in (("float32", of_float), ("int8_static", of_int8)):
+            whole, trimmed = rows[f"{runtime}-{scheme}"], rows[f"{runtime}-{scheme}-trimmed"]
+            assert trimmed.size_bytes < most * whole.size_bytes
+            floor = 110 if scheme == "float32" else whole.measured.sqnr_db - 1.5
+            assert trimmed.measured.sqnr_db > floor
+            assert "960 of 1344 channels of 9 operators" in trimmed.steps[0].notes[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "dead"),
+    [
+        ("kws/kws_float.tflite", 0),
+        ("ic/pretrainedResnet.tflite", 0),
+        ("face/version-RFB-320.onnx", 0),
+        ("mobilenet/mobilenet_v1_0.25_128_float.onnx", 0),
+        ("mobilenet/mobilenet_v2_1.0_224_float.onnx", 8),
+    ],
+)
+def test_other_models_have_few_dead_channels_or_none(data_dir, model, dead):
+    found = dead_channels(data_dir / model, "onnx" if model.endswith(".onnx") else "tflite")
+    assert (found is None) is (dead == 0)
+    if found is not None:
+        assert sum(layer.channels for layer in found.layers) == dead
+        assert not found.pays
 
 
 # --- MobileNetV2

@@ -22,6 +22,7 @@ SAID: Final[Mapping[str, str]] = {
     "reduce_range": "7-bit weights",
     "equalize": "channels brought together",
     "bias_correction": "corrected biases",
+    "trimmed": "dead channels taken out",
 }
 """Settings that differ from the usual ones, in words; others are told by their name."""
 

@@ -16,6 +16,7 @@ from edgeml_converters.search.measuring import measured, measured_by
 from edgeml_converters.search.outcome import Outcome
 from edgeml_converters.search.profiling import profiled
 from edgeml_converters.search.trials import Budget
+from edgeml_converters.search.trimming import compared
 from edgeml_converters.variants.compiled import with_compiled
 from edgeml_converters.variants.make import Evaluator
 from edgeml_converters.variants.prepare import SourceModel, prepared
@@ -43,7 +44,7 @@ def run(request: Request, space: Workspace) -> Outcome:
         made = replace(made, rows=tuple(compiled))
     if request.measure:
         made = measured(made, space, request)
-    rows = tuple(_gated(request, row) for row in made.rows)
+    rows = tuple(_gated(request, row) for row in compared(made.rows))
     _check_unchanged(source)
     machine = measured_by(rows)
     choices = [

@@ -32,6 +32,7 @@ from edgeml_converters.sensitivity.noise import Sensitivity
 from edgeml_converters.variants.make import Evaluator
 from edgeml_converters.variants.prepare import planned
 from edgeml_converters.variants.rows import INTERRUPTED, Made, Row, Status
+from edgeml_converters.variants.trimmed import all_plans
 
 HANDED_OVER_S: Final = 20.0
 """Time that processes which were told to stop have to hand over what they made."""
@@ -228,7 +229,7 @@ def main() -> None:
         print(doing, file=told)
 
     data = share.data.here(tell)
-    _, plans = planned(data.request, data.executor.source.state)
+    plans = all_plans(*planned(data.request, data.executor.source.state))
     handed: Handed | EdgemlError
     try:
         made = in_turn(share.rows, plans, data, share.budget)

@@ -13,6 +13,7 @@ from edgeml_converters.search.trials import Budget
 from edgeml_converters.search.turned_down import holds
 from edgeml_converters.variants.make import Evaluator
 from edgeml_converters.variants.rows import INTERRUPTED, Made, Row
+from edgeml_converters.variants.trimmed import trimmed_row
 
 
 def in_turn(rows: Sequence[Row], plans: Mapping[str, Plan], data: Evaluator, budget: Budget) -> Made:
@@ -32,6 +33,8 @@ def in_turn(rows: Sequence[Row], plans: Mapping[str, Plan], data: Evaluator, bud
             data.executor.stage = f"variant {place}/{len(wanted)}, {row.name}: "
             made[row.name] = data.make(row, plans[row.name].steps)
         for name, row in tuple(made.items()):
+            if _has_trimmed(row, made):
+                continue
             controlled = _controlled(row, plans[name], data, budget)
             added += [] if controlled is None else [controlled]
             told, *pruned = _pruned(controlled or _told_of_time(row, data, budget), plans[name], data, budget)
@@ -48,6 +51,12 @@ def in_turn(rows: Sequence[Row], plans: Mapping[str, Plan], data: Evaluator, bud
     left = {row.name: row.without("unavailable", INTERRUPTED) for row in wanted}
     found = (made.get(row.name) or left.get(row.name, row) for row in rows)
     return Made((*found, *added), interrupted)
+
+
+def _has_trimmed(row: Row, made: Mapping[str, Row]) -> bool:
+    """Say whether the same stands there without dead channels: what mends or prunes starts from that."""
+    twin = made.get(trimmed_row(row).name) if not row.settings.trimmed else None
+    return twin is not None and twin.status == "ok"
 
 
 def _controlled(row: Row, plan: Plan, data: Evaluator, budget: Budget) -> Row | None:

@@ -32,6 +32,7 @@ from edgeml_converters.variants.make import Evaluator
 from edgeml_converters.variants.request import Request, wanted_rows
 from edgeml_converters.variants.rows import Row
 from edgeml_converters.variants.step_runner import Executor, calibrates
+from edgeml_converters.variants.trimmed import with_trimmed
 from edgeml_converters.variants.workspace import Progress, Workspace
 
 PARITY_SAMPLES: Final = 8
@@ -75,7 +76,8 @@ def prepared(request: Request, space: Workspace) -> Iterator[Prepared]:
     )
     rows, plans = planned(request, source.state)
     try:
-        yield Prepared(source, rows, plans, _prepare(request, executor, space.judgements, rows, plans))
+        data = _prepare(request, executor, space.judgements, rows, plans)
+        yield Prepared(source, *with_trimmed(request, rows, plans, executor), data)
     finally:
         source.artifact.release()
 

@@ -151,12 +151,13 @@ def row_name(
 ) -> str:
     """Name a variant: ``<runtime>-<scheme>`` and what is particular to it.
 
-    ``-reduced``: 7-bit weights; ``-equalized``: channels brought together before; ``-corrected``: biases take
-    back what rounded weights add; ``-minmax``, ``-percentile``: another rule for ranges than was ``asked``
-    for; ``-mixed``: parts in float; ``-pruned30``: 30 % of the weights at 0; ``-coral``: for the Edge TPU.
+    ``-trimmed``: without dead channels; ``-reduced``: 7-bit weights; ``-equalized``: channels brought
+    together before; ``-corrected``: biases take back what rounded weights add; ``-minmax``, ``-percentile``:
+    another rule for ranges than was ``asked`` for; ``-mixed``: parts in float; ``-pruned30``: 30 % of the
+    weights at 0; ``-coral``: for the Edge TPU.
     """
     particular = {
-        "-reduced": settings.reduce_range, "-equalized": settings.equalize,
+        "-trimmed": settings.trimmed, "-reduced": settings.reduce_range, "-equalized": settings.equalize,
         "-corrected": settings.bias_correction,
         f"-{settings.method}": asked not in {None, settings.method},
         "-mixed": bool(settings.float_tensors),

@@ -113,11 +113,11 @@ def test_what_was_timed_with_other_engine_options_stands_behind_its_variant():
 def test_settings_are_told_where_they_are_not_the_usual_ones():
     settings = QuantizerSettings(
         method="percentile", reduce_range=True, io_dtype="int8", per_channel=False, equalize=True,
-        float_tensors=("a",), bias_correction=True, sparsity=0.3,
+        float_tensors=("a",), bias_correction=True, sparsity=0.3, trimmed=True,
     )  # fmt: skip
     assert settings_in_words(replace(row("a"), settings=settings, edge_tpu=True)) == (
         "rewritten for the Edge TPU, ranges by percentile, 7-bit weights, one scale for each tensor, "
         "int8 input and output, channels brought together, corrected biases, 1 activation in float, "
-        "30 % of the weights at 0"
+        "30 % of the weights at 0, dead channels taken out"
     )
     assert settings_in_words(row("a")) == ""
