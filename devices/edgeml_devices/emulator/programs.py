@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections import deque
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -25,7 +25,7 @@ def run(
     folder: Path | None = None,
     on_line: Callable[[str], None] = lambda _: None,
 ) -> str:
-    """Run a program to its end; gives what it wrote, stderr included.
+    """Run a program to its end; gives what it wrote, stderr included. Its temporary files go with it.
 
     Args:
         argv: the program and its arguments.
@@ -36,8 +36,19 @@ def run(
     Raises:
         EdgemlError: it ended with another exit code than 0; holds its last lines.
     """
+    with tempfile.TemporaryDirectory(prefix="edgeml-emulate-", ignore_cleanup_errors=True) as scratch:
+        code, lines = _run(argv, folder, scratch, on_line)
+    if code != 0:
+        raise failure(
+            what, str(argv[0]), code, [line.rstrip() for line in lines if line.strip()][-TAIL_LINES:]
+        )
+    return "".join(lines)
+
+
+def _run(
+    argv: Sequence[str | Path], folder: Path | None, scratch: str, on_line: Callable[[str], None]
+) -> tuple[int, list[str]]:
     lines: list[str] = []
-    last: deque[str] = deque(maxlen=TAIL_LINES)
     process = None
     # an interruption inside Popen would leave a program that nobody knows
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTIONS)
@@ -50,16 +61,14 @@ def run(
             text=True,
             errors="replace",
             cwd=folder,
-            env={**os.environ, "LC_ALL": "C.UTF-8"},
+            env={**os.environ, "LC_ALL": "C.UTF-8", "TMPDIR": scratch},
             start_new_session=True,
         )
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for line in process.stdout or ():
             lines.append(line)
-            if line.strip():
-                last.append(line.rstrip())
             on_line(line.rstrip())
-        code = process.wait()
+        return process.wait(), lines
     except BaseException:
         if process is not None:
             kill_session(process)
@@ -68,9 +77,6 @@ def run(
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if process is not None and process.stdout is not None:
             process.stdout.close()
-    if code != 0:
-        raise failure(what, str(argv[0]), code, last)
-    return "".join(lines)
 
 
 def failure(what: str, program: str, code: int, lines: Sequence[str]) -> EdgemlError:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,17 @@ def test_a_failed_program_is_named_with_its_last_lines(tmp_path: Path) -> None:
     assert message.startswith("counting failed: sh ended with exit code 7\n")
     assert "line 9" in message
     assert "line 1\n" not in message
+
+
+def test_what_a_program_left_among_temporary_files_goes_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        programs.run(["sh", "-c", "mktemp -d; sleep 60"], "waiting", on_line=interrupt)
+    assert list(tmp_path.iterdir()) == []

@@ -40,6 +40,9 @@ class StandIn:
         assert argv[-1] == self.asked[-1]
         return self.answer
 
+    def hang_up(self) -> None:
+        pass
+
 
 @pytest.fixture
 def setup(tmp_path: Path) -> Setup:
