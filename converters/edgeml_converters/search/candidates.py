@@ -8,7 +8,7 @@ only what comes closer to float there is judged on the evaluation data.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -110,15 +110,6 @@ def candidates(runtime: RuntimeName, settings: QuantizerSettings) -> tuple[Quant
         for method in methods
     )
     return tuple(one for one in every if one != settings)
-
-
-def with_better_biases(settings: QuantizerSettings, better: Iterable[Look]) -> QuantizerSettings:
-    """Give settings with biases corrected, or no longer, if that alone is among what comes closer to float.
-
-    Biases that are corrected under another rule for ranges say nothing of these ranges.
-    """
-    other = replace(settings, bias_correction=not settings.bias_correction)
-    return other if any(look.settings == other for look in better) else settings
 
 
 def in_words(settings: QuantizerSettings, instead_of: QuantizerSettings) -> str:

@@ -23,7 +23,6 @@ from edgeml_converters.search.candidates import (
     Onlooker,
     candidates,
     in_words,
-    with_better_biases,
 )
 from edgeml_converters.search.choose import lost
 from edgeml_converters.search.trials import Budget, fewest_that
@@ -207,8 +206,8 @@ class Control:
     @property
     def _alone(self) -> str:
         """What int8 loses as it is."""
-        lost = self.row.drop_points
-        return self.row.told or (f"it loses {lost:.2f} points" if lost is not None else "it is too far off")
+        points = self.row.drop_points
+        return self.row.told or ("it is too far off" if points is None else f"it loses {points:.2f} points")
 
 
 def to_go_on_with(
@@ -216,12 +215,16 @@ def to_go_on_with(
 ) -> QuantizerSettings:
     """Give settings with biases corrected if that alone came closer to float, and no accuracy was lost by it.
 
+    Biases that are corrected under another rule for ranges say nothing of these ranges.
+
     Args:
-        settings: those of ``plain``.
+        settings: those that came less close.
         promising: what came closer on calibration samples.
         plain: the row without them.
         judged: what was judged on the evaluation data, which have the last word.
     """
-    other = with_better_biases(settings, promising)
+    other = replace(settings, bias_correction=not settings.bias_correction)
+    if not any(look.settings == other for look in promising):
+        return settings
     worse = plain.status == "ok" and any(row.settings == other and lost(row) > lost(plain) for row in judged)
     return settings if worse else other

@@ -34,7 +34,7 @@ def run(request: Request, space: Workspace) -> Outcome:
         UsageError: a metric that does not exist, a gate that cannot be shown, a shape for no input.
         ConversionError: the source was changed while it was converted.
     """
-    request.check_gates()
+    request.check()
     with prepared(request, space) as ready:
         source, data = ready.source, ready.data
         jobs = request.jobs if request.searches else 1

@@ -80,8 +80,8 @@ class Request:
     drift_reference: bool = True
     """Put into the bundle what the data look like, for devices to compare with."""
 
-    def check_gates(self) -> None:
-        """Refuse gates that nothing asked for could show, and numbers that ask for nothing.
+    def check(self) -> None:
+        """Refuse numbers that ask for nothing, and gates that nothing asked for could show.
 
         Raises:
             UsageError: a gate on accuracy without evaluation data, or on latency without measuring; a budget

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgeml_converters.search.candidates import Look, with_better_biases
+from edgeml_converters.search.candidates import Look
 from edgeml_converters.search.control import Control, to_go_on_with
 from edgeml_converters.variants.rows import Row
 from PIL import Image
@@ -94,9 +94,10 @@ def test_biases_corrected_under_other_ranges_say_nothing_of_these() -> None:
     start = QuantizerSettings()
     corrected = replace(start, bias_correction=True)
     elsewhere = Look(replace(corrected, method="minmax"), 35.0)
-    assert with_better_biases(start, [elsewhere]) == start
-    assert with_better_biases(start, [elsewhere, Look(corrected, 34.0)]) == corrected
-    assert with_better_biases(corrected, [Look(start, 34.0)]) == start
+    plain = Row("plain", "litert", "int8_static", (), start)
+    assert to_go_on_with(start, [elsewhere], plain, []) == start
+    assert to_go_on_with(start, [elsewhere, Look(corrected, 34.0)], plain, []) == corrected
+    assert to_go_on_with(corrected, [Look(start, 34.0)], plain, []) == start
 
 
 def test_biases_stay_as_they_are_where_corrected_ones_cost_accuracy() -> None:

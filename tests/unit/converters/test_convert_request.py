@@ -96,10 +96,10 @@ def test_a_bundle_name_that_is_no_file_name_is_refused(name):
 def test_a_gate_that_nothing_can_show_is_refused_before_the_work():
     request = Request(Path("m.onnx"), (target("raspberry-pi-4"),), gates=Gates(max_drop=0.5))
     with pytest.raises(UsageError, match="give --evaluate"):
-        request.check_gates()
+        request.check()
     blind = Request(Path("m.onnx"), (target("raspberry-pi-4"),), gates=Gates(max_latency_ms=1), measure=False)
     with pytest.raises(UsageError, match="leave --no-measure out"):
-        blind.check_gates()
+        blind.check()
 
 
 SPEC = TensorSpec("x", (None, 4), "float32")
