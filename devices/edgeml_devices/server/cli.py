@@ -102,6 +102,9 @@ def run(data: Path | None, database: str, **options: Any) -> None:
       edgeml server run --host 0.0.0.0 --tls-cert server.pem --tls-key server.key
       edgeml server run --database postgresql://edgeml@db/edgeml --workers 4 --behind-proxy
     """  # noqa: D301 - \b is for click
+    import gc
+
+    gc.disable()  # until it serves: an eighth of the start went into looks at modules that all stay
     from edgeml_devices.connection import is_unheard
     from edgeml_devices.server import process
     from edgeml_devices.server.settings import ServerSettings

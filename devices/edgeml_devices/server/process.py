@@ -226,6 +226,7 @@ def _collect_seldom() -> None:
     """Look for cycles seldom: a batch of telemetry is thousands of objects, and none is part of one."""
     gc.freeze()
     gc.set_threshold(100_000, 20, 50)
+    gc.enable()
 
 
 def _open_many_files() -> None:
