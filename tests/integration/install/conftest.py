@@ -23,10 +23,23 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
+DEVICE_COMMAND = f"""#!{sys.executable}
+import sys
+from edgeml import doctor
+from edgeml.cli import main
+doctor.GROUP = "none: a device has no tools of a workstation to look at"
+sys.exit(main())
+"""
+
+
 @pytest.fixture
 def provisioned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """This machine as a device with edgeml."""
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
+    command = tmp_path / "bin" / "edgeml"
+    command.parent.mkdir()
+    command.write_text(DEVICE_COMMAND)
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}:/usr/bin:/bin")
     monkeypatch.setenv("HOME", str(tmp_path))
 
 

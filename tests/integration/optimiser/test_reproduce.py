@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,30 @@ def edgeml(*words: object) -> Any:
     return CliRunner().invoke(main, list(map(str, words)))
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Convert a network that int8 ruins, from files in a folder; gives the folder with ``out.edgeml``."""
-    broken_int8.digits_onnx(tmp_path)
+    folder = tmp_path_factory.mktemp("made")
+    broken_int8.digits_onnx(folder)
     pictures, labels = broken_int8.held_out_digits()
-    np.savez(tmp_path / "calibration.npz", x=np.concatenate(broken_int8.calibration_digits()))
-    np.savez(tmp_path / "evaluation.npz", x=np.concatenate(pictures), y=labels)
+    np.savez(folder / "calibration.npz", x=np.concatenate(broken_int8.calibration_digits()))
+    np.savez(folder / "evaluation.npz", x=np.concatenate(pictures), y=labels)
     done = edgeml(
-        *("convert", tmp_path / "outlier.onnx", "--runtime", "onnxruntime", "--runtime", "openvino"),
-        *("--calibration", f"{tmp_path}/calibration.npz:x", "--evaluate", f"{tmp_path}/evaluation.npz:x,y"),
-        *("--no-measure", "--no-cache", "--output", tmp_path / "out.edgeml"),
+        *("convert", folder / "outlier.onnx", "--runtime", "onnxruntime", "--runtime", "openvino"),
+        *("--calibration", f"{folder}/calibration.npz:x", "--evaluate", f"{folder}/evaluation.npz:x,y"),
+        *("--no-measure", "--no-cache", "--output", folder / "out.edgeml"),
     )
     assert done.exit_code == 0, done.output
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def made(converted: Path, tmp_path: Path) -> Iterator[Path]:
+    """The folder as it was after the conversion, whatever tests do to it."""
+    shutil.copytree(converted, tmp_path / "as it was")
+    yield converted
+    shutil.rmtree(converted)
+    shutil.move(tmp_path / "as it was", converted)
 
 
 def test_everything_comes_out_byte_for_byte(made: Path) -> None:

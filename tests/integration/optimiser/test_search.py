@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,18 +30,50 @@ RUNTIMES = ("onnxruntime", "openvino")
 def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The arguments of a search over two runtimes, and caches that know nothing yet."""
     monkeypatch.setenv("EDGEML_CACHE_DIR", str(tmp_path / "cache"))
+    return search_of_digits(tmp_path)
+
+
+def search_of_digits(folder: Path) -> dict[str, Any]:
     samples, labels = broken_int8.held_out_digits()
-    np.savez(tmp_path / "held-out.npz", x=np.concatenate(samples), y=labels)
-    np.save(tmp_path / "calibration.npy", np.concatenate(broken_int8.calibration_digits()))
+    np.savez(folder / "held-out.npz", x=np.concatenate(samples), y=labels)
+    np.save(folder / "calibration.npy", np.concatenate(broken_int8.calibration_digits()))
     return {
-        "source": broken_int8.digits_onnx(tmp_path),
+        "source": broken_int8.digits_onnx(folder),
         "schemes": "auto",
         "runtimes": RUNTIMES,
-        "calibration": str(tmp_path / "calibration.npy"),
-        "evaluation": f"{tmp_path / 'held-out.npz'}:x,y",
+        "calibration": str(folder / "calibration.npy"),
+        "evaluation": f"{folder / 'held-out.npz'}:x,y",
         "max_drop": 0.5,
         "measure": False,
     }
+
+
+@dataclass(frozen=True)
+class Search:
+    """One that was made: from what, and what came of it."""
+
+    arguments: dict[str, Any]
+    cache: Path
+    result: ConvertResult
+    told: list[str]
+
+
+@pytest.fixture(scope="module")
+def first_search(tmp_path_factory: pytest.TempPathFactory) -> Search:
+    folder = tmp_path_factory.mktemp("search")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEML_CACHE_DIR", str(folder / "cache"))
+        arguments = search_of_digits(folder)
+        result, told = searched(arguments, jobs=2)
+    return Search(arguments, folder / "cache", result, told)
+
+
+@pytest.fixture
+def first(first_search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Search:
+    """That search, and caches of the test's own that know it."""
+    shutil.copytree(first_search.cache, tmp_path / "cache")
+    monkeypatch.setenv("EDGEML_CACHE_DIR", str(tmp_path / "cache"))
+    return first_search
 
 
 def searched(digits: dict[str, Any], **options: Any) -> tuple[ConvertResult, list[str]]:
@@ -65,30 +98,27 @@ def test_several_runtimes_at_once_give_what_one_after_the_other_does(digits: dic
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_what_was_judged_before_is_not_judged_again(digits: dict[str, Any], jobs: int) -> None:
-    first, told = searched(digits, jobs=jobs)
-    assert any(line.endswith("evaluate openvino/int8_static") for line in told)
-    again, told = searched(digits, jobs=jobs)
+def test_what_was_judged_before_is_not_judged_again(first: Search, jobs: int) -> None:
+    assert any(line.endswith("evaluate openvino/int8_static") for line in first.told)
+    again, told = searched(first.arguments, jobs=jobs)
     assert not [line for line in told if "evaluate" in line]
-    assert [without_times(row) for row in again.rows] == [without_times(row) for row in first.rows]
+    assert [without_times(row) for row in again.rows] == [without_times(row) for row in first.result.rows]
 
 
-def test_other_labels_are_judged_anew(digits: dict[str, Any], tmp_path: Path) -> None:
-    first, _ = searched(digits)
-    with np.load(tmp_path / "held-out.npz") as file:
-        np.savez(tmp_path / "held-out.npz", x=file["x"], y=(file["y"] + 1) % 10)
-    second, _ = searched(digits)
-    assert first.rows[0].measured.accuracy != second.rows[0].measured.accuracy
+def test_other_labels_are_judged_anew(first: Search, tmp_path: Path) -> None:
+    with np.load(first.arguments["evaluation"].removesuffix(":x,y")) as file:
+        np.savez(tmp_path / "others.npz", x=file["x"], y=(file["y"] + 1) % 10)
+    second, _ = searched(first.arguments | {"evaluation": f"{tmp_path / 'others.npz'}:x,y"})
+    assert first.result.rows[0].measured.accuracy != second.rows[0].measured.accuracy
 
 
-def test_a_damaged_finding_is_found_out_anew(digits: dict[str, Any]) -> None:
-    first, _ = searched(digits)
+def test_a_damaged_finding_is_found_out_anew(first: Search) -> None:
     kept = list((Path(os.environ["EDGEML_CACHE_DIR"]) / "judgements").rglob("*.*"))
     assert kept
     for one in kept:
         one.write_bytes(one.read_bytes()[:20])
-    second, _ = searched(digits)
-    assert [without_times(row) for row in second.rows] == [without_times(row) for row in first.rows]
+    second, _ = searched(first.arguments)
+    assert [without_times(row) for row in second.rows] == [without_times(row) for row in first.result.rows]
 
 
 def test_a_process_that_dies_costs_the_rows_of_its_runtime_alone(digits: dict[str, Any]) -> None:
