@@ -43,7 +43,7 @@ def measured(made: Made, space: Workspace, request: Request) -> Made:
     Of several numbers of threads the fewest are taken that come within 5 % of the quickest.
 
     Raises:
-        KeyboardInterrupt: it was interrupted, and nothing is searched.
+        KeyboardInterrupt: it was interrupted, and nothing is searched, or the search was interrupted before.
     """
     jobs = {row.name: _jobs(row, request) for row in made.rows}
     results: dict[str, latency.Result] = {}
@@ -60,7 +60,7 @@ def measured(made: Made, space: Workspace, request: Request) -> Made:
             rows = told()
             rows = _with_engine_options(rows, space, request)
     except KeyboardInterrupt:
-        if not request.searches:
+        if interrupted or not request.searches:
             raise
         interrupted = True
         rows = told()

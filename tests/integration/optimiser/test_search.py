@@ -185,6 +185,19 @@ def test_an_interrupted_search_keeps_what_it_knows_and_goes_on_from_there(
     assert not [row for row in json.loads(out)["variants"] if row["reason"] == INTERRUPTED]
 
 
+def test_the_second_interrupt_ends_the_measurements_of_what_was_made(
+    digits: dict[str, Any], tmp_path: Path
+) -> None:
+    process = started(digits, tmp_path, measured=True)
+    until_told(process, lambda line: "int8" in line)
+    process.send_signal(signal.SIGINT)
+    until_told(process, lambda line: line.startswith("measure"))
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert not (tmp_path / "out.edgeml").exists()
+
+
 def test_a_search_that_is_stopped_before_it_knows_anything_leaves_nothing(
     digits: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -209,7 +222,7 @@ def test_processes_end_with_the_one_that_started_them(digits: dict[str, Any], tm
         time.sleep(0.1)
 
 
-def started(digits: dict[str, Any], folder: Path) -> subprocess.Popen[str]:
+def started(digits: dict[str, Any], folder: Path, *, measured: bool = False) -> subprocess.Popen[str]:
     options = {
         "--calibration": digits["calibration"],
         "--evaluate": digits["evaluation"],
@@ -220,7 +233,7 @@ def started(digits: dict[str, Any], folder: Path) -> subprocess.Popen[str]:
     }
     arguments = [word for pair in options.items() for word in pair]
     arguments += [word for name in RUNTIMES for word in ("--runtime", name)]
-    arguments += ["--no-measure", "--json"]
+    arguments += ["--json"] if measured else ["--no-measure", "--json"]
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "edgeml", "convert", str(digits["source"]), *arguments],
         stdout=subprocess.PIPE,
