@@ -122,6 +122,7 @@ def test_labels_out_of_range_are_one_message(model, tmp_path):
         (("--budget-s", "nan"), "--budget-s nan"),
         (("--resume", "--no-cache"), "not both"),
         (("--max-size", "big"), "--max-size 'big'"),
+        (("--max-size", "1e400k"), "--max-size '1e400k'"),
         (("--input-shape", "a,b"), "--input-shape"),
     ],
 )

@@ -67,7 +67,7 @@ def size_bytes(text: str | None) -> int | None:
     factor = {"k": 1_000, "m": 1_000_000, "g": 1_000_000_000}.get(text[-1:].lower())
     try:
         return int(float(text[:-1]) * factor) if factor else int(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise UsageError(f"--max-size {text!r}: give bytes, or a number with k, M or G") from None
 
 
