@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from edgeml import typed_json
-from edgeml.bundle import is_bundle
-from edgeml.bundle_place import RECORD
 from edgeml.data import DataDeclaration
-from edgeml.errors import MessageError, ModelFileError, UsageError
-from edgeml.health import HealthPolicy
-from edgeml.installed import open_release
-from edgeml.preprocess import Postprocess, Preprocess
+from edgeml.errors import ModelFileError, UsageError
 from edgeml_converters.convert import ConvertResult, convert
 from edgeml_converters.formats.files import hash_tree
-from edgeml_converters.report.record import SCHEMA, tool_versions
-from edgeml_converters.variants.gates import Gates
+from edgeml_converters.recorded import Record, read_record
+from edgeml_converters.report.record import tool_versions
 from edgeml_converters.variants.request import AUTO
 
 
@@ -54,10 +46,15 @@ def reproduce(
     calibration: str | None = None,
     evaluation: str | None = None,
     output: Path | None = None,
+    trust_code: bool = False,
+    compiler_via: str | None = None,
     use_cache: bool = True,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Reproduction:
     """Convert again as a record says; latency is not measured.
+
+    A record may come from a stranger: to run code that the model carries, or to send the model to a machine,
+    takes the caller's word, whatever it says.
 
     Args:
         recorded: a ``record.json``, or a bundle, which holds one.
@@ -65,6 +62,8 @@ def reproduce(
         calibration: where the calibration data are now; by default where they were.
         evaluation: where the evaluation data are now.
         output: where to write the new bundle; by default nowhere.
+        trust_code: let the model run the code that it carries (Keras Lambda layers).
+        compiler_via: URL of the machine that has the Edge TPU compiler; by default this one.
         use_cache: take steps that were done before from the cache.
         progress: is called with what is being done.
 
@@ -73,67 +72,44 @@ def reproduce(
         ModelFileError: the model is missing, or another than was converted.
         DataError: data that cannot be used.
     """
-    then = _read(recorded)
-    model = source or recorded.parent / then["source"]["path"]
-    _check_model(model, then["source"]["sha256"])
-    options = then["options"]
-    where = f"{recorded}: options"
-    gates = typed_json.read(Gates, options["gates"], where)
+    then = read_record(recorded)
+    model = source or recorded.parent / then.source.path
+    _check_model(model, then.source.sha256)
+    options, gates = then.options, then.options.gates
     result = convert(
         model,
-        targets=options["targets"],
-        schemes=AUTO if options.get("searches") else options["schemes"],
-        runtimes=options["runtimes"],
-        calibration=_data(options["calibration"], calibration, where),
-        evaluation=_data(options["evaluation"], evaluation, where),
-        metric=options["metric"],
-        golden=options["golden"],
-        preprocess=typed_json.read(Preprocess, options["preprocess"], where),
-        postprocess=typed_json.read(Postprocess, options["postprocess"], where),
-        label_names=options["label_names"],
-        health=typed_json.read(HealthPolicy, options["health"], where),
-        name=options["name"],
-        release=options["release"],
+        targets=options.targets,
+        schemes=AUTO if options.searches else options.schemes,
+        runtimes=options.runtimes,
+        calibration=_data(options.calibration, calibration),
+        evaluation=_data(options.evaluation, evaluation),
+        metric=options.metric,
+        golden=options.golden,
+        preprocess=options.preprocess,
+        postprocess=options.postprocess,
+        label_names=options.label_names,
+        health=options.health,
+        name=options.name,
+        release=options.release,
         measure=False,
-        io_dtype=options["io_dtype"],
-        method=options["method"],
-        input_shapes={name: tuple(sides) for name, sides in options["input_shapes"].items()},
-        trust_code=options["trust_code"],
-        accuracy_control=options.get("accuracy_control", False),
-        compile_edgetpu=options.get("compiler_via") or options.get("compiles", False),
-        objective="size" if options.get("objective") == "size" else "latency",
-        sparsity=options.get("sparsity"),
-        budget_s=_budget_s(then),
+        io_dtype=options.io_dtype,
+        method=options.method,
+        input_shapes=options.input_shapes,
+        trust_code=trust_code,
+        accuracy_control=options.accuracy_control,
+        compile_edgetpu=compiler_via or options.compiles,
+        objective="size" if options.objective == "size" else "latency",
+        sparsity=options.sparsity,
+        budget_s=then.budget_s,
         max_drop=gates.max_drop,
         max_size_bytes=gates.max_size_bytes,
         max_slice_drop=gates.max_slice_drop,
-        drift_reference=options["drift_reference"],
+        drift_reference=options.drift_reference,
         output=output,
         use_cache=use_cache,
         progress=progress,
     )
     return Reproduction(result, _compared(then, result), (*_tools(then), *_other_data(then, result)))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Read a record, from a file or out of a bundle.
-
-    Raises:
-        MessageError: not JSON, or no record of this schema.
-    """
-    text = open_release(path).read(RECORD) if is_bundle(path) else path.read_bytes()
-    found = typed_json.parse(text, str(path))
-    wanted = {"schema", "source", "options", "variants", "tools", "data"}
-    if not isinstance(found, dict) or not wanted <= set(found) or found["schema"] != SCHEMA:
-        raise MessageError(f"{path} is no record of a conversion; edgeml convert writes one into each bundle")
-    return found
-
-
-def _budget_s(then: Mapping[str, Any]) -> float:
-    """Give the time that trials had where it ended them, else all that they need on this machine."""
-    findings = [one for row in then["variants"] for one in row["findings"]]
-    spent = any(one["code"] == "budget-spent" for one in findings)
-    return float(then["options"]["budget_s"]) if spent else math.inf
 
 
 def _check_model(model: Path, sha256: str) -> None:
@@ -147,7 +123,7 @@ def _check_model(model: Path, sha256: str) -> None:
         )
 
 
-def _data(declared: object, given: str | None, where: str) -> DataDeclaration | None:
+def _data(declared: DataDeclaration | None, given: str | None) -> DataDeclaration | None:
     """Take data as they were declared, from where they are now.
 
     Raises:
@@ -157,43 +133,43 @@ def _data(declared: object, given: str | None, where: str) -> DataDeclaration | 
         if given is not None:
             raise UsageError(f"{given}: the recorded conversion had no such data")
         return None
-    known = typed_json.read(DataDeclaration, declared, where)
-    return known if given is None else replace(known, source=given)
+    return declared if given is None else replace(declared, source=given)
 
 
-def _compared(then: Mapping[str, Any], result: ConvertResult) -> tuple[VariantAgain, ...]:
+def _compared(then: Record, result: ConvertResult) -> tuple[VariantAgain, ...]:
     rows = {row.name: row for row in result.rows}
     found = []
-    for old in then["variants"]:
-        if old["status"] not in {"ok", "gate"}:
+    for old in then.variants:
+        if old.status not in {"ok", "gate"}:
             continue
-        row = rows.get(old["name"])
-        if row is None or not row.is_made:
+        row = rows.get(old.name)
+        if row is None or row.status not in {"ok", "gate"}:
             reason = "it is not asked for any more" if row is None else row.told
-            found.append(VariantAgain(old["name"], (f"not made: {reason}",)))
+            found.append(VariantAgain(old.name, (f"not made: {reason}",)))
             continue
         differences = []
-        if old.get("sha256") != row.sha256:
-            differences.append(f"other bytes: {old['size_bytes']} then, {row.size_bytes} now")
-        if old["accuracy"] != row.measured.accuracy:
-            differences.append(f"accuracy {old['accuracy']} then, {row.measured.accuracy} now")
-        found.append(VariantAgain(old["name"], tuple(differences)))
+        if old.sha256 != row.sha256:
+            differences.append(f"other bytes: {old.size_bytes} then, {row.size_bytes} now")
+        if old.accuracy != row.measured.accuracy:
+            differences.append(f"accuracy {old.accuracy} then, {row.measured.accuracy} now")
+        found.append(VariantAgain(old.name, tuple(differences)))
     return tuple(found)
 
 
-def _tools(then: Mapping[str, Any]) -> list[str]:
+def _tools(then: Record) -> list[str]:
     now = tool_versions()
     return [
         f"{name} was {version}, is {now.get(name, 'not installed')}"
-        for name, version in then["tools"].items()
+        for name, version in then.tools.items()
         if now.get(name) != version
     ]
 
 
-def _other_data(then: Mapping[str, Any], result: ConvertResult) -> list[str]:
-    now = {one.role: one for one in result.outcome.data.samples_read}
+def _other_data(then: Record, result: ConvertResult) -> list[str]:
+    data = result.outcome.data
+    now = {one.role: one for one in (data.calibration, data.evaluation) if one is not None}
     return [
-        f"the {old['role']} data are others: {old['count']} samples then, {now[old['role']].count} now"
-        for old in then["data"]
-        if old["role"] in now and now[old["role"]].sha256 != old["sha256"]
+        f"the {old.role} data are others: {old.count} samples then, {now[old.role].count} now"
+        for old in then.data
+        if old.role in now and now[old.role].sha256 != old.sha256
     ]

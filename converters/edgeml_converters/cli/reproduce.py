@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     metavar="DIR|FILE",
     help="Write the new bundle there. Default: nowhere.",
 )
+@shared.trust_code
+@click.option(
+    "--compiler-via", metavar="URL", help="The machine that has the Edge TPU compiler. By default this one."
+)
 @shared.no_cache
 @json_option
 def reproduce(
@@ -36,6 +40,8 @@ def reproduce(
     calibration: str | None,
     evaluation: str | None,
     output: Path | None,
+    trust_code: bool,
+    compiler_via: str | None,
     no_cache: bool,
     as_json: bool,
 ) -> None:
@@ -60,6 +66,8 @@ def reproduce(
             calibration=calibration,
             evaluation=evaluation,
             output=output,
+            trust_code=trust_code,
+            compiler_via=compiler_via,
             use_cache=not no_cache,
             progress=progress,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from edgeml.bundle import open_bundle
 from edgeml.cli import main
+from edgeml.errors import UsageError
 from tests.integration.optimiser import broken_int8
 
 
@@ -98,3 +101,51 @@ def test_what_is_no_record_is_refused(text: str, tmp_path: Path) -> None:
     done = edgeml("reproduce", tmp_path / "record.json")
     assert done.exit_code == 1
     assert "record.json" in done.stderr
+
+
+def test_a_record_with_anything_else_in_a_place_is_one_message(made: Path) -> None:
+    record = json.loads(open_bundle(made / "out.edgeml").read("record.json"))
+    for place, other in (
+        (("source",), None),
+        (("source", "sha256"), 3),
+        (("options",), []),
+        (("options", "gates"), None),
+        (("options", "targets"), 5),
+        (("options", "input_shapes"), "x"),
+        (("options", "golden"), "many"),
+        (("tools",), None),
+        (("data", 0), None),
+        (("variants", 0), []),
+        (("variants", 0, "status"), None),
+    ):
+        damaged = copy.deepcopy(record)
+        within: Any = damaged
+        for step in place[:-1]:
+            within = within[step]
+        within[place[-1]] = other
+        (made / "record.json").write_text(json.dumps(damaged))
+        done = edgeml("reproduce", made / "record.json")
+        assert done.exit_code == 1, place
+        assert str(place[-1]) in done.stderr
+        assert "bug" not in done.stderr
+
+
+def test_a_record_lets_no_model_run_code_nor_sends_it_anywhere(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bundle may come from a stranger, and the model with it."""
+    edgeml("bundle", "extract", made / "out.edgeml", "record.json", "--output", made / "taken")
+    record = json.loads((made / "taken/record.json").read_text())
+    record["options"] |= {"trust_code": True, "compiler_via": "ssh://stranger@host", "compiles": True}
+    (made / "record.json").write_text(json.dumps(record))
+    asked: dict[str, Any] = {}
+
+    def convert(_: Path, **options: Any) -> None:
+        asked.update(options)
+        raise UsageError("enough is known")
+
+    monkeypatch.setattr("edgeml_converters.reproduce.convert", convert)
+    edgeml("reproduce", made / "record.json")
+    assert (asked["trust_code"], asked["compile_edgetpu"]) == (False, True)
+    edgeml("reproduce", made / "record.json", "--trust-code", "--compiler-via", "ssh://me@here")
+    assert (asked["trust_code"], asked["compile_edgetpu"]) == (True, "ssh://me@here")
