@@ -93,11 +93,10 @@ class Graph:
         return [node for node in self.nodes if isinstance(node, Layer)]
 
 
-def audible(weights: Values) -> Values:
-    """Give weights with 0 in the place of those that add nothing; NaN and infinity stay what they are."""
-    sizes = np.abs(weights)
-    limit = SILENT * float(sizes.max(initial=0.0))
-    return np.where(sizes <= (limit if np.isfinite(limit) else 0.0), 0.0, weights)
+def limit(weights: Array) -> float:
+    """Give the size up to which weights add nothing; 0 where some are no numbers."""
+    found = SILENT * max(float(weights.max(initial=0.0)), -float(weights.min(initial=0.0)))
+    return found if np.isfinite(found) else 0.0
 
 
 def unchanged(taken: Sequence[Values], _: Sequence[Parameter] = ()) -> Values:
@@ -139,8 +138,8 @@ def depthwise(
     def value(taken: Sequence[Values], parameters: Sequence[Parameter]) -> Values:
         weights, *bias = parameters
         moved = np.moveaxis(weights.values, axis, 0).astype(np.float64)
-        kernels = audible(moved.reshape(moved.shape[0], -1))
-        seen = np.where((kernels == 0.0).all(axis=1), 0.0, taken[0])
+        kernels = moved.reshape(moved.shape[0], -1)
+        seen = np.where((np.abs(kernels) <= limit(weights.values)).all(axis=1), 0.0, taken[0])
         if padded:
             seen = zeros([seen])
         return activation(kernels.sum(axis=1) * seen + (bias[0].by_channel if bias else 0.0))

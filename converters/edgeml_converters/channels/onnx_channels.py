@@ -289,7 +289,9 @@ class _Reader:
 
 def _constants(graph: Any) -> dict[str, Any]:
     """Give the constants by name; those of Constant nodes become initializers, and no input names one."""
-    for node in [node for node in graph.node if node.op_type == "Constant"]:
+    shown = {port.name for port in graph.output}
+    constants = [node for node in graph.node if node.op_type == "Constant" and node.output[0] not in shown]
+    for node in constants:
         held = next((item.t for item in node.attribute if item.name == "value"), None)
         if held is not None:
             made = graph.initializer.add()

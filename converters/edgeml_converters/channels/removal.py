@@ -15,7 +15,8 @@ from typing import Final
 
 import numpy as np
 
-from edgeml_converters.channels.flow import Channelwise, Graph, Layer, Marks, Values, audible
+from edgeml.arrays import Array
+from edgeml_converters.channels.flow import Channelwise, Graph, Layer, Marks, Values, limit, zeros
 
 MULTIPLE: Final = 4
 """ONNX Runtime's quick float kernels need channels in fours: a published model that takes 0.24 ms takes 0.23
@@ -73,14 +74,17 @@ def remove(graph: Graph, multiple: int = MULTIPLE) -> Removal:
     weights = _weights(graph)
     groups = _groups(graph)
     sizes: dict[str, int] = {}
+    if not _agrees(graph, groups):
+        return Removal((), {})
     with np.errstate(all="ignore"):  # of weights that are no numbers
         while True:
-            kept = _kept(graph, groups, multiple)
+            constants = _constants(graph, groups)
+            kept = _kept(graph, groups, constants, multiple)
             fewer = {group: int(marks.sum()) for group, marks in kept.items() if not marks.all()}
             if not fewer:
                 break
             sizes |= fewer
-            _slice(graph, groups, kept)
+            _slice(graph, groups, kept, constants)
     lost = [Removed(one.name, before[one.makes] - one.made, before[one.makes]) for one in graph.layers]
     channels = {tensor: sizes[group] for tensor, group in groups.items() if group in sizes}
     shares = (
@@ -88,6 +92,17 @@ def remove(graph: Graph, multiple: int = MULTIPLE) -> Removal:
         1.0 - _weights(graph) / max(1, weights),
     )
     return Removal(tuple(one for one in lost if one.channels), channels, max(shares))
+
+
+def _agrees(graph: Graph, groups: Mapping[str, str]) -> bool:
+    """Say whether all layers see the same number of channels in a group."""
+    sides = [side for layer in graph.layers for side in _sides(layer)]
+    counts = {groups[tensor]: count for tensor, count in sides}
+    return all(counts[groups[tensor]] == count for tensor, count in sides)
+
+
+def _sides(layer: Layer) -> tuple[tuple[str, int], tuple[str, int]]:
+    return (layer.takes, layer.taken), (layer.makes, layer.made)
 
 
 def _weights(graph: Graph) -> int:
@@ -113,15 +128,12 @@ def _groups(graph: Graph) -> dict[str, str]:
     return {tensor: root(tensor) for tensor in list(parents)}
 
 
-def _kept(graph: Graph, groups: Mapping[str, str], multiple: int) -> dict[str, Marks]:
+def _kept(
+    graph: Graph, groups: Mapping[str, str], constants: Mapping[str, Values], multiple: int
+) -> dict[str, Marks]:
     """Mark the channels of each group that something needs; at least one."""
-    kept: dict[str, Marks] = {}
-    for layer in graph.layers:
-        for tensor, count in ((layer.takes, layer.taken), (layer.makes, layer.made)):
-            marks = kept.setdefault(groups[tensor], np.zeros(count, bool))
-            if marks.size != count:  # a graph that contradicts itself is left alone
-                return {}
-    constants = _constants(graph)
+    sides = [side for layer in graph.layers for side in _sides(layer)]
+    kept = {groups[tensor]: np.zeros(count, bool) for tensor, count in sides}
     for layer in graph.layers:
         kept[groups[layer.takes]] |= _needed(layer, constants[layer.takes])
     for tensor in graph.locked:
@@ -139,14 +151,10 @@ def _fill(marks: Marks, multiple: int) -> None:
     marks[np.flatnonzero(~marks)[: wanted - needed]] = True
 
 
-def _constants(graph: Graph) -> dict[str, Values]:
+def _constants(graph: Graph, groups: Mapping[str, str]) -> dict[str, Values]:
     """Give what each tensor's channels always are."""
-    found: dict[str, Values] = {}
-    counts = {tensor: count for one in graph.layers for tensor, count in _sides(one)}
-    groups = _groups(graph)
-    by_group = {groups[tensor]: count for tensor, count in counts.items()}
-    for tensor, group in groups.items():
-        found[tensor] = np.full(by_group.get(group, 0), np.nan)
+    counts = {groups[tensor]: count for layer in graph.layers for tensor, count in _sides(layer)}
+    found = {tensor: np.full(counts.get(group, 0), np.nan) for tensor, group in groups.items()}
     for node in graph.nodes:
         if isinstance(node, Layer):
             found[node.makes] = _made_of(node, found[node.takes])
@@ -155,42 +163,51 @@ def _constants(graph: Graph) -> dict[str, Values]:
     return found
 
 
-def _sides(layer: Layer) -> tuple[tuple[str, int], tuple[str, int]]:
-    return (layer.takes, layer.taken), (layer.makes, layer.made)
-
-
-def _kernels(layer: Layer) -> Values:
-    """Give the weights as outputs, inputs, places; what adds nothing as 0."""
-    moved = np.moveaxis(layer.weights, (layer.outputs_axis, layer.inputs_axis), (0, 1)).astype(np.float64)
-    return audible(moved.reshape(*moved.shape[:2], -1))
-
-
-def _seen(layer: Layer, taken: Values) -> Values:
-    """Give the constants as a layer sees them at every place."""
-    return np.where(taken == 0.0, 0.0, np.nan) if layer.padded else taken
-
-
 def _made_of(layer: Layer, taken: Values) -> Values:
-    kernels = _kernels(layer)
-    reads = (kernels != 0.0).any(axis=2)
+    """Give what a layer makes of constants."""
     seen = _seen(layer, taken)
-    known = ~(reads & np.isnan(seen)).any(axis=1)
-    made = kernels.sum(axis=2) @ np.nan_to_num(seen)
+    known = ~(_reads(layer) & np.isnan(seen)).any(axis=1)
     bias = 0.0 if layer.bias is None else layer.bias.reshape(-1).astype(np.float64)
-    return layer.activation(np.where(known, made + bias, np.nan))
+    return layer.activation(np.where(known, _sums(layer, seen) + bias, np.nan))
 
 
 def _needed(layer: Layer, taken: Values) -> Marks:
     """Mark the channels that a layer cannot do without."""
     seen = _seen(layer, taken)
     can_fold = layer.bias is not None or layer.may_gain_bias
-    spared = seen == 0.0 if not can_fold else ~np.isnan(seen)
-    needed: Marks = (_kernels(layer) != 0.0).any(axis=(0, 2)) & ~spared
+    spared = ~np.isnan(seen) if can_fold else seen == 0.0
+    needed: Marks = _reads(layer).any(axis=0) & ~spared
     return needed
 
 
-def _slice(graph: Graph, groups: Mapping[str, str], kept: Mapping[str, Marks]) -> None:
-    constants = _constants(graph)
+def _seen(layer: Layer, taken: Values) -> Values:
+    """Give the constants as a layer sees them at every place."""
+    return zeros([taken]) if layer.padded else taken
+
+
+def _reads(layer: Layer) -> Marks:
+    """Mark which outputs read which inputs; what is no number is read."""
+    silent = np.abs(_outputs_first(layer, layer.weights)) <= limit(layer.weights)
+    return np.asarray(~silent.all(axis=tuple(range(2, silent.ndim))), bool)
+
+
+def _sums(layer: Layer, constants: Values) -> Values:
+    """Give what the inputs that are constant add to each output; the others count as 0."""
+    known = np.flatnonzero(np.nan_to_num(constants))
+    weights = _outputs_first(layer, np.take(layer.weights, known, layer.inputs_axis)).astype(np.float64)
+    heard = np.where(np.abs(weights) <= limit(layer.weights), 0.0, weights)
+    sums: Values = heard.sum(axis=tuple(range(2, heard.ndim))) @ constants[known]
+    return sums
+
+
+def _outputs_first(layer: Layer, weights: Array) -> Array:
+    """Give weights with output channels in the first axis, input channels in the second."""
+    return np.moveaxis(weights, (layer.outputs_axis, layer.inputs_axis), (0, 1))
+
+
+def _slice(
+    graph: Graph, groups: Mapping[str, str], kept: Mapping[str, Marks], constants: Mapping[str, Values]
+) -> None:
     for node in graph.nodes:
         if isinstance(node, Channelwise):
             marks = kept.get(groups[node.makes])
@@ -199,19 +216,17 @@ def _slice(graph: Graph, groups: Mapping[str, str], kept: Mapping[str, Marks]) -
                     one.values = np.compress(marks, one.values, axis=one.axis)
             continue
         takes, makes = kept[groups[node.takes]], kept[groups[node.makes]]
-        _fold(node, constants[node.takes], ~takes)
-        node.weights = np.compress(
-            makes, np.compress(takes, node.weights, node.inputs_axis), node.outputs_axis
-        )
-        if node.bias is not None:
-            node.bias = node.bias[makes]
+        if not takes.all():
+            _fold(node, np.where(takes, 0.0, _seen(node, constants[node.takes])))
+            node.weights = np.compress(takes, node.weights, node.inputs_axis)
+        if not makes.all():
+            node.weights = np.compress(makes, node.weights, node.outputs_axis)
+            node.bias = None if node.bias is None else node.bias[makes]
 
 
-def _fold(layer: Layer, taken: Values, going: Marks) -> None:
+def _fold(layer: Layer, going: Values) -> None:
     """Put what the channels that go add to each output into the bias."""
-    constant = np.where(going, np.nan_to_num(_seen(layer, taken)), 0.0)
-    added = _kernels(layer).sum(axis=2) @ constant
-    if not added.any():
-        return
-    bias = np.zeros(layer.made, np.float32) if layer.bias is None else layer.bias
-    layer.bias = (bias.astype(np.float64) + added).astype(np.float32)
+    added = _sums(layer, going)
+    if added.any():
+        bias = np.zeros(layer.made, np.float32) if layer.bias is None else layer.bias
+        layer.bias = (bias.astype(np.float64) + added).astype(np.float32)

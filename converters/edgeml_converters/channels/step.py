@@ -19,7 +19,7 @@ def dead_channels(path: Path, format_: Format) -> Removal | None:
     """Say what could be taken out of a model; ``None``: nothing, or it cannot be read that way."""
     try:
         found = _TRIMMED[format_](path)[1] if format_ in _TRIMMED else None
-    except EdgemlError:
+    except (EdgemlError, MemoryError, OSError):
         return None
     return found if found is not None and found.layers else None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
@@ -60,8 +59,8 @@ class _Reader:
         self.model = model
         self.main = model.subgraphs[0]
         self.kinds = tflite_model.operators(model)
-        self.buffers = Counter(tensor.buffer for tensor in self.main.tensors)
-        self.readers = Counter(int(item) for operator in self.main.operators for item in operator.inputs)
+        self.buffers = tflite_model.buffer_users(model)
+        self.readers = tflite_model.readers(model)
         self.operators: dict[str, Any] = {}
         """By what they make first."""
 

@@ -33,7 +33,7 @@ def in_turn(rows: Sequence[Row], plans: Mapping[str, Plan], data: Evaluator, bud
             data.executor.stage = f"variant {place}/{len(wanted)}, {row.name}: "
             made[row.name] = data.make(row, plans[row.name].steps)
         for name, row in tuple(made.items()):
-            if _has_trimmed(row, made):
+            if not row.settings.sparsity and _has_trimmed(row, made):
                 continue
             controlled = _controlled(row, plans[name], data, budget)
             added += [] if controlled is None else [controlled]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from edgeml_converters.channels import activations
@@ -16,8 +19,13 @@ from edgeml_converters.channels.flow import (
     unchanged,
 )
 from edgeml_converters.channels.removal import remove
+from edgeml_converters.graph import Plan
+from edgeml_converters.steps.step import FormatStep
+from edgeml_converters.variants.rows import Row
+from edgeml_converters.variants.trimmed import all_plans
 
 from edgeml.arrays import Array
+from edgeml.converter import QuantizerSettings, State, StepResult
 
 CHANNELS = 8
 
@@ -170,3 +178,22 @@ def test_a_graph_that_contradicts_itself_is_left_alone() -> None:
     first.weights[[1]] = 0
     graph = Graph([first, Channelwise("b", ("a",), "b", unchanged), second], {"x", "y"})
     assert not remove(graph, 1).layers
+
+
+def test_the_step_stands_where_a_path_first_has_a_format_with_channels() -> None:
+    steps = [
+        FormatStep(name, State(*source), State(*target), (), 1.0, lambda _: StepResult(Path()))
+        for name, source, target in (
+            ("convert", ("keras", "float32"), ("tflite", "float32")),
+            ("quantize", ("tflite", "float32"), ("tflite", "int8_static")),
+        )
+    ]
+    row = Row("litert-int8_static", "litert", "int8_static", ("pi",), QuantizerSettings())
+    plan = Plan(steps[0].source, steps[1].target, tuple(steps), ())
+    plans = all_plans([row], {row.name: plan})
+    assert [step.name for step in plans["litert-int8_static-trimmed"].steps] == [
+        "convert", "tflite-trimmed", "quantize",
+    ]  # fmt: skip
+    assert plans[row.name] is plan
+    quantized = replace(plan, source=State("tflite", "int8_static"), steps=())
+    assert list(all_plans([row], {row.name: quantized})) == [row.name]
