@@ -72,6 +72,16 @@ class Renamed:
         return self.data.sha256
 
 
+@dataclass(frozen=True, slots=True)
+class _Hop:
+    """A step from an artifact; settings and data are given to one that quantizes."""
+
+    step: ConversionStep
+    parent: Artifact
+    settings: QuantizerSettings | None = None
+    calibration: Renamed | None = None
+
+
 @dataclass(slots=True)
 class Executor:
     """Makes artifacts from one source."""
@@ -90,7 +100,7 @@ class Executor:
     _made: dict[str, Artifact | EdgemlError] = field(default_factory=dict)
     _samples_file: Path | None = None
     _probed: dict[str, tuple[StepResult, bool, float]] = field(default_factory=dict)
-    """By step name: what a probe made, whether the cache had it, and the seconds it took."""
+    """By step name: what ``_result`` gave to a probe."""
 
     def tell(self, doing: str) -> None:
         """Say what is being done."""
@@ -139,15 +149,15 @@ class Executor:
 
     def probe(self, step: ConversionStep) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         """Give the signature of a source that nothing here can run, by a float step that reads it."""
-        key = self._key(step, self.source, None, None)
+        hop = _Hop(step, self.source)
+        key = self._key(hop)
         self.tell(step.name)
-        started = time.monotonic()
         try:
-            result, cached = self._result(step, self.source, key, None, None)
+            self._probed[step.name] = self._result(hop, key)
         except EdgemlError as error:
             self._made[key] = error
             raise
-        self._probed[step.name] = (result, cached, time.monotonic() - started)
+        result = self._probed[step.name][0]
         made = Artifact(result.artifact, step.target, "")
         session = made.session()
         try:
@@ -170,15 +180,17 @@ class Executor:
         settings: QuantizerSettings,
         calibration: Calibration | None,
     ) -> Artifact:
-        used = settings if step.source.scheme != step.target.scheme else None
-        data = None
-        if calibration is not None and calibrates(step):
-            data = Renamed(calibration, parent.naming)
-        key = self._key(step, parent, used, data)
+        hop = _Hop(
+            step,
+            parent,
+            settings if step.source.scheme != step.target.scheme else None,
+            Renamed(calibration, parent.naming) if calibration is not None and calibrates(step) else None,
+        )
+        key = self._key(hop)
         known = self._made.get(key)
         if known is None:
             try:
-                known = self._do(step, parent, key, used, data)
+                known = self._do(hop, key)
             except EdgemlError as error:
                 known = error
             self._made[key] = known
@@ -186,21 +198,13 @@ class Executor:
             raise known
         return known
 
-    def _do(
-        self,
-        step: ConversionStep,
-        parent: Artifact,
-        key: str,
-        settings: QuantizerSettings | None,
-        calibration: Renamed | None,
-    ) -> Artifact:
+    def _do(self, hop: _Hop, key: str) -> Artifact:
+        step, parent = hop.step, hop.parent
         self.tell(step.name)
         if parent is self.source and parent.parity is not None and step.name in self._probed:
             result, cached, seconds = self._probed[step.name]
         else:
-            started = time.monotonic()
-            result, cached = self._result(step, parent, key, settings, calibration)
-            seconds = time.monotonic() - started
+            result, cached, seconds = self._result(hop, key)
         made = Artifact(result.artifact, step.target, key, parent)
         trace = StepTrace(
             name=step.name,
@@ -259,27 +263,22 @@ class Executor:
             return "; no intermediate tensor that both show diverges before the output"
         return f"; the first tensor that diverges is {first.name} (SQNR {first.sqnr_db:.1f} dB)"
 
-    def _result(
-        self,
-        step: ConversionStep,
-        parent: Artifact,
-        key: str,
-        settings: QuantizerSettings | None,
-        calibration: Renamed | None,
-    ) -> tuple[StepResult, bool]:
+    def _result(self, hop: _Hop, key: str) -> tuple[StepResult, bool, float]:
+        """Give a step's result, whether the cache had it, and the seconds it took."""
+        started = time.monotonic()
         kept = self.cache.find(key)
         if kept is not None:
-            return kept, True
+            return kept, True, time.monotonic() - started
         folder = Path(tempfile.mkdtemp(prefix="step-", dir=self.scratch))
         try:
-            result = step.run(
+            result = hop.step.run(
                 StepRequest(
-                    source=parent.path,
+                    source=hop.parent.path,
                     output_dir=folder,
-                    input_shapes=self._shapes(parent),
-                    calibration=calibration,
-                    settings=settings or QuantizerSettings(),
-                    samples=self._samples_file if parent is self.source else None,
+                    input_shapes=self._shapes(hop.parent),
+                    calibration=hop.calibration,
+                    settings=hop.settings or QuantizerSettings(),
+                    samples=self._samples_file if hop.parent is self.source else None,
                     trust_code=self.trust_code,
                 )
             )
@@ -289,28 +288,22 @@ class Executor:
         failure = self.cache.keep(key, folder, result)
         if failure is not None and failure not in self.findings:
             self.findings.append(failure)
-        return result, False
+        return result, False, time.monotonic() - started
 
     def _shapes(self, parent: Artifact) -> Mapping[str, Shape]:
         """Give the shapes that the user fixed, until a step into another state has put them in."""
         return self.input_shapes if parent.state == self.source.state else {}
 
-    def _key(
-        self,
-        step: ConversionStep,
-        parent: Artifact,
-        settings: QuantizerSettings | None,
-        calibration: Renamed | None,
-    ) -> str:
-        root = parent is self.source
+    def _key(self, hop: _Hop) -> str:
+        root, calibration = hop.parent is self.source, hop.calibration
         return content_key(
             {
-                "source": parent.key,
-                "step": step.name,
-                "tools": {one.name: _version(one.kind, one.name) for one in step.requires},
+                "source": hop.parent.key,
+                "step": hop.step.name,
+                "tools": {one.name: _version(one.kind, one.name) for one in hop.step.requires},
                 "code": own_code("channels", "coral", "formats", "steps", "quantize", "workers"),
-                "shapes": {name: list(shape) for name, shape in self._shapes(parent).items()},
-                "settings": repr(settings),
+                "shapes": {name: list(shape) for name, shape in self._shapes(hop.parent).items()},
+                "settings": repr(hop.settings),
                 "calibration": [calibration.sha256, dict(calibration.naming.inputs)] if calibration else None,
                 "samples": hash_tree(self._samples_file) if root and self._samples_file else None,
                 "trust_code": self.trust_code if root else None,
