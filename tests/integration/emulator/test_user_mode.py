@@ -26,7 +26,7 @@ from edgeml_devices.emulator.user.transport import UserTransport
 
 from edgeml import plugins
 from edgeml.cli import main
-from edgeml.errors import TransportError
+from edgeml.errors import TransportError, UsageError
 from edgeml.testing.models import make_double
 from edgeml.words import RUNTIMES, RuntimeName
 from tests.conftest import require
@@ -117,6 +117,34 @@ def test_a_named_folder_keeps_what_was_written(tmp_path: Path) -> None:
         board.run(["sh", "-c", "echo kept > note"], 20)
     with plugins.transport(url) as board:
         assert board.run(["cat", "note"], 20).stdout == b"kept\n"
+
+
+def test_the_folder_of_a_killed_process_goes_with_the_next_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, URL, "60"], stdout=subprocess.PIPE)
+    try:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"started\n"
+        (folder,) = tmp_path.iterdir()
+        os.utime(folder, (0, 0))
+        with plugins.transport(URL):
+            assert folder.exists()
+    finally:
+        owner.kill()
+        owner.communicate()
+    os.utime(folder, (0, 0))
+    with plugins.transport(URL):
+        assert not folder.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_proot_would_not_bind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="user mode takes no folder with ':' in its name"):
+        plugins.transport(f"{URL}&folder={tmp_path / 'a:b'}").connect()
+    assert not (tmp_path / "a:b").exists()
 
 
 def test_files_of_the_image_are_not_replaced(full_image: Image, tmp_path: Path) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from edgeml.atomic import replacing_file
 from edgeml.cpu import EMULATOR_IMAGE
+from edgeml.errors import UsageError
 from edgeml_devices.emulator import tools
 from edgeml_devices.emulator.boards import Board, system_files
 from edgeml_devices.emulator.images.cache import remove_tree
@@ -33,6 +37,9 @@ _EMPTY: Final = ("media", "mnt", "opt", "run", "srv", "tmp")
 WRITABLE: Final = tuple(f"/{name}" for name in sorted((*_COPIED, *_EMPTY)))
 """The rest belongs to the image, which other connections use."""
 _FROM_HOST: Final = ("/dev", "/proc")
+_PREFIX: Final = "edgeml-user-mode."
+_LOCKED_WITHIN_S: Final = 60.0
+"""A folder that is younger may be one that its process is about to lock."""
 _SYSTEM: Final = ".system"
 """In the private folder: the board's own files below ``/proc`` and ``/sys``."""
 
@@ -75,6 +82,7 @@ class PrivateRoot:
 
         Raises:
             EngineMissingError: proot or QEMU is missing.
+            UsageError: a folder's name holds what proot takes for its end: programs would write elsewhere.
         """
         tools.require(*tools.TO_RUN_IN_USER_MODE)
         system = self.folder / _SYSTEM
@@ -82,6 +90,12 @@ class PrivateRoot:
         binds += [(str(self.folder / name.removeprefix("/")), name) for name in WRITABLE]
         binds += [(str(system / name), f"/{name}") for name in ("proc/cpuinfo", "proc/device-tree", "sys")]
         binds.append((str(self.image.site), f"/{SITE}"))
+        for here in (self.folder, self.image.site):
+            if ":" in str(here):
+                raise UsageError(
+                    f"{here}: user mode takes no folder with ':' in its name; choose another one "
+                    "(&folder=FOLDER, TMPDIR, EDGEML_CACHE_DIR)"
+                )
         return (
             *(sys.executable, "-I", "-S", launcher.__file__, str(os.getpid())),
             *(str(tools.find(tools.PROOT)), "-v", "-1", "-0"),
@@ -89,6 +103,37 @@ class PrivateRoot:
             *("-r", str(self.image.root), "-w", ENVIRONMENT["HOME"]),
             *(word for here, there in binds for word in ("-b", f"{here}:{there}")),
         )
+
+
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """Give a folder that goes afterwards. Removes those whose process was killed: nobody holds their lock."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _LOCKED_WITHIN_S:
+                with _locked(left):
+                    remove_tree(left)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    try:
+        with _locked(folder):
+            yield folder
+    finally:
+        remove_tree(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock.
+
+    Raises:
+        OSError: another process has it, or the folder is another user's.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -6,7 +6,6 @@ import os
 import select
 import shutil
 import subprocess
-import tempfile
 import uuid
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,10 +16,10 @@ from edgeml.errors import TransportError
 from edgeml.processes import ended_within, kill_session
 from edgeml.transport import CommandResult
 from edgeml_devices.emulator import tools
-from edgeml_devices.emulator.images.cache import hold, remove_tree
+from edgeml_devices.emulator.images.cache import hold
 from edgeml_devices.emulator.images.choice import fullest_image
 from edgeml_devices.emulator.user import canary
-from edgeml_devices.emulator.user.root import EXCHANGE, WRITABLE, PrivateRoot
+from edgeml_devices.emulator.user.root import EXCHANGE, WRITABLE, PrivateRoot, own_folder
 from edgeml_devices.transports.posix_shell import PROGRAM, plain_path, quoted, shown
 
 if TYPE_CHECKING:
@@ -82,8 +81,7 @@ class UserTransport:
             held.enter_context(hold(image))
             folder = self._address.folder
             if folder is None:
-                folder = Path(tempfile.mkdtemp(prefix="edgeml-user-mode."))
-                held.callback(remove_tree, folder)
+                folder = held.enter_context(own_folder())
             root = PrivateRoot(image, self._address.board, folder)
             root.prefix()
             try:
