@@ -56,12 +56,17 @@ class ChannelNoise:
             self._sums[axis] = self._sums[axis] + sums if axis in self._sums else sums
 
     def sqnr_db(self) -> float:
-        """Give signal to noise in dB, from the mean over channels of noise to signal, each at most 1."""
+        """Give signal to noise in dB, from the mean over channels of noise to signal, each at most 1.
+
+        A channel with NaN or infinity is as lost as one can be.
+        """
         worst = 0.0
         for signal, noise in self._sums.values():
-            seen = signal > 0.0
+            seen = signal != 0.0
             if seen.any():
-                worst = max(worst, float(np.minimum(noise[seen] / signal[seen], 1.0).mean()))
+                with np.errstate(invalid="ignore"):
+                    share = noise[seen] / signal[seen]
+                worst = max(worst, float(np.where(share <= 1.0, share, 1.0).mean()))
         return SQNR_MAX_DB if worst <= 0.0 else min(SQNR_MAX_DB, -10.0 * math.log10(worst))
 
     def _rounded(self, real: NDArray[np.float64]) -> NDArray[np.float64]:

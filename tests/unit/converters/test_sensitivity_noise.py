@@ -36,3 +36,10 @@ def test_a_range_without_zero_is_widened_to_it():
 
 def test_an_activation_of_zeros_loses_nothing():
     assert sqnr(np.zeros((3, 4)), 0.0, 0.0) == SQNR_MAX_DB
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_channel_that_is_no_number_is_lost(value):
+    noise = ChannelNoise(-1.0, 1.0)
+    noise.add(np.array([[value, value]], np.float32))
+    assert noise.sqnr_db() == 0.0
