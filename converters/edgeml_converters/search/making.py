@@ -95,6 +95,5 @@ def _pruned(row: Row, plan: Plan, data: Evaluator, budget: Budget) -> tuple[Row,
 
 def _by_settings(data: Evaluator, row: Row, settings: QuantizerSettings) -> Row | None:
     """Find what was tried in the same way but for the settings."""
-    wanted = (row.runtime, row.scheme, settings, row.edge_tpu)
-    tried = ((one, (one.runtime, one.scheme, one.settings, one.edge_tpu)) for one in data.tried)
-    return next((one for one, how in tried if how == wanted), None)
+    wanted = replace(row, settings=settings).way
+    return next((one for one in data.tried if one.way == wanted), None)

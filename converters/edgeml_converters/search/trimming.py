@@ -13,17 +13,13 @@ from edgeml_converters.variants.rows import Row
 
 def compared(rows: Sequence[Row]) -> tuple[Row, ...]:
     """Tell of each row without dead channels how many went, and its size and latency beside the other's."""
-    plain = {_how(row): row for row in rows if not row.settings.trimmed}
+    plain = {row.way: row for row in rows if not row.settings.trimmed}
     told = []
     for row in rows:
-        key = _how(replace(row, settings=replace(row.settings, trimmed=False)))
+        key = replace(row, settings=replace(row.settings, trimmed=False)).way
         with_them = plain.get(key) if row.settings.trimmed and row.status == "ok" else None
         told.append(row if with_them is None else _told(row, with_them))
     return tuple(told)
-
-
-def _how(row: Row) -> tuple[object, ...]:
-    return row.runtime, row.scheme, row.settings, row.edge_tpu, row.accelerator
 
 
 def _told(row: Row, plain: Row) -> Row:
@@ -44,4 +40,4 @@ def _told(row: Row, plain: Row) -> Row:
         "; ".join([what, *said]),
         f"the record's step says which; {plain.name} has them all",
     )
-    return replace(row, findings=(*row.findings, finding))
+    return row.with_findings(finding)

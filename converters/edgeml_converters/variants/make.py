@@ -36,7 +36,7 @@ from edgeml_converters.variants.artifact import OPTIONS, Artifact, runs_here
 from edgeml_converters.variants.edge_tpu import with_rewrites
 from edgeml_converters.variants.judgements import Judgement, JudgementCache, content_of, judgement_key
 from edgeml_converters.variants.request import Request
-from edgeml_converters.variants.rows import Row, row_name
+from edgeml_converters.variants.rows import Row
 from edgeml_converters.variants.step_runner import Executor
 
 HOW_LABELS: Final = (
@@ -132,8 +132,7 @@ class Evaluator:
 
     def trial(self, row: Row, settings: QuantizerSettings) -> Row:
         """Give a row's like by other settings, before it is made."""
-        name = row_name(row.runtime, row.scheme, settings, asked=self.request.method)
-        return Row(name, row.runtime, row.scheme, row.targets, settings)
+        return row.by(settings, asked=self.request.method)
 
     def make(self, row: Row, steps: Sequence[ConversionStep]) -> Row:
         """Make, evaluate and describe one row; a failure becomes its status and reason."""

@@ -148,9 +148,7 @@ def wanted_rows(request: Request) -> tuple[Row, ...]:
 
 def _pruned(row: Row, sparsity: float) -> Row:
     """Give the row with weights at 0, or without a chance where nothing is gained by them."""
-    settings = replace(row.settings, sparsity=sparsity)
-    name = row_name(row.runtime, row.scheme, settings, edge_tpu=row.edge_tpu)
-    made = replace(row, name=name, settings=settings)
+    made = row.by(replace(row.settings, sparsity=sparsity))
     if row.edge_tpu:
         return made.without("unavailable", UNPAID_ON_EDGE_TPU)
     return made.without("unavailable", UNPAID[row.runtime]) if row.runtime in UNPAID else made

@@ -104,6 +104,16 @@ class Row:
         """Whether it was made and judged, even if a gate refused it."""
         return self.status in {"ok", "gate"}
 
+    @property
+    def way(self) -> tuple[object, ...]:
+        """How it is made: rows of one way are the same variant."""
+        return self.runtime, self.scheme, self.settings, self.edge_tpu, self.accelerator
+
+    def by(self, settings: QuantizerSettings, *, asked: CalibrationMethod | None = None) -> Row:
+        """Give the row by other settings, before it is made; ``asked`` is as for ``row_name``."""
+        name = row_name(self.runtime, self.scheme, settings, edge_tpu=self.edge_tpu, asked=asked)
+        return Row(name, self.runtime, self.scheme, self.targets, settings, edge_tpu=self.edge_tpu)
+
     def with_findings(self, *findings: Finding) -> Row:
         """Give the row with findings behind its own."""
         return replace(self, findings=(*self.findings, *findings))

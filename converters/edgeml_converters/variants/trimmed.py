@@ -18,7 +18,7 @@ from edgeml_converters.channels.step import STEPS, dead_channels
 from edgeml_converters.graph import Plan
 from edgeml_converters.variants.artifact import Artifact
 from edgeml_converters.variants.request import Request
-from edgeml_converters.variants.rows import Row, row_name
+from edgeml_converters.variants.rows import Row
 from edgeml_converters.variants.step_runner import Executor
 
 
@@ -65,9 +65,7 @@ def all_plans(rows: Iterable[Row], plans: Mapping[str, Plan]) -> dict[str, Plan]
 
 def trimmed_row(row: Row) -> Row:
     """Give the same row without dead channels, before it is made."""
-    settings = replace(row.settings, trimmed=True)
-    name = row_name(row.runtime, row.scheme, settings, edge_tpu=row.edge_tpu)
-    return Row(name, row.runtime, row.scheme, row.targets, settings, edge_tpu=row.edge_tpu)
+    return row.by(replace(row.settings, trimmed=True))
 
 
 def _place(plan: Plan) -> int | None:
