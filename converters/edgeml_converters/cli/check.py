@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "--measure",
     "measure_on",
     metavar="URL",
-    help="Measure latency anew on this machine: local: for this one, ssh://user@host.",
+    help="Measure latency anew there: host, this machine; ssh://user@host.",
 )
 @json_option
 def check(
@@ -58,6 +58,7 @@ def check(
     """  # noqa: D301 - \b is click's mark for text that keeps its lines
     from edgeml.errors import GateError, UsageError
     from edgeml.terminal import showing
+    from edgeml_converters.arguments import read_place
     from edgeml_converters.search.recheck import recheck
     from edgeml_converters.variants.gates import Gates
 
@@ -66,8 +67,9 @@ def check(
         raise UsageError(
             "nothing to hold it against: give --max-drop, --max-slice-drop, --max-latency-ms or --max-size"
         )
+    place = None if measure_on is None else read_place(measure_on)
     with showing(piped=True) as progress:
-        verdicts = recheck(bundle, gates, names=names, measure_on=measure_on, progress=progress)
+        verdicts = recheck(bundle, gates, names=names, measure_on=place, progress=progress)
     if as_json:
         print_json({"bundle": str(bundle), "variants": [_document(one) for one in verdicts]})
     else:
@@ -78,10 +80,8 @@ def check(
 
 
 def _document(verdict: Verdict) -> dict[str, Any]:
-    from dataclasses import asdict
-
     from edgeml_converters.evaluate.slices import worst
-    from edgeml_converters.report.plain import finite
+    from edgeml_converters.report.plain import finite, plain
     from edgeml_converters.report.record import slice_document
 
     row = verdict.row
@@ -90,7 +90,7 @@ def _document(verdict: Verdict) -> dict[str, Any]:
         "variant": row.name,
         "drop_points": finite(row.drop_points),
         "worst_slice": None if lost is None else slice_document(lost),
-        "latency_ms": None if latency is None else asdict(latency),
+        "latency_ms": plain(latency),
         "size_bytes": row.size_bytes,
         "measured_on": row.measured.machine,
         "broken": verdict.broken,

@@ -75,6 +75,8 @@ def recheck(
     """
     opened = open_release(bundle)
     variants = _wanted(opened.manifest, names)
+    for file in (file for one in variants for file in one.files):
+        opened.check(file.path)
     rows = [_row(one) for one in variants]
     if gates.max_slice_drop is not None:
         slices = _slices(opened)
@@ -83,7 +85,13 @@ def recheck(
         with tempfile.TemporaryDirectory(prefix="edgeml-check-") as scratch:
             folder = opened.extract(Path(scratch) / "bundle")
             jobs = [
-                latency.Job(one.name, one.runtime, folder / one.files[0].path, one.options)
+                latency.Job(
+                    one.name,
+                    one.runtime,
+                    folder / one.files[0].path,
+                    one.options,
+                    one.measured.threads or 1,
+                )
                 for one in variants
             ]
             results = latency.measure(jobs, progress, measure_on)
@@ -136,4 +144,5 @@ def _measured(row: Row, result: latency.Result) -> Row:
     if isinstance(result, MeasureError):
         return replace(row, measured=replace(row.measured, latency_ms=None), reason=str(result))
     fresh = None if result.emulated else result.latency_ms
-    return replace(row, measured=replace(row.measured, latency_ms=fresh, machine=result.machine))
+    measured = replace(row.measured, latency_ms=fresh, machine=result.machine, threads=result.threads)
+    return replace(row, measured=measured)

@@ -68,7 +68,8 @@ class Gates:
         latency = row.measured.latency_ms
         if self.max_latency_ms is not None:
             if latency is None:
-                return f"latency was not measured; allowed are {self.max_latency_ms:g} ms"
+                why = f" ({row.reason})" if row.reason else ""
+                return f"latency was not measured{why}; allowed are {self.max_latency_ms:g} ms"
             if not latency.p50 <= self.max_latency_ms:
                 return f"latency {latency.p50:.3g} ms (p50), allowed {self.max_latency_ms:g} ms"
         size = row.size_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from edgeml_converters.convert import convert
+from edgeml_converters.evaluate import latency
 
 from edgeml.bundle import open_bundle, write_bundle
 from edgeml.cli import main
@@ -85,6 +87,47 @@ def test_a_damaged_bundle_is_an_error_of_its_own(bundle: Path, tmp_path: Path) -
     done = check(tmp_path / "half.edgeml", "--max-drop", 1)
     assert done.exit_code == 1
     assert "half.edgeml" in done.stderr
+
+
+def test_a_model_that_is_damaged_holds_no_gate(bundle: Path, tmp_path: Path) -> None:
+    open_bundle(bundle).extract(tmp_path / "out")
+    model = tmp_path / f"out/variants/{INT8}/model.onnx"
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    model.write_bytes(content)
+    done = check(tmp_path / "out", "--max-drop", 100)
+    assert done.exit_code == 1
+    assert f"{INT8}/model.onnx is damaged" in done.stderr
+
+
+def test_a_machine_that_cannot_be_reached_is_named_with_the_gate(bundle: Path) -> None:
+    done = check(bundle, "--max-latency-ms", 10_000, "--measure", "ssh://nobody@127.0.0.1:1")
+    assert done.exit_code == 3
+    assert "latency was not measured (" in done.stderr
+    assert "cannot connect" in done.stderr
+    assert check(bundle, "--max-latency-ms", 10_000, "--measure", "nowhere").exit_code == 2
+
+
+def test_latency_is_taken_anew_with_as_many_threads(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_bundle(bundle)
+    opened.extract(tmp_path / "out")
+    variants = tuple(
+        replace(one, measured=replace(one.measured, threads=2)) for one in opened.manifest.variants
+    )
+    files = {name: tmp_path / "out" / name for name in opened.names}
+    write_bundle(tmp_path / "two.edgeml", replace(opened.manifest, variants=variants), files)
+    asked: list[int] = []
+    measure = latency.measure
+
+    def watched(jobs: Sequence[latency.Job], *arguments: Any) -> Any:
+        asked.extend(job.threads for job in jobs)
+        return measure(jobs, *arguments)
+
+    monkeypatch.setattr(latency, "measure", watched)
+    done = check(tmp_path / "two.edgeml", "--max-latency-ms", 10_000, "--measure", "host")
+    assert (done.exit_code, asked) == (0, [2])
 
 
 def test_the_class_that_loses_most_is_held_by_the_record(bundle: Path) -> None:
