@@ -67,7 +67,8 @@ class _Reader:
     def graph(self) -> Graph:
         made = Graph(locked={str(int(item)) for item in (*self.main.inputs, *self.main.outputs)})
         for operator in self.main.operators:
-            node = self._node(operator)
+            whole = len(operator.inputs) and len(operator.outputs) == 1
+            node = self._node(operator) if whole else None
             if node is None:
                 made.locked.update(str(int(item)) for item in (*operator.inputs, *operator.outputs))
             else:
@@ -98,7 +99,7 @@ class _Reader:
         takes, makes = int(operator.inputs[0]), int(operator.outputs[0])
         fused = getattr(operator.builtinOptions, "fusedActivationFunction", 0)
         activation = activations.FUSED.get(fused, unknown)
-        if len(operator.outputs) != 1 or not {self._dtype(takes), self._dtype(makes)} <= {"float32"}:
+        if not {self._dtype(takes), self._dtype(makes)} <= {"float32"}:
             return None
         if kind in _MIXING:
             return self._layer(operator, activation)
@@ -169,7 +170,7 @@ class _Reader:
         for item, held in zip(sides, constants, strict=True):
             if held is None:
                 continue
-            if held.size not in {1, held.shape[-1]} or self.readers[item] > 1:
+            if held.size not in {1, *held.shape[-1:]} or self.readers[item] > 1:
                 return None
             parameters.append(Parameter(held, held.ndim - 1 if held.size > 1 else None))
         return Channelwise(self._name(makes), tuple(map(str, moving)), str(makes), value, tuple(parameters))
@@ -247,7 +248,8 @@ class _Reader:
         return tuple(int(side) for side in np.atleast_1d(self.main.tensors[index].shape))
 
     def _channels(self, index: int) -> int:
-        return self._shape(index)[-1]
+        shape = self._shape(index)
+        return shape[-1] if shape else 0
 
     def _dtype(self, index: int) -> str:
         return tflite_model.dtype_of(self.main.tensors[index])

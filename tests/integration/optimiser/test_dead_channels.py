@@ -250,17 +250,18 @@ def tflite_file(folder: Path, *, same_padding: bool = False, activation: int = 3
     """Write a convolution, a depthwise one, a sum with a second path, a mean and a dense layer."""
     made = Built()
     f32 = "float32"
-    x = made.tensor("x", (1, 10, 10, 3), f32)
+    x, o = made.tensor("x", (1, 8, 8, 3), f32), made.tensor("o", (1, 10, 10, 3), f32)
+    made.op("PAD", [x, made.constant("pads", np.array([[0, 0], [1, 1], [1, 1], [0, 0]], np.int32))], [o])
     sides = {"a": 10, "b": 10 if same_padding else 8}
-    a, b, c, s, p = (
+    a, b, c, s, m, p = (
         made.tensor(name, (1, side, side, CHANNELS), f32)
-        for name, side in {**sides, "c": sides["b"], "s": sides["b"], "p": 1}.items()
+        for name, side in {**sides, **dict.fromkeys("csm", sides["b"]), "p": 1}.items()
     )
     f, y = made.tensor("f", (1, CHANNELS), f32), made.tensor("y", (1, 5), f32)
     weights = normal(CHANNELS, 1, 1, 3)
     weights[DEAD] = 1e-30
     zero = made.constant("zero", np.zeros(CHANNELS, np.float32))
-    made.convolution(x, a, made.constant("w1", weights), made.constant("b1", normal(CHANNELS)),
+    made.convolution(o, a, made.constant("w1", weights), made.constant("b1", normal(CHANNELS)),
                      padding=1, fusedActivationFunction=activation)  # fmt: skip
     options: Any = schema.DepthwiseConv2DOptionsT()
     options.padding, options.depthMultiplier, options.strideW, options.strideH = 1 - same_padding, 1, 1, 1
@@ -271,9 +272,10 @@ def tflite_file(folder: Path, *, same_padding: bool = False, activation: int = 3
     add: Any = schema.AddOptionsT()
     add.fusedActivationFunction = 1
     made.op("ADD", [b, c], [s], 1, add)
+    made.op("MUL", [s, made.constant("half", np.array(0.5, np.float32))], [m], 1, schema.MulOptionsT())
     mean: Any = schema.ReducerOptionsT()
     mean.keepDims = True
-    made.op("MEAN", [s, made.constant("axes", np.array([1, 2], np.int32))], [p], 1, mean)
+    made.op("MEAN", [m, made.constant("axes", np.array([1, 2], np.int32))], [p], 1, mean)
     shape: Any = schema.ReshapeOptionsT()
     shape.newShape = [1, CHANNELS]
     made.op("RESHAPE", [p, made.constant("flat", np.array([1, CHANNELS], np.int32))], [f], 1, shape)
@@ -289,7 +291,7 @@ def test_a_tflite_file_computes_what_it_did(tmp_path: Path, activation: int) -> 
     path = tflite_file(tmp_path, activation=activation)
     made, note = trimmed(path, "tflite", tmp_path / "made")
     assert note == "dead channels taken out: 8 of 16 channels of 1 operator: a 8 of 16"
-    assert same("litert", path, made, (1, 10, 10, 3))
+    assert same("litert", path, made, (1, 8, 8, 3))
     assert dead_channels(made, "tflite") is None
     model = tflite_model.parse(made.read_bytes())
     sides = {tensor.name.decode(): list(tensor.shape) for tensor in model.subgraphs[0].tensors}
