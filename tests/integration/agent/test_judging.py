@@ -77,15 +77,16 @@ def test_a_device_offline_finds_shifted_data_and_not_others_though_it_is_started
         device.kill()
         assert drift(device, 400) == calm
 
-        device.start()
+        # before the start: all of it comes to one judgement
         record(device, random.normal(0.7, 1, size=(400, 16)))
+        device.start()
         drifted = drift(device, 400, calm["at"])
         assert {one["name"] for one in drifted["findings"]} == {*FEATURES, "joint"}
         assert drifted["slow"] == []
         device.kill()
 
-        device.start()  # the sums go on: half of the way was gone before
         record(device, random.normal(0.7, 1, size=(400, 16)))
+        device.start()  # the sums go on: half of the way was gone before
         lasting = drift(device, 400, drifted["at"])
         assert {(one["name"], one["direction"]) for one in lasting["slow"]} >= {(f, "up") for f in FEATURES}
         assert all(calm["at"] < one["since"] < drifted["at"] for one in lasting["slow"])
