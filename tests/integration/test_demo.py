@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -23,7 +24,11 @@ pytestmark = pytest.mark.worker("onnx2tf")
 def shown_and_folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     folder = tmp_path_factory.mktemp("demo")
     program = [sys.executable, REPOSITORY / "examples" / "digits" / "demo.py", folder]
-    done = subprocess.run(program, capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    # of the tests here, which take the same steps
+    environment = os.environ | {"EDGEML_CACHE_DIR": str(tmp_path_factory.getbasetemp() / "cache")}
+    done = subprocess.run(
+        program, capture_output=True, text=True, check=False, cwd=REPOSITORY, env=environment
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout, folder
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,17 +29,38 @@ def go_back(process: ServerProcess, backup: Path) -> None:
     process.start(port=port)
 
 
+@pytest.fixture(scope="module")
+def once_restored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """Release 1 was backed up; release 2 was published and seen, then the back-up was restored.
+
+    Gives the folder of server and workshop, the server's address and its admin's token; it has ended.
+    """
+    folder = tmp_path_factory.mktemp("restored")
+    with ServerProcess(folder / "server") as process:
+        own = Workshop(folder / "workshop", process.url, process.admin_token)
+        own.do("repo", "init")
+        own.do("publish", own.bundle(1))
+        own.do("audit", "verify")
+        edgeml("server", "backup", folder / "backup.tar", "--data", process.data)
+        own.do("publish", own.bundle(2, weights=b"others"))
+        own.do("audit", "verify")
+        own.do("repo", "status")
+        go_back(process, folder / "backup.tar")
+    return folder, process.url, process.admin_token
+
+
 @pytest.fixture
-def restored(own: Workshop, process: ServerProcess, tmp_path: Path) -> Workshop:
-    """Release 1 was backed up; release 2 was published and seen, then the back-up was restored."""
-    own.do("publish", own.bundle(1))
-    own.do("audit", "verify")
-    edgeml("server", "backup", tmp_path / "backup.tar", "--data", process.data)
-    own.do("publish", own.bundle(2, weights=b"others"))
-    own.do("audit", "verify")
-    own.do("repo", "status")
-    go_back(process, tmp_path / "backup.tar")
-    return own
+def restored(once_restored: tuple[Path, str, str], tmp_path: Path) -> Iterator[Workshop]:
+    """Copies of that server, which runs again, and of that workshop."""
+    folder, url, token = once_restored
+    for name in ("server", "workshop"):
+        shutil.copytree(folder / name, tmp_path / "copies" / name)
+    process = ServerProcess(tmp_path / "copies" / "server", admin_token=token)
+    process.start(port=int(url.rpartition(":")[2]))
+    try:
+        yield Workshop(tmp_path / "copies" / "workshop", url, token)
+    finally:
+        process.stop()
 
 
 def test_the_machine_that_published_last_is_told_the_way_on(restored: Workshop) -> None:
