@@ -96,9 +96,13 @@ class Commands(click.Group):
 
 def _is_interrupt(error: BaseException | None) -> bool:
     """Say whether Ctrl-C is behind an error: while an extension is imported, it comes out as ImportError."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
+    seen: list[BaseException] = []  # an error that is raised once more may be its own cause
+    while error is not None and error not in seen:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        seen.append(error)
         error = error.__cause__
-    return error is not None
+    return False
 
 
 def _fail(ctx: click.Context, error: Exception, debug: bool) -> NoReturn:

@@ -130,6 +130,14 @@ def test_ctrl_c_in_the_middle_of_an_import_is_130(monkeypatch: pytest.MonkeyPatc
     assert (result.exit_code, result.stderr) == (130, "interrupted\n")
 
 
+def test_an_error_that_is_its_own_cause_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = EdgemlError("first"), EdgemlError("second")
+    first.__cause__, second.__cause__ = second, first
+    result = run_command(monkeypatch, lambda: _raise(first))
+    assert result.exit_code == 1
+    assert "error: first" in result.stderr
+
+
 def test_own_warnings_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def body() -> None:
         warnings.warn("made for another CPU", Named, stacklevel=1)
