@@ -39,7 +39,7 @@ def load(group: str, name: str) -> Any:
 
     Raises:
         UsageError: nothing of that name is registered.
-        EngineMissingError: the driver's engine is not installed; says how to install it.
+        EngineMissingError: the driver's engine is not installed, or lacks a library; says how to install it.
     """
     found = [entry for entry in _entries(group) if entry.name == name]
     if not found:
@@ -49,14 +49,15 @@ def load(group: str, name: str) -> Any:
     entry = found[0]
     try:
         return entry.load()
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         module = (error.name or "").partition(".")[0]
         if module.startswith("edgeml"):
             raise
         install = install_command(entry.dist.name if entry.dist else "edgeml-core", name)
-        raise EngineMissingError(
-            f"{name} needs {error.name!r}, which is not installed. Install it: {install}"
-        ) from error
+        lacks = f"{name} needs {error.name!r}, which is not installed. Install it: {install}"
+        if not isinstance(error, ModuleNotFoundError):
+            lacks = f"{name} cannot be imported: {error}. Mend what it lacks, or install it anew: {install}"
+        raise EngineMissingError(lacks) from error
 
 
 def install_command(distribution: str, extra: str) -> str:
