@@ -25,7 +25,7 @@ from edgeml.data import DataDeclaration
 from edgeml.errors import ConversionError
 from edgeml.words import Format
 from tests.integration.coral_models import Built
-from tests.integration.optimiser import broken_int8
+from tests.integration.optimiser import broken_int8, random_networks
 from tests.integration.quantize_models import outputs, step
 
 CHANNELS = 16
@@ -201,6 +201,25 @@ def test_in_openvino_without_one_only_zeros_go(tmp_path: Path) -> None:
     made, note = trimmed(path, "openvino", tmp_path / "made")
     assert "4 of 16" in note
     assert same("openvino", path, made, SHAPE)
+
+
+@pytest.mark.parametrize("format_", ["onnx", "openvino"])
+def test_whatever_network_computes_what_it_did(tmp_path: Path, format_: Format) -> None:
+    taken = 0
+    for seed in range(60):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        path = folder / "model.onnx"
+        onnx.save(random_networks.Drawn(seed).model(), path)
+        if format_ == "openvino":
+            path = ir(path, folder)
+        if dead_channels(path, format_) is None:
+            continue
+        taken += 1
+        made, note = trimmed(path, format_, folder / "made")
+        runtime = "onnxruntime" if format_ == "onnx" else "openvino"
+        assert same(runtime, path, made, random_networks.SHAPE), (seed, note)
+    assert taken >= 15
 
 
 def grouped(folder: Path) -> Path:
