@@ -243,13 +243,13 @@ def test_no_event_is_lost_or_told_twice_on_a_bad_network(
     try:
         device.start()
         fleet.assign("times", 1)
-        fleet.wait_for_state("times", "COMMITTED", 1, 60)
+        fleet.wait_for_state("times", "COMMITTED", 1)
         proxy.cut()
         fleet.assign("times", 3)
-        fleet.wait_for_state("times", "FAILED", 3, 60)
+        fleet.wait_for_state("times", "FAILED", 3)
         proxy.cut()
         fleet.assign("times", 2)
-        fleet.wait_for_state("times", "COMMITTED", 2, 60)
+        fleet.wait_for_state("times", "COMMITTED", 2)
     finally:
         device.kill()
     assert fleet.states("times") == [*GOOD, *GOOD[:4], "FAILED", *GOOD]
@@ -263,7 +263,7 @@ def test_what_happened_without_a_server_is_told_later(
     try:
         device.start()
         fleet.assign("times", 1)
-        fleet.wait_for_state("times", "FETCHING", 1, 60)
+        fleet.wait_for_state("times", "FETCHING", 1)
         proxy.always = Fault(answer=http_answer("503 Busy"))
         proxy.cut()
         for restarts in (True, False):
@@ -273,7 +273,7 @@ def test_what_happened_without_a_server_is_told_later(
                 device.kill()
                 device.start()
         proxy.always = None
-        fleet.wait_for_state("times", "COMMITTED", 1, 60)
+        fleet.wait_for_state("times", "COMMITTED", 1)
     finally:
         device.kill()
     assert fleet.states("times") == GOOD

@@ -100,15 +100,16 @@ def test_health_windows_reach_the_server(
 
 
 def test_an_application_that_stops_reporting_after_the_switch_is_missed(
-    device: Device, fleet: Server
+    device: Device, fleet: Server, repository_here: TinyRepository, tmp_path: Path
 ) -> None:
     """`if-seen`: it reported the old release, so it has to report the new one."""
+    repository_here.publish(scaled(tmp_path / "bundles", 3, health={"heartbeat_timeout_s": 30.0}))
     device.start()
     fleet[0].assign("times", 1)
     fleet[0].wait_for_state("times", "COMMITTED", 1)
     with beating(device.home, 1, calls=1):
-        fleet[0].assign("times", 2)
-        event = fleet[0].wait_for_state("times", "FAILED", 2)
+        fleet[0].assign("times", 3)
+        event = fleet[0].wait_for_state("times", "FAILED", 3)
     assert (event.result, event.reason) == (Result.FAILED_ROLLBACK_COMPLETE, Reason.HEARTBEAT)
 
 
