@@ -55,8 +55,8 @@ def device(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     python = folder / "bin" / "python"
     constraints = REPOSITORY / "constraints.txt"
     _run(
-        python, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "-c", constraints,
-        "--find-links", wheels["edgeml-core"].parent, "edgeml-core[device]",
+        python, "-m", "pip", "install", "-qq", "--no-compile", "--disable-pip-version-check",
+        "-c", constraints, "--find-links", wheels["edgeml-core"].parent, "edgeml-core[device]",
     )  # fmt: skip
     return python
 
