@@ -177,12 +177,12 @@ def _digits(part: slice) -> tuple[list[Array], Array]:
 
 
 def converted(model: Path, *runtimes: RuntimeName, **options: Any) -> ConvertResult:
-    """Convert with the digits as data; nothing is measured or taken from the cache unless it is asked for."""
+    """Convert with the digits as data, unmeasured and without the cache, unless other options are given."""
     pictures, labels = held_out_digits()
-    return convert(
-        model,
-        runtimes=runtimes,
-        calibration=np.concatenate(calibration_digits()),
-        evaluation=(np.concatenate(pictures), labels),
-        **{"measure": False, "use_cache": False, **options},
-    )
+    usual = {
+        "calibration": np.concatenate(calibration_digits()),
+        "evaluation": (np.concatenate(pictures), labels),
+        "measure": False,
+        "use_cache": False,
+    }
+    return convert(model, runtimes=runtimes, **usual | options)

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from edgeml_converters.channels.step import STEPS, dead_channels
-from edgeml_converters.convert import ConvertResult, convert
+from edgeml_converters.convert import convert
 from edgeml_converters.quantize import tflite_model
 from edgeml_converters.reproduce import reproduce
 from onnx import helper, numpy_helper
@@ -23,9 +23,10 @@ from edgeml.bundle import open_bundle
 from edgeml.converter import StepRequest
 from edgeml.data import DataDeclaration
 from edgeml.errors import ConversionError
-from edgeml.words import Format
+from edgeml.words import Format, RuntimeName
 from tests.integration.coral_models import Built
 from tests.integration.optimiser import broken_int8, random_networks
+from tests.integration.optimiser.broken_int8 import converted
 from tests.integration.quantize_models import outputs, step
 
 CHANNELS = 16
@@ -364,22 +365,11 @@ def _wider(name: str, values: Array, inputs_axis: int) -> Array:
     return np.concatenate([values, -np.abs(dead) if name.endswith("bias") else dead], axis=axis)
 
 
-def converted(model: Path, *runtimes: str, **options: Any) -> ConvertResult:
-    pictures, labels = broken_int8.held_out_digits()
-    return convert(
-        model,
-        runtimes=runtimes,
-        calibration=np.concatenate(broken_int8.calibration_digits()),
-        evaluation=(np.concatenate(pictures), labels),
-        **{"measure": False, "use_cache": False, **options},
-    )
-
-
 @pytest.mark.parametrize(
     ("suffix", "runtimes"), [(".tflite", ("litert", "openvino")), (".onnx", ("onnxruntime", "openvino"))]
 )
 def test_a_search_makes_each_variant_without_dead_channels_too(
-    tmp_path: Path, suffix: str, runtimes: tuple[str, ...]
+    tmp_path: Path, suffix: str, runtimes: tuple[RuntimeName, ...]
 ) -> None:
     out = tmp_path / "out.edgeml"
     result = converted(digits(tmp_path, suffix), *runtimes, schemes="auto", objective="size", output=out)
