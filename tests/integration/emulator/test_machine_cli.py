@@ -88,12 +88,12 @@ def test_a_board_that_two_restart_is_up_for_both(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     _emulate(*BOARD, "--name", name, "--detach")
+    before = _ports(name)
     argv = [*EDGEML, "restart", name]
     first = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    before = _ports(name)
     eventually(lambda: _ports(name) != before, "the first one has started it again")
     assert f"{name} is up, booted" in _emulate("restart", name)
-    shown, _ = first.communicate(timeout=120)
+    shown, _ = first.communicate(timeout=600)
     assert first.returncode == 0, shown
     assert f"127.0.0.1:{_ports(name)['ssh']}?" in shown
     assert _emulate("ssh", name, "echo up") == "up\n"
