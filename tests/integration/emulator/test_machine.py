@@ -78,7 +78,7 @@ def test_a_power_cut_loses_what_was_not_synced_and_nothing_else(machine: Machine
 def test_a_reboot_from_inside_is_seen_and_the_disk_goes_on(machine: Machine) -> None:
     with suppress(TransportError):  # the end may come before the answer
         _up(machine).sh("echo kept >/opt/before; kill -TERM 1")
-    assert machine.wait_ended(60)
+    assert machine.wait_ended(180)
     machine.restart()
     assert machine.sh("cat /opt/before") == "kept\n"
 
@@ -156,7 +156,7 @@ def test_a_shutdown_is_clean_and_writes_everything(machine: Machine) -> None:
 def test_who_types_reboot_in_it_ends_it(machine: Machine) -> None:
     with suppress(TransportError):  # the connection may end before the answer
         _up(machine).run(["reboot"])
-    assert machine.wait_ended(60)
+    assert machine.wait_ended(180)
 
 
 def test_a_detached_machine_stays_so_when_its_power_is_cut_and_comes_back(setup: Setup) -> None:
