@@ -21,6 +21,7 @@ import edgeml
 from edgeml import plugins
 from edgeml.commands.json_output import note_json, print_json_error
 from edgeml.errors import EdgemlError
+from edgeml.terminal import printable_lines
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -120,7 +121,7 @@ def _fail(ctx: click.Context, error: Exception, debug: bool) -> NoReturn:
         trace = "" if debug else "; run again with `edgeml --debug …` or EDGEML_DEBUG=1 to see the trace"
         message, code = f"this is a bug in edgeml: {type(error).__name__}: {text}{trace}", 1
     print_json_error(ctx, type(error).__name__, message)
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True)
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {printable_lines(message)}", err=True)
     ctx.exit(code)
 
 

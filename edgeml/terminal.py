@@ -73,6 +73,11 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else "�" for sign in text)
 
 
+def printable_lines(text: str) -> str:
+    """Replace control characters in a text of several lines: names in a stranger's model are texts, too."""
+    return "\n".join(printable(line.replace("\t", " ")) for line in text.split("\n"))
+
+
 def fitting(columns: Sequence[Column], width: int) -> tuple[Column, ...]:
     """Give the columns that fit: long names are cut first, then the least important columns leave."""
     return tuple(column for _, column in _placed(columns, width))
@@ -131,7 +136,9 @@ def table_of(columns: Sequence[Column], styles: Sequence[str] = ()) -> Table:
             min_width=column.width,
         )
     for place, cells in enumerate(zip(*(column.cells for column in columns), strict=True)):
-        table.add_row(*(Text(cell) for cell in cells), style=styles[place] if styles else None)
+        table.add_row(
+            *(Text(printable_lines(cell)) for cell in cells), style=styles[place] if styles else None
+        )
     return table
 
 

@@ -9,6 +9,7 @@ import click
 
 from edgeml.commands.json_output import json_option, print_json
 from edgeml.figures import readable_size
+from edgeml.terminal import printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -163,15 +164,15 @@ def _show(opened: Bundle) -> None:
     about = Table(box=None, show_header=False, pad_edge=False)
     for key, value in rows:
         if value:
-            about.add_row(f"{key}:", Text(_printable(value)))
+            about.add_row(f"{key}:", Text(printable_lines(value)))
     console.print(about)
     table = Table(box=None, pad_edge=False, title="\nvariants", title_justify="left")
     metrics = {one.measured.metric for one in manifest.variants if one.measured.metric}
-    judged = _printable(metrics.pop()) if len(metrics) == 1 else "accuracy"
+    judged = printable_lines(metrics.pop()) if len(metrics) == 1 else "accuracy"
     for title in ("name", "size", judged, "drop", "p50 ms", "load ms", "memory", "targets"):
         table.add_column(title, justify="left" if title in {"name", "targets"} else "right", overflow="fold")
     for variant in manifest.variants:
-        table.add_row(*(Text(_printable(cell)) for cell in _variant_row(variant)))
+        table.add_row(*(Text(printable_lines(cell)) for cell in _variant_row(variant)))
     console.print(table)
     files = Table(box=None, pad_edge=False, title="\nfiles", title_justify="left")
     for title in ("path", "size", "sha256"):
@@ -232,8 +233,3 @@ def _reference(drift: Mapping[str, Any]) -> str:
     except BundleError as error:
         return f"damaged: {error}"
     return "" if found is None else f"told by {found}"
-
-
-def _printable(text: str) -> str:
-    """Replace control characters: a bundle of others must not write to the terminal."""
-    return "".join(sign if sign.isprintable() or sign == "\n" else "�" for sign in text)

@@ -121,11 +121,11 @@ def _rankings(model: Path, options: dict[str, Any]) -> tuple[Ranking, ...]:
 def _print(ranking: Ranking, top: int) -> None:
     from rich.markup import escape
 
-    from edgeml.terminal import Column, open_console, print_table
+    from edgeml.terminal import Column, open_console, print_table, printable_lines
 
     console = open_console()
     if not ranking.activations:
-        console.print(f"[bold]{ranking.runtime}[/]: [red]failed[/] {escape(ranking.reason)}")
+        console.print(f"[bold]{ranking.runtime}[/]: [red]failed[/] {escape(printable_lines(ranking.reason))}")
         return
     shown = ranking.activations[:top]
     columns = [

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from edgeml.figures import shorten_glued
-from edgeml.terminal import Column, open_console, print_table
+from edgeml.terminal import Column, open_console, print_table, printable_lines
 from edgeml_converters.report.cells import row_cells
 from edgeml_converters.report.record import all_findings
 from edgeml_converters.variants.rows import lacking
@@ -28,19 +28,23 @@ def print_result(result: ConvertResult) -> None:
     _print_rows(console, result)
     for one in lacking(result.rows):
         style = STYLE[one.status]
-        console.print(f"[{style}]{one.status}[/] {', '.join(one.names)}: {escape(one.reason)}")
+        console.print(f"[{style}]{one.status}[/] {', '.join(one.names)}: {_shown(one.reason)}")
     for finding in all_findings(result.outcome):
         if finding.severity == "warning":
             message = shorten_glued(finding.message)
             message = message if len(message) <= LONGEST else f"{message[:LONGEST]}…"
             text = f"{finding.code}: {finding.subject}: {message}; {finding.remedy}"
-            console.print(f"[yellow]warning[/] {escape(text)}")
+            console.print(f"[yellow]warning[/] {_shown(text)}")
     for what, path in (("bundle", result.bundle), ("report", result.report)):
         if path is not None:
             console.print(f"{what}  {escape(str(path))}", soft_wrap=True)
     for choice in result.choices:
         if choice.variant is not None:  # why there is none is the error that ends the command
-            console.print(f"[bold]{escape(choice.target)}[/]: {escape(choice.reason)}")
+            console.print(f"[bold]{escape(choice.target)}[/]: {_shown(choice.reason)}")
+
+
+def _shown(text: str) -> str:
+    return escape(printable_lines(text))
 
 
 def _print_rows(console: Console, result: ConvertResult) -> None:

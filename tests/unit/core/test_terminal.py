@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from edgeml.figures import milliseconds, readable_size, shorten, shorten_glued
-from edgeml.terminal import Column, fitting, print_table, printable, showing
+from edgeml.terminal import Column, fitting, print_table, printable, printable_lines, showing
 
 COLUMNS = (
     Column("layer", ["MobileNetV2/expanded_conv_17/project/Conv2D1_prequant", "Relu"], is_name=True),
@@ -84,3 +84,7 @@ def test_where_nobody_looks_no_line_is_shown_and_no_thread_draws_one(capsys):
         show("connecting to local:")
         assert threading.active_count() == before  # engines' chatter is caught with one thread alone
     assert capsys.readouterr().err == ""
+
+
+def test_lines_stay_lines_where_control_characters_are_replaced():
+    assert printable_lines("a\x1b[31m\n\tb") == "a�[31m\n b"
