@@ -80,12 +80,12 @@ class TestSsh(OneConnection, RemoteTransportContract):
         return server.cut
 
 
-class TestSerial(RemoteTransportContract):
+class TestSerial(OneConnection, RemoteTransportContract):
     """A shell behind a log-in on a pseudo-terminal, through a port that can be pulled out."""
 
     large_bytes = 60_000
 
-    @pytest.fixture
+    @pytest.fixture(scope="class")
     def line(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SerialLine]:
         shell = ["busybox", "sh"] if shutil.which("busybox") else ["dash"]
         line = SerialLine(tmp_path_factory.mktemp("port"), shell, user="root", password=PASSWORD)
@@ -98,7 +98,9 @@ class TestSerial(RemoteTransportContract):
         return f"{line.url}?user=root&password_env=BOARD_PASSWORD"
 
     @pytest.fixture
-    def observer(self) -> Iterator[Transport]:
+    def observer(self, kept: list[Transport]) -> Iterator[Transport]:
+        while kept:  # the port is for one
+            kept.pop().close()
         with plugins.transport("local:") as opened:
             yield opened
 
