@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from edgeml_converters.evaluate import operators
 from edgeml_converters.evaluate.latency import Job
+from edgeml_converters.search import findings
 from edgeml_converters.search.outcome import Outcome
 
 
@@ -27,5 +28,6 @@ def profiled(outcome: Outcome, progress: Callable[[str], None]) -> Outcome:
     except KeyboardInterrupt:
         if not outcome.request.searches:
             raise
-        return outcome
+        stopped = findings.interrupted(outcome.rows)
+        return replace(outcome, interrupted=True, findings=(*outcome.findings, *stopped))
     return replace(outcome, rows=tuple(replace(row, profile=found.get(row.name)) for row in outcome.rows))

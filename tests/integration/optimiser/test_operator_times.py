@@ -64,3 +64,24 @@ def test_a_file_that_cannot_be_profiled_says_why(tmp_path: Path) -> None:
     assert found["broken"].operators == ()
     assert "broken.tflite" in found["broken"].reason
     assert {"Conv", "Gemm"} <= {one.kind for one in by_type(found["sound"].operators)}
+
+
+def test_a_search_that_is_interrupted_there_keeps_its_variants_and_says_so(tmp_path: Path) -> None:
+    samples, labels = broken_int8.held_out_digits()
+
+    def stop(doing: str) -> None:
+        if doing.startswith("time the operators"):
+            raise KeyboardInterrupt
+
+    result = convert(
+        broken_int8.DIGITS / "digits.onnx",
+        runtimes="onnxruntime",
+        schemes="auto",
+        calibration=np.concatenate(broken_int8.calibration_digits()),
+        evaluation=(np.concatenate(samples), labels),
+        output=tmp_path / "out.edgeml",
+        progress=stop,
+    )
+    assert result.bundle is not None
+    assert result.outcome.interrupted
+    assert "search-interrupted" in {finding.code for finding in result.outcome.findings}
