@@ -147,8 +147,10 @@ def test_a_server_that_is_killed_and_comes_back_costs_nothing(server: ServerProc
         assert held(ran, "rollout of digits/2") == ["PAUSED"]
 
 
-def test_a_server_that_is_away_when_a_run_ends_is_waited_for(server: ServerProcess) -> None:
-    process = begin(server, SCENARIOS / "small.toml", until="the server is asked")
+def test_a_server_that_is_away_when_a_run_ends_is_waited_for(server: ServerProcess, tmp_path: Path) -> None:
+    scenario = tmp_path / "short.toml"
+    scenario.write_text((SCENARIOS / "small.toml").read_text().replace("duration_s = 20", "duration_s = 6"))
+    process = begin(server, scenario, until="the server is asked")
     away_for(server, 4)
     assert end(process)["good"]
 
