@@ -69,11 +69,13 @@ def test_without_xnnpack_every_operator_has_the_name_of_the_tensor_it_writes(key
 @pytest.mark.data
 def test_the_slower_kernels_are_seen_to_be_slower(keywords: Path) -> None:
     """Built-in kernels need some seven times as long for this model."""
-    quick, slow = (
-        sum(o.mean_us for o in LiteRT().profile(keywords, _sample(keywords), LiteRTOptions(xnnpack=on), 20))
-        for on in (True, False)
-    )
-    assert 0 < 2 * quick < slow
+
+    def least_us(options: LiteRTOptions) -> float:
+        """What others do on the machine only ever adds."""
+        profiles = [LiteRT().profile(keywords, _sample(keywords), options, runs=5) for _ in range(6)]
+        return min(sum(operator.mean_us for operator in found) for found in profiles)
+
+    assert 0 < 2 * least_us(LiteRTOptions()) < least_us(LiteRTOptions(xnnpack=False))
 
 
 @pytest.mark.data
@@ -90,12 +92,12 @@ def test_a_model_without_signature_can_be_profiled(data_dir: Path) -> None:
 
 def test_a_free_batch_is_profiled_in_the_size_given(tmp_path: Path) -> None:
     model = make_double(tmp_path, "litert", batch=None)
-    large, small = (
+    large, *small = (
         LiteRT().profile(model, {"x": np.zeros((size, WIDTH), np.float32)}, runs=RUNS)[0]
-        for size in (500_000, 1)
+        for size in (500_000, 1, 1, 1, 1, 1)
     )
-    assert large.name == small.name
-    assert large.mean_us > 10 * small.mean_us
+    assert {one.name for one in small} == {large.name}
+    assert large.mean_us > 10 * min(one.mean_us for one in small)
 
 
 def test_wrong_inputs_and_files_are_refused_as_in_a_session(tmp_path: Path) -> None:
