@@ -267,6 +267,27 @@ def test_operators_without_their_old_code_are_read_for_openvino(data_dir: Path, 
         np.testing.assert_allclose(values, expected[name], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("step", "source"),
+    [
+        ("onnx-to-openvino", "kws/kws_float.onnx"),
+        ("tflite-to-openvino", "kws/kws_float.tflite"),
+        ("tflite-to-openvino", "vww/vww_96_float.tflite"),
+    ],
+)
+def test_openvinos_running_numbers_do_not_reach_the_file(
+    data_dir: Path, tmp_path: Path, step: str, source: str
+) -> None:
+    """They go on from one model to the next of a process, so that a second look has others."""
+    steps = {one.name: one for one in plugins.conversion_steps()}
+    made = []
+    for place in ("first", "second"):
+        (tmp_path / place).mkdir()
+        result = steps[step].run(StepRequest(data_dir / source, tmp_path / place))
+        made.append(result.artifact.read_text())
+    assert made[0] == made[1]
+
+
 # --- Python objects
 
 

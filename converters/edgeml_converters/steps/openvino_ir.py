@@ -74,11 +74,12 @@ def _own(partial: Any) -> Shape | None:
 def name_by_place(model: Any) -> None:
     """Rename what carries OpenVINO's running number, so that the same numbers give the same file.
 
-    A constant that was folded carries the kind and number of what it was folded from.
+    A constant that was folded carries the kind and number of what it was folded from, and an operator of
+    a TFLite file those of the transpose that was put behind it and moved on.
     """
     for place, node in enumerate(model.get_ordered_ops()):
         kind = node.get_type_name()
-        numbered = r"\w+_\d+" if kind == "Constant" else rf"{kind}_\d+"
+        numbered = r"\w+_\d+" if kind == "Constant" else rf"({kind}|Transpose)_\d+"
         if re.fullmatch(numbered, node.get_friendly_name()):
             node.set_friendly_name(f"{kind}_at_{place}")
 
