@@ -288,6 +288,17 @@ def test_openvinos_running_numbers_do_not_reach_the_file(
     assert made[0] == made[1]
 
 
+@pytest.mark.worker("tensorflow")
+def test_tf2onnx_gives_the_same_file_from_process_to_process(data_dir: Path, tmp_path: Path) -> None:
+    step = next(one for one in plugins.conversion_steps() if one.name == "tflite-to-onnx")
+    made = []
+    for place in ("first", "second"):
+        (tmp_path / place).mkdir()
+        result = step.run(StepRequest(data_dir / "ic/pretrainedResnet.tflite", tmp_path / place))
+        made.append(result.artifact.read_bytes())
+    assert made[0] == made[1]
+
+
 # --- Python objects
 
 

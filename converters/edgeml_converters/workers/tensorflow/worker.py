@@ -7,6 +7,7 @@ converted. Runs in the worker's interpreter.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -18,6 +19,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 OPSET = 17
+FOLDED = re.compile(r"const_fold_opt__\d+")
 
 
 def convert(request: dict) -> dict:
@@ -135,12 +137,41 @@ def write_onnx(model, specs, output: Path) -> None:
     """Convert to ONNX."""
     import tf2onnx
 
-    tf2onnx.convert.from_function(model, input_signature=specs, opset=OPSET, output_path=str(output))
+    made, _ = tf2onnx.convert.from_function(model, input_signature=specs, opset=OPSET)
+    name_by_place(made.graph)
+    output.write_bytes(made.SerializeToString())
 
 
 def tflite_to_onnx(source: Path, output: Path) -> dict:
     """Convert a TFLite file to ONNX."""
     import tf2onnx
 
-    tf2onnx.convert.from_tflite(str(source), opset=OPSET, output_path=str(output))
+    made, _ = tf2onnx.convert.from_tflite(str(source), opset=OPSET)
+    name_by_place(made.graph)
+    output.write_bytes(made.SerializeToString())
     return {"versions": versions("tensorflow-cpu", "tensorflow", "tf2onnx")}
+
+
+def name_by_place(graph) -> None:
+    """Name and order constants by who reads them first: tf2onnx numbers them as a set of objects comes."""
+    graphs = list(all_graphs(graph))
+    nodes = [node for one in graphs for node in one.node]
+    read = dict.fromkeys(name for node in nodes for name in node.input)
+    given = {output.name for one in graphs for output in one.output}
+    folded = {one.name for one in graph.initializer if FOLDED.fullmatch(one.name)} - given
+    names = {name: f"const_fold_at_{place}" if name in folded else name for place, name in enumerate(read)}
+    for node in nodes:
+        node.input[:] = [names[name] for name in node.input]
+    for one in graph.initializer:
+        one.name = names.get(one.name, one.name)
+    order = {name: place for place, name in enumerate(names.values())}
+    graph.initializer.sort(key=lambda one: order.get(one.name, len(order)))
+
+
+def all_graphs(graph):
+    """Give a graph and those inside it."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from all_graphs(inner)
