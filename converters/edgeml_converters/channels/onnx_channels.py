@@ -25,7 +25,7 @@ from edgeml_converters.channels.flow import (
     unchanged,
     zeros,
 )
-from edgeml_converters.channels.removal import Removal, remove
+from edgeml_converters.channels.removal import Removal, taken_out
 
 _COMBINING: Final[dict[str, Callable[[Values, Values], Values]]] = {
     "Add": np.add,
@@ -44,12 +44,7 @@ def removed(model: Any) -> Removal:
     """Take dead channels out of a ``ModelProto`` in place; one with branches or loops is left alone."""
     if any(item.HasField("g") or item.graphs for node in model.graph.node for item in node.attribute):
         return Removal((), {})
-    reader = _Reader(model)
-    graph = reader.graph()
-    found = remove(graph)
-    if found.layers:
-        reader.write(graph, found)
-    return found
+    return taken_out(_Reader(model))
 
 
 class _Reader:

@@ -24,7 +24,7 @@ from edgeml_converters.channels.flow import (
     unchanged,
     zeros,
 )
-from edgeml_converters.channels.removal import Removal, remove
+from edgeml_converters.channels.removal import Removal, taken_out
 
 _COMBINING: Final[dict[str, Callable[[Values, Values], Values]]] = {
     "Add": np.add,
@@ -42,12 +42,7 @@ def removed(model: Any) -> Removal:
     """Take dead channels out of an ``openvino.Model`` in place; one with state is left alone."""
     if model.get_sinks():
         return Removal((), {})
-    reader = _Reader(model)
-    graph = reader.graph()
-    found = remove(graph)
-    if found.layers:
-        reader.write(graph, found)
-    return found
+    return taken_out(_Reader(model))
 
 
 class _Reader:

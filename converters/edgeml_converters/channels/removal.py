@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -63,6 +63,27 @@ class Removal:
         total, of = sum(one.channels for one in self.layers), sum(one.of for one in self.layers)
         operators = "operator" if len(self.layers) == 1 else "operators"
         return f"{total} of {of} channels of {len(self.layers)} {operators}"
+
+
+class Reader(Protocol):
+    """A model of some format."""
+
+    def graph(self) -> Graph:
+        """Read its channels."""
+        ...
+
+    def write(self, graph: Graph, found: Removal) -> None:
+        """Put what is left of them into the model."""
+        ...
+
+
+def taken_out(reader: Reader) -> Removal:
+    """Take dead channels out of a model in place; without any it stays as it is."""
+    graph = reader.graph()
+    found = remove(graph)
+    if found.layers:
+        reader.write(graph, found)
+    return found
 
 
 def remove(graph: Graph, multiple: int = MULTIPLE) -> Removal:

@@ -25,7 +25,7 @@ from edgeml_converters.channels.flow import (
     unknown,
     zeros,
 )
-from edgeml_converters.channels.removal import Removal, remove
+from edgeml_converters.channels.removal import Removal, taken_out
 from edgeml_converters.quantize import tflite_model
 
 _MIXING: Final = {"CONV_2D": (0, 3), "FULLY_CONNECTED": (0, 1)}
@@ -44,12 +44,7 @@ def removed(model: Any) -> Removal:
     """Take dead channels out of a parsed model's main graph in place; models of several are left alone."""
     if len(model.subgraphs) != 1:
         return Removal((), {})
-    reader = _Reader(model)
-    graph = reader.graph()
-    found = remove(graph)
-    if found.layers:
-        reader.write(graph, found)
-    return found
+    return taken_out(_Reader(model))
 
 
 class _Reader:
