@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import re
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -17,21 +16,18 @@ from pathlib import Path
 from typing import BinaryIO, Final, NoReturn
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
-from edgeml.archive import READ_ERRORS, unsafe_name
+from edgeml.archive import READ_ERRORS
 from edgeml.atomic import new_file, replacing_folder
+from edgeml.bundle_checks import check_manifest, check_name, manifest_entries
 from edgeml.bundle_place import MANIFEST, RECORD, FolderPlace, Place, ZipPlace
 from edgeml.errors import BundleError, ModelFileError, UnsafeFileError
-from edgeml.manifest import FileEntry, Manifest, Variant
+from edgeml.manifest import FileEntry, Manifest
 from edgeml.manifest_json import SIZE_LIMIT_BYTES, dumps, loads
 
 SUFFIX: Final = ".edgeml"
 _FIRST: Final = (MANIFEST, RECORD, "README.md")
 _TIME: Final = (1980, 1, 1, 0, 0, 0)
 """The earliest a zip can say: the same files give the same bytes."""
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_PLACE_OPTIONS: Final = ("_dir", "_path", "_file", "delegate")
-"""How options end that an engine writes to or loads code from: they are the caller's to set."""
-_HASH: Final = re.compile(r"[0-9a-f]{64}")
 _ZIP_MAGIC: Final = b"PK\x03\x04"
 _ZIP_NAME_AT: Final = 30
 """Where a zip's first file has its name (APPNOTE 4.3.7)."""
@@ -44,7 +40,7 @@ def bundle_file_name(name: str, release: int) -> str:
     Raises:
         BundleError: the name or the counter cannot be a bundle's.
     """
-    _check_name(name, release)
+    check_name(name, release)
     return f"{name}-{release}{SUFFIX}"
 
 
@@ -61,16 +57,6 @@ def is_bundle(path: Path) -> bool:
                 head = file.read(_ZIP_NAME_AT + len(MANIFEST))
             return head.startswith(_ZIP_MAGIC) and head[_ZIP_NAME_AT:] == MANIFEST.encode()
     return False
-
-
-def manifest_entries(manifest: Manifest) -> tuple[FileEntry, ...]:
-    """Give every file that the manifest lists: the variants', their golden outputs, and the others."""
-    found: list[FileEntry] = []
-    for variant in manifest.variants:
-        found.extend(variant.files)
-        if variant.golden is not None:
-            found.append(variant.golden)
-    return (*found, *manifest.files)
 
 
 # --- writing
@@ -176,79 +162,6 @@ def _reject_write(path: Path, error: OSError) -> NoReturn:
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         raise BundleError(f"cannot write {path}: no permission in {path.parent}") from error
     raise BundleError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-# --- checks
-
-
-def check_manifest(manifest: Manifest, where: str) -> None:
-    """Check what types cannot say: names, paths, hashes, references.
-
-    Raises:
-        BundleError: says what is wrong in ``where``.
-        UnsafeFileError: a path that would leave the bundle's folder.
-    """
-    _check_name(manifest.name, manifest.release)
-    names = [variant.name for variant in manifest.variants]
-    for variant in manifest.variants:
-        _check_variant(variant, names.count(variant.name), where)
-    paths = [entry.path for entry in manifest_entries(manifest)]
-    _check_paths(paths, where)
-    for entry in manifest_entries(manifest):
-        if entry.size_bytes < 0 or not _HASH.fullmatch(entry.sha256):
-            raise BundleError(f"{where}: {entry.path}: a size below 0, or no sha256 in hex")
-    for reference in (manifest.labels, manifest.golden_inputs):
-        if reference is not None and reference not in paths:
-            raise BundleError(f"{where}: {reference} is referred to, but not among the files")
-
-
-def _check_variant(variant: Variant, count: int, where: str) -> None:
-    if count > 1 or not variant.files or not _NAME.fullmatch(variant.name):
-        what = "has no files" if not variant.files else "stands there twice"
-        if not _NAME.fullmatch(variant.name):
-            what = "has a name that no folder should have"
-        raise BundleError(f"{where}: variant {variant.name!r} {what}")
-    if variant.fallback not in {None, *(entry.path for entry in variant.files[1:])}:
-        raise BundleError(
-            f"{where}: variant {variant.name} falls back to {variant.fallback}, "
-            "which is none of its further files"
-        )
-    for option in variant.options:
-        if option.replace("-", "_").endswith(_PLACE_OPTIONS):
-            raise UnsafeFileError(
-                f"{where}: variant {variant.name} sets {option}, an engine option that names a "
-                "place on the machine that runs it; refused, do not trust its source"
-            )
-
-
-def is_bundle_name(name: str) -> bool:
-    """Say whether a text can be a bundle's name, and with it a folder's."""
-    return _NAME.fullmatch(name) is not None
-
-
-def _check_name(name: str, release: int) -> None:
-    if not is_bundle_name(name):
-        raise BundleError(
-            f"{name!r} cannot be a bundle's name: use letters, digits, '.', '_' and '-', at most 128"
-        )
-    if release < 0:
-        raise BundleError(f"release {release} of {name}: a release is a counter from 0")
-
-
-def _check_paths(paths: list[str], where: str) -> None:
-    folders = {path.rpartition("/")[0] for path in paths}
-    folders |= {
-        "/".join(folder.split("/")[:depth]) for folder in folders for depth in range(1, folder.count("/") + 1)
-    }
-    seen = {MANIFEST}
-    for path in paths:
-        reason = unsafe_name(path)
-        if reason is not None:
-            raise UnsafeFileError(f"{where}: {reason}: {path!r}; refused, do not trust its source")
-        # some file systems do not tell case apart
-        if path.casefold() in seen or path in folders:
-            raise BundleError(f"{where}: two files share the path {path!r}")
-        seen.add(path.casefold())
 
 
 # --- reading

@@ -16,7 +16,8 @@ from typing import Final
 
 from edgeml import typed_json
 from edgeml.atomic import replacing_file
-from edgeml.bundle import Bundle, is_bundle_name, manifest_entries, open_bundle, read_folder
+from edgeml.bundle import Bundle, open_bundle, read_folder
+from edgeml.bundle_checks import is_bundle_name, manifest_entries
 from edgeml.bundle_place import MANIFEST
 from edgeml.errors import BundleError, MessageError, UsageError
 from edgeml.manifest import FileEntry, Manifest

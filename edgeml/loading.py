@@ -103,7 +103,7 @@ def _installed(name: str) -> InstalledModel:
     Raises:
         UsageError: none of that name has a current release; lists those that have.
     """
-    from edgeml.bundle import is_bundle_name
+    from edgeml.bundle_checks import is_bundle_name
     from edgeml.installed import MODELS, InstalledModel, installed_models
 
     home = settings().home

@@ -67,7 +67,7 @@ def verify(ctx: click.Context, path: Path, as_json: bool) -> None:
     Example:
       edgeml bundle verify kws-1.edgeml
     """  # noqa: D301 - as above
-    from edgeml.bundle import manifest_entries
+    from edgeml.bundle_checks import manifest_entries
     from edgeml.installed import open_release
 
     opened = open_release(path)
@@ -134,7 +134,7 @@ def extract(
 
 
 def _size(opened: Bundle) -> int:
-    from edgeml.bundle import manifest_entries
+    from edgeml.bundle_checks import manifest_entries
 
     if not opened.is_folder:
         return opened.path.stat().st_size
@@ -146,7 +146,7 @@ def _show(opened: Bundle) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from edgeml.bundle import manifest_entries
+    from edgeml.bundle_checks import manifest_entries
 
     manifest = opened.manifest
     console = Console(highlight=False)

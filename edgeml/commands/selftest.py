@@ -66,7 +66,7 @@ def selftest(
 
 def _place(source: str) -> Path:
     """Give the path of a bundle, or of the current release of an installed model."""
-    from edgeml.bundle import is_bundle_name
+    from edgeml.bundle_checks import is_bundle_name
     from edgeml.installed import InstalledModel
     from edgeml.settings import settings
 

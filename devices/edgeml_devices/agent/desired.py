@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from edgeml import typed_json
-from edgeml.bundle import is_bundle_name
+from edgeml.bundle_checks import is_bundle_name
 from edgeml.errors import MessageError
 from edgeml_devices.agent.deployment import Wish
 from edgeml_devices.agent.disk import make_folder, read_file, sync_tree, write_file

@@ -9,7 +9,8 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from edgeml.bundle import manifest_entries, open_bundle
+from edgeml.bundle import open_bundle
+from edgeml.bundle_checks import manifest_entries
 from edgeml.bundle_place import MANIFEST
 from edgeml.errors import BundleError, ModelFileError
 from edgeml.installed import (

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from tuf.api.exceptions import DownloadError, DownloadHTTPError
 
-from edgeml.bundle import manifest_entries
+from edgeml.bundle_checks import manifest_entries
 from edgeml.bundle_place import MANIFEST, FolderPlace, Place, ZipPlace
 from edgeml.manifest import FileEntry, Manifest
 from edgeml_devices.agent.failures import UnreachableError

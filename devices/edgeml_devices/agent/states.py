@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from edgeml.bundle import check_manifest
+from edgeml.bundle_checks import check_manifest
 from edgeml.choice import candidates, fitting
 from edgeml.errors import BundleError, EdgemlError, ModelFileError
 from edgeml.health import HealthPolicy, health_policy

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeml import manifest_json
-from edgeml.bundle import bundle_file_name, manifest_entries, write_bundle
+from edgeml.bundle import bundle_file_name, write_bundle
+from edgeml.bundle_checks import manifest_entries
 from edgeml.errors import ServerError
 from edgeml_devices.api_client import ApiClient, endpoint
 

@@ -15,7 +15,8 @@ from tempfile import TemporaryDirectory
 from typing import Final, Protocol
 
 from edgeml import manifest_json
-from edgeml.bundle import Bundle, manifest_entries, open_bundle
+from edgeml.bundle import Bundle, open_bundle
+from edgeml.bundle_checks import manifest_entries
 from edgeml.bundle_place import MANIFEST, FolderPlace, ZipPlace
 from edgeml.errors import BundleError, TrustError
 from edgeml.manifest import FileEntry, Manifest

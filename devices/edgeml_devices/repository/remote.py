@@ -15,7 +15,7 @@ from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 
 from edgeml import manifest_json
 from edgeml.atomic import replacing_folder
-from edgeml.bundle import manifest_entries
+from edgeml.bundle_checks import manifest_entries
 from edgeml.errors import ServerError, TrustError, UsageError
 from edgeml_devices.api_client import ApiClient, endpoint
 from edgeml_devices.repository import changes as ch

@@ -10,7 +10,7 @@ from sqlalchemy import RowMapping, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeml import manifest_json
-from edgeml.bundle import check_manifest, manifest_entries
+from edgeml.bundle_checks import check_manifest, manifest_entries
 from edgeml.errors import BundleError, ModelFileError
 from edgeml.manifest import Manifest
 from edgeml_devices.server import audit

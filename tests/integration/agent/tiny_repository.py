@@ -24,7 +24,8 @@ from tuf.api.metadata import (
     Timestamp,
 )
 
-from edgeml.bundle import manifest_entries, open_bundle
+from edgeml.bundle import open_bundle
+from edgeml.bundle_checks import manifest_entries
 
 
 class TinyRepository:

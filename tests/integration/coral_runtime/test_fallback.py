@@ -12,7 +12,8 @@ import pytest
 
 import edgeml
 from edgeml.arrays import Array
-from edgeml.bundle import check_manifest, open_bundle, write_bundle
+from edgeml.bundle import open_bundle, write_bundle
+from edgeml.bundle_checks import check_manifest
 from edgeml.errors import AcceleratorError, BundleError, InferenceError, UnsafeFileError
 from edgeml.fallback import FallbackWarning
 from edgeml.health import HealthPolicy
