@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
@@ -133,6 +133,8 @@ def at_once(
             crew.kill()
             raise
     made = _joined(rows, runtimes, results, data)
+    if crew.stopped:  # also where all was handed over before a process heard of it
+        made = replace(made, interrupted=True)
     if made.interrupted and all(row.status != "ok" for row in made.rows):
         raise KeyboardInterrupt
     return made

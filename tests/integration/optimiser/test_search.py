@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -188,14 +189,42 @@ def test_an_interrupted_search_keeps_what_it_knows_and_goes_on_from_there(
 def test_the_second_interrupt_ends_the_measurements_of_what_was_made(
     digits: dict[str, Any], tmp_path: Path
 ) -> None:
-    process = started(digits, tmp_path, measured=True)
-    until_told(process, lambda line: "int8" in line)
-    process.send_signal(signal.SIGINT)
-    until_told(process, lambda line: line.startswith("measure"))
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode == 130
+    interrupted: list[str] = []
+
+    def interrupt(doing: str) -> None:
+        stage = "measurements" if doing.startswith("measure") else "trials" if "int8" in doing else ""
+        if stage and stage not in interrupted:
+            interrupted.append(stage)
+            press_ctrl_c()
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(**digits | {"measure": True}, jobs=2, output=tmp_path / "out.edgeml", progress=interrupt)
+    assert interrupted == ["trials", "measurements"]
     assert not (tmp_path / "out.edgeml").exists()
+
+
+def test_an_interrupt_when_all_was_handed_over_is_told_too(
+    digits: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    all_handed_over = threading.Barrier(len(RUNTIMES), action=press_ctrl_c)
+    work = Crew.work
+
+    def late(self: Crew, *arguments: Any) -> Any:
+        handed = work(self, *arguments)
+        all_handed_over.wait(timeout=120)
+        while not self.stopped:
+            time.sleep(0.01)
+        return handed
+
+    monkeypatch.setattr(Crew, "work", late)
+    result, _ = searched(digits, jobs=2)
+    assert result.outcome.interrupted
+    assert not [row for row in result.rows if row.reason == INTERRUPTED]
+    assert [one for one in result.outcome.findings if one.code == "search-interrupted"]
+
+
+def press_ctrl_c() -> None:
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
 def test_a_search_that_is_stopped_before_it_knows_anything_leaves_nothing(
@@ -222,7 +251,7 @@ def test_processes_end_with_the_one_that_started_them(digits: dict[str, Any], tm
         time.sleep(0.1)
 
 
-def started(digits: dict[str, Any], folder: Path, *, measured: bool = False) -> subprocess.Popen[str]:
+def started(digits: dict[str, Any], folder: Path) -> subprocess.Popen[str]:
     options = {
         "--calibration": digits["calibration"],
         "--evaluate": digits["evaluation"],
@@ -233,7 +262,7 @@ def started(digits: dict[str, Any], folder: Path, *, measured: bool = False) -> 
     }
     arguments = [word for pair in options.items() for word in pair]
     arguments += [word for name in RUNTIMES for word in ("--runtime", name)]
-    arguments += ["--json"] if measured else ["--no-measure", "--json"]
+    arguments += ["--no-measure", "--json"]
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "edgeml", "convert", str(digits["source"]), *arguments],
         stdout=subprocess.PIPE,
