@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from edgeml_devices.emulator.tools import TO_BOOT, TO_BUILD, TO_RUN_IN_USER_MODE
 
 from tests.conftest import REPOSITORY, require
 
@@ -65,6 +66,17 @@ def test_root_on_debian_gets_the_missing_package(tmp_path: Path, tools: Path) ->
     done = _make_venv(tmp_path / "venv", tools, str(_python_without_venv(tools)))
     assert done.returncode == 0, done.stderr
     assert f"python3.{sys.version_info.minor}-venv" in log.read_text().splitlines()[-1]
+
+
+def test_root_on_debian_gets_every_program_that_the_emulator_needs(tmp_path: Path, tools: Path) -> None:
+    log = tmp_path / "apt.log"
+    _program(tools, "id", "echo 0")
+    _program(tools, "apt-get", f'echo "$*" >> {log}')
+    script = REPOSITORY / "scripts" / "install-test-tools"
+    subprocess.run(["/bin/bash", script], env={"PATH": str(tools)}, check=True)  # nothing else is there
+    needed = {tool.package for tool in (*TO_BUILD, *TO_BOOT, *TO_RUN_IN_USER_MODE)}
+    of_every_debian = {"apt", "dpkg", "e2fsprogs", "tar"}
+    assert needed - of_every_debian <= set(log.read_text().split())
 
 
 def test_an_old_python_is_not_taken(tmp_path: Path, tools: Path) -> None:
