@@ -90,6 +90,15 @@ class ServerProcess:
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
+    def printed(self, wanted: str, timeout_s: float = 30.0) -> bool:
+        """Wait for a line that holds this: what it prints is read behind what it answers."""
+        deadline = time.monotonic() + timeout_s
+        while not any(wanted in line for line in self.output):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
     def call(
         self,
         method: str,

@@ -49,7 +49,7 @@ def _cli(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
 def test_the_first_start_prints_a_token_that_works_and_later_ones_do_not(server: ServerProcess) -> None:
     token = server.admin_token
     assert token
-    assert any("edgeml repo init" in line for line in server.output)
+    assert server.printed("edgeml repo init")
     assert server.data.stat().st_mode & 0o777 == 0o700
     assert server.stop() == 0
     server.output.clear()
@@ -212,8 +212,8 @@ def test_a_database_that_is_not_there_is_told_without_its_password(
 
 def test_one_that_listens_everywhere_is_called_by_the_machines_name(tmp_path: Path) -> None:
     with ServerProcess(tmp_path / "server", options=["--host", "0.0.0.0"]) as server:  # noqa: S104 - what it is about
-        assert any(f"EDGEML_SERVER=http://{platform.node()}:" in line for line in server.output)
-        assert any("is not https: anyone on the way can read tokens" in line for line in server.output)
+        assert server.printed(f"EDGEML_SERVER=http://{platform.node()}:")
+        assert server.printed("is not https: anyone on the way can read tokens")
 
 
 def test_an_address_in_use_is_said_in_a_sentence(server: ServerProcess, tmp_path: Path) -> None:
