@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeml.data import DataDeclaration
 from edgeml.errors import ModelFileError, UsageError
+from edgeml.targets import Target, host, named_target
+from edgeml_converters.arguments import read_targets
 from edgeml_converters.convert import ConvertResult, convert
 from edgeml_converters.formats.files import hash_tree
 from edgeml_converters.recorded import Record, read_record
@@ -43,6 +45,7 @@ def reproduce(
     recorded: Path,
     *,
     source: Path | None = None,
+    targets: Sequence[str | Target] = (),
     calibration: str | None = None,
     evaluation: str | None = None,
     output: Path | None = None,
@@ -59,6 +62,7 @@ def reproduce(
     Args:
         recorded: a ``record.json``, or a bundle, which holds one.
         source: the model that was converted; by default the file of its name beside the record.
+        targets: profiles of recorded targets that no name leads to here, as ``convert`` takes them.
         calibration: where the calibration data are now; by default where they were.
         evaluation: where the evaluation data are now.
         output: where to write the new bundle; by default nowhere.
@@ -71,6 +75,7 @@ def reproduce(
         MessageError: not a record.
         ModelFileError: the model is missing, or another than was converted.
         DataError: data that cannot be used.
+        UsageError: a target that is not known here, or was none of the conversion's; data for what had none.
     """
     then = read_record(recorded)
     model = source or recorded.parent / then.source.path
@@ -78,7 +83,7 @@ def reproduce(
     options, gates = then.options, then.options.gates
     result = convert(
         model,
-        targets=options.targets,
+        targets=_targets(options.targets, targets),
         schemes=AUTO if options.searches else options.schemes,
         runtimes=options.runtimes,
         calibration=_data(options.calibration, calibration),
@@ -121,6 +126,32 @@ def _check_model(model: Path, sha256: str) -> None:
             f"{model} is not the model that was converted: its sha256 is {found[:16]}…, "
             f"recorded is {sha256[:16]}…"
         )
+
+
+def _targets(recorded: Sequence[str], given: Sequence[str | Target]) -> tuple[Target, ...]:
+    """Give the profiles of recorded targets: as given, as their names say, or this machine's.
+
+    A name in a stranger's record leads to no file. A machine of no known class is recorded by its
+    architecture, which is no target's name.
+
+    Raises:
+        UsageError: one was given that was not asked for, or one that was is not known here.
+    """
+    own = {one.name: one for one in (read_targets(given) if given else ())}
+    for name in own:
+        if name not in recorded:
+            raise UsageError(f"--target {name}: the recorded conversion was for {', '.join(recorded)}")
+    here = host()
+    found = []
+    for name in recorded:
+        known = own.get(name) or named_target(name) or (here if here.name == name else None)
+        if known is None:
+            raise UsageError(
+                f"the recorded conversion was for {name!r}, which is no target here: give its profile, "
+                "a file of that name, with --target FILE.toml"
+            )
+        found.append(known)
+    return tuple(found)
 
 
 def _data(declared: DataDeclaration | None, given: str | None) -> DataDeclaration | None:

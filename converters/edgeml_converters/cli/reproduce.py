@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 @click.option(
     "--model", type=shared.EXISTING, help="The model that was converted. Default: its name, beside RECORD."
 )
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="NAME|FILE",
+    help="The profile of a target of your own that the record names (repeat).",
+)
 @click.option("--calibration", metavar="DATA", help="Where the calibration data are now.")
 @click.option("--evaluate", "evaluation", metavar="DATA", help="Where the evaluation data are now.")
 @click.option(
@@ -37,6 +44,7 @@ if TYPE_CHECKING:
 def reproduce(
     recorded: Path,
     model: Path | None,
+    targets: tuple[str, ...],
     calibration: str | None,
     evaluation: str | None,
     output: Path | None,
@@ -63,6 +71,7 @@ def reproduce(
         found = reproduce_record(
             recorded,
             source=model,
+            targets=targets,
             calibration=calibration,
             evaluation=evaluation,
             output=output,

@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from edgeml import targets
 from edgeml.bundle import open_bundle
 from edgeml.cli import main
 from edgeml.errors import UsageError
@@ -130,21 +132,65 @@ def test_a_record_with_anything_else_in_a_place_is_one_message(made: Path) -> No
         assert "bug" not in done.stderr
 
 
-def test_a_record_lets_no_model_run_code_nor_sends_it_anywhere(
-    made: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A bundle may come from a stranger, and the model with it."""
-    edgeml("bundle", "extract", made / "out.edgeml", "record.json", "--output", made / "taken")
-    record = json.loads((made / "taken/record.json").read_text())
-    record["options"] |= {"trust_code": True, "compiler_via": "ssh://stranger@host", "compiles": True}
-    (made / "record.json").write_text(json.dumps(record))
-    asked: dict[str, Any] = {}
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a conversion is asked for, which is not done."""
+    found: dict[str, Any] = {}
 
     def convert(_: Path, **options: Any) -> None:
-        asked.update(options)
+        found.update(options)
         raise UsageError("enough is known")
 
     monkeypatch.setattr("edgeml_converters.reproduce.convert", convert)
+    return found
+
+
+def with_options(made: Path, **options: Any) -> Path:
+    """Write the record with other options beside the model."""
+    record = json.loads(open_bundle(made / "out.edgeml").read("record.json"))
+    record["options"] |= options
+    (made / "record.json").write_text(json.dumps(record))
+    return made / "record.json"
+
+
+def test_a_target_of_ones_own_is_given_again(made: Path, asked: dict[str, Any]) -> None:
+    record = with_options(made, targets=["my-board", "raspberry-pi-4"])
+    done = edgeml("reproduce", record)
+    assert done.exit_code == 2
+    assert "was for 'my-board', which is no target here" in done.stderr
+    assert not asked
+    shutil.copy(Path(targets.__file__).parent / "raspberry-pi-5.toml", made / "my-board.toml")
+    edgeml("reproduce", record, "--target", made / "my-board.toml")
+    assert [(one.name, one.cpu) for one in asked["targets"]] == [
+        ("my-board", "Cortex-A76"),
+        ("raspberry-pi-4", "Cortex-A72"),
+    ]
+    done = edgeml("reproduce", record, "--target", made / "my-board.toml", "--target", "coral-usb")
+    assert done.exit_code == 2
+    assert "--target coral-usb: the recorded conversion was for my-board, raspberry-pi-4" in done.stderr
+
+
+def test_a_machine_of_no_known_class_is_the_target_again(
+    made: Path, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nameless = replace(targets.host(), name="aarch64", architecture="aarch64")
+    monkeypatch.setattr("edgeml_converters.reproduce.host", lambda: nameless)
+    edgeml("reproduce", with_options(made, targets=["aarch64"]))
+    assert asked["targets"] == (nameless,)
+
+
+def test_a_name_in_a_record_leads_to_no_file(made: Path, asked: dict[str, Any]) -> None:
+    shutil.copy(Path(targets.__file__).parent / "raspberry-pi-5.toml", made / "theirs.toml")
+    for name in (str(made / "theirs.toml"), "host"):
+        done = edgeml("reproduce", with_options(made, targets=[name]))
+        assert done.exit_code == 2
+        assert "is no target here" in done.stderr
+    assert not asked
+
+
+def test_a_record_lets_no_model_run_code_nor_sends_it_anywhere(made: Path, asked: dict[str, Any]) -> None:
+    """A bundle may come from a stranger, and the model with it."""
+    with_options(made, trust_code=True, compiler_via="ssh://stranger@host", compiles=True)
     edgeml("reproduce", made / "record.json")
     assert (asked["trust_code"], asked["compile_edgetpu"]) == (False, True)
     edgeml("reproduce", made / "record.json", "--trust-code", "--compiler-via", "ssh://me@here")
