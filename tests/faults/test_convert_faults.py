@@ -23,8 +23,8 @@ def model(data_dir, tmp_path):
     return shutil.copy(data_dir / "kws/kws_float.tflite", tmp_path / "model.tflite")
 
 
-def arguments(model, output, *more):
-    return ["convert", str(model), "--runtime", "litert", "--no-measure", "-o", str(output), *more]
+def arguments(model, output, *more, runtime="litert"):
+    return ["convert", str(model), "--runtime", runtime, "--no-measure", "-o", str(output), *more]
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -144,14 +144,15 @@ def test_a_folder_that_cannot_be_written_is_a_bundle_error(model):
         convert(model, runtimes=("litert",), measure=False, output="/proc/nowhere")
 
 
-def test_a_full_disk_is_one_message_and_leaves_nothing(model, tmp_path, monkeypatch):
+@pytest.mark.parametrize("runtime", ["litert", "onnxruntime", "openvino"])
+def test_a_full_disk_is_one_message_and_leaves_nothing(model, tmp_path, runtime):
     """Every write beyond 50 kB fails as a full disk does."""
     program = (
         "import resource, signal, sys\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
         "from edgeml.cli import main\n"
-        f"main({arguments(model, tmp_path / 'out')!r})\n"
+        f"main({arguments(model, tmp_path / 'out', runtime=runtime)!r})\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -10,6 +10,7 @@ from edgeml.converter import State, StepRequest, StepResult
 from edgeml.errors import ConversionError, EdgemlError
 from edgeml.words import ARTIFACT_FILE, Format
 from edgeml_converters.channels.removal import Removal
+from edgeml_converters.steps import openvino_ir
 from edgeml_converters.steps.step import FormatStep, distributions, state, tool_errors
 
 COST: Final = 0.5
@@ -54,7 +55,7 @@ def _openvino(path: Path) -> tuple[Callable[[Path], object], Removal]:
 
         model = openvino.Core().read_model(str(path))
         found = openvino_channels.removed(model)
-    return lambda target: openvino.save_model(model, str(target), compress_to_fp16=False), found
+    return lambda target: openvino_ir.save(model, target), found
 
 
 _TRIMMED: Final[Mapping[Format, Callable[[Path], tuple[Callable[[Path], object], Removal]]]] = {

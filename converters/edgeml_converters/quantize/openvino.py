@@ -68,7 +68,7 @@ def _float16(request: StepRequest, step: str) -> StepResult:
 
     model, notes = _prepared(request)
     artifact = request.output_dir / ARTIFACT_FILE["openvino"]
-    openvino.save_model(model, str(artifact), compress_to_fp16=True)
+    openvino_ir.save(model, artifact, float16=True)
     covered = openvino_model.coverage(openvino.Core().read_model(str(artifact)), kinds=frozenset({"f16"}))
     return StepResult(
         artifact,
@@ -134,13 +134,11 @@ def _prepared(request: StepRequest) -> tuple[Any, tuple[str, ...]]:
 def _result(
     request: StepRequest, step: str, model: Any, notes: tuple[str, ...], covered: Coverage
 ) -> StepResult:
-    import openvino
-
     asked = bool(request.settings.float_tensors)
     findings: tuple[Finding, ...] = judge_coverage(step, request.source, covered, asked=asked)
     openvino_ir.name_by_place(model)
     artifact = request.output_dir / ARTIFACT_FILE["openvino"]
-    openvino.save_model(model, str(artifact), compress_to_fp16=False)
+    openvino_ir.save(model, artifact)
     return StepResult(
         artifact,
         findings=findings,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, Final
 
 from edgeml.converter import StepRequest, StepResult
 from edgeml.errors import ConversionError
@@ -14,6 +15,8 @@ from edgeml.words import ARTIFACT_FILE
 from edgeml_converters.formats.shapes import fixed_shapes
 from edgeml_converters.steps.openvino_fold import fold
 from edgeml_converters.steps.step import tool_errors
+
+PROBE_BYTES: Final = 1 << 20
 
 
 def convert(
@@ -47,8 +50,24 @@ def convert(
             fold(model)
         artifact = request.output_dir / ARTIFACT_FILE["openvino"]
         name_by_place(model)
-        openvino.save_model(model, str(artifact), compress_to_fp16=False)
+        save(model, artifact)
     return StepResult(artifact, notes=notes, versions={"openvino": version()})
+
+
+def save(model: Any, artifact: Path, *, float16: bool = False) -> None:
+    """Write an ``openvino.Model`` as IR.
+
+    Raises:
+        OSError: the disk is full, which OpenVINO calls an iostream error.
+    """
+    import openvino
+
+    try:
+        openvino.save_model(model, str(artifact), compress_to_fp16=float16)
+    except RuntimeError:
+        with TemporaryFile(dir=artifact.parent) as probe:
+            probe.write(bytes(PROBE_BYTES))
+        raise
 
 
 def freeze(model: Any, input_shapes: Mapping[str, Shape]) -> tuple[str, ...]:
