@@ -106,6 +106,14 @@ def test_the_bundle_has_the_compiled_variant_whose_fallback_is_its_source(made, 
     assert "compiler-disagrees" not in {one.code for row in result.rows for one in row.findings}
 
 
+def test_the_gate_on_size_holds_the_same_file_in_check_as_in_convert(made, source, compiler) -> None:
+    size = str(the_row(made()).size_bytes)
+    result = made(max_size_bytes=int(size))
+    assert the_row(result).status == "ok"
+    done = CliRunner().invoke(main, ["check", str(result.bundle), "--max-size", size])
+    assert done.exit_code == 0, done.output
+
+
 @pytest.mark.filterwarnings("ignore::edgeml.loading.OtherMachineWarning")
 def test_a_machine_without_an_edge_tpu_runs_the_plain_variant_and_the_compiled_one_from_its_source(
     made, compiler, tmp_path

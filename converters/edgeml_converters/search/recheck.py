@@ -14,6 +14,7 @@ from edgeml.converter import QuantizerSettings
 from edgeml.errors import MeasureError
 from edgeml.installed import open_release
 from edgeml.manifest import Manifest, Variant
+from edgeml.measure import EMULATED
 from edgeml_converters.evaluate import latency
 from edgeml_converters.evaluate.metrics import open_metric
 from edgeml_converters.evaluate.slices import SliceDrop, SliceValue, slice_drops
@@ -116,7 +117,7 @@ def _row(variant: Variant) -> Row:
         variant.scheme,
         variant.targets,
         QuantizerSettings(),
-        size_bytes=sum(one.size_bytes for one in variant.files),
+        size_bytes=sum(one.size_bytes for one in variant.files if one.path != variant.fallback),
         measured=measured,
         drop_points=drop,
     )
@@ -145,4 +146,4 @@ def _measured(row: Row, result: latency.Result) -> Row:
         return replace(row, measured=replace(row.measured, latency_ms=None), reason=str(result))
     fresh = None if result.emulated else result.latency_ms
     measured = replace(row.measured, latency_ms=fresh, machine=result.machine, threads=result.threads)
-    return replace(row, measured=measured)
+    return replace(row, measured=measured, reason=EMULATED if result.emulated else "")

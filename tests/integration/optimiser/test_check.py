@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from edgeml_converters.evaluate import latency
 
 from edgeml.bundle import open_bundle, write_bundle
 from edgeml.cli import main
+from edgeml.measure import Measurement
 from tests.integration.optimiser import broken_int8
 
 INT8 = "onnxruntime-int8_static"
@@ -128,6 +129,21 @@ def test_latency_is_taken_anew_with_as_many_threads(
     monkeypatch.setattr(latency, "measure", watched)
     done = check(tmp_path / "two.edgeml", "--max-latency-ms", 10_000, "--measure", "host")
     assert (done.exit_code, asked) == (0, [2])
+
+
+def test_an_emulated_machine_is_the_reason_why_there_is_no_latency(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = latency.measure
+
+    def emulated(*arguments: Any) -> dict[str, latency.Result]:
+        found = measure(*arguments)
+        return {name: replace(cast("Measurement", one), emulated=True) for name, one in found.items()}
+
+    monkeypatch.setattr(latency, "measure", emulated)
+    done = check(bundle, "--max-latency-ms", 10_000, "--measure", "host")
+    assert done.exit_code == 3
+    assert "latency was not measured (emulated: " in done.stderr
 
 
 def test_the_class_that_loses_most_is_held_by_the_record(bundle: Path) -> None:
