@@ -259,8 +259,8 @@ def _result(
 
 
 STEPS: tuple[ConversionStep, ...] = (
-    quantization_step("litert", "tflite", "int8_static", ("ai-edge-litert",), 2.0, _static("int8_static")),
-    quantization_step("litert", "tflite", "int16x8", ("ai-edge-litert",), 2.0, _static("int16x8")),
+    quantization_step("litert", "tflite", "int8_static", _TOOLS, 2.0, _static("int8_static")),
+    quantization_step("litert", "tflite", "int16x8", _TOOLS, 2.0, _static("int16x8")),
     quantization_step("litert", "tflite", "int8_dynamic", _TOOLS, 1.0, _recipe("int8_dynamic")),
     quantization_step("litert", "tflite", "int8_weights", _TOOLS, 1.0, _recipe("int8_weights")),
     quantization_step("litert", "tflite", "int4_weights", _TOOLS, 1.0, _recipe("int4_weights")),

@@ -18,6 +18,7 @@ from edgeml.archive import READ_ERRORS
 from edgeml.arrays import Array
 from edgeml.atomic import replacing_file
 from edgeml.errors import MessageError
+from edgeml.targets import host
 from edgeml_converters.evaluate.accuracy import Evaluation
 from edgeml_converters.evaluate.golden import read_golden, stacked
 from edgeml_converters.variants.step_cache import content_key, own_code, sealed, unsealed
@@ -102,8 +103,13 @@ def _folder(root: Path, key: str) -> Path:
 
 
 def judgement_key(**parts: Any) -> str:
-    """Hash what determines a finding, this package's own code included."""
-    return content_key({"code": own_code("compare", "evaluate"), **parts})
+    """Hash what determines a finding: its parts, edgeml's own code, and the CPU.
+
+    int8 kernels of another CPU round, and saturate, in another way, and a cache may travel: CI restores it.
+    """
+    here = host()
+    cpu = [here.name, sorted(here.cpu_features)]
+    return content_key({"code": own_code("compare", "evaluate"), "cpu": cpu, **parts})
 
 
 def content_of(array: Array | None) -> str | None:

@@ -251,7 +251,11 @@ class Evaluator:
         return judgement_key(
             artifact=artifact.key,
             naming=[dict(artifact.naming.inputs), dict(artifact.naming.outputs)],
-            engine=[artifact.runtime, plugins.runtime(artifact.runtime).version],
+            engine=[
+                artifact.runtime,
+                plugins.runtime(artifact.runtime).version,
+                OPTIONS.get(artifact.runtime),
+            ],
             data=[data.sha256, content_of(data.labels), content_of(data.slices)],
             metric=[self.metric.name, post.output, post.label_offset] if self.metric is not None else None,
             golden=self.request.golden,

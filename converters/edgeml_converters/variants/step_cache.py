@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import edgeml
 from edgeml.converter import StepResult
 from edgeml.findings import Finding
 from edgeml_converters.formats.files import hash_tree
@@ -21,6 +22,8 @@ from edgeml_converters.formats.files import hash_tree
 ABANDONED_S: Final = 3600.0
 """Age at which an entry that was never finished was left by a killed process."""
 ENTRY_FILE: Final = "step.json"
+READING: Final = ("arrays.py", "data/*.py", "pipeline.py", "preprocess.py")
+"""What makes samples of data, in ``edgeml``: the hash of data says what is read, and not how."""
 LAYOUT: Final = 1
 """Raised when the meaning of an entry changes; entries of another number are not found."""
 KEPT_ENTRIES: Final = 200
@@ -54,10 +57,11 @@ def unsealed(text: str) -> dict[str, Any]:
 
 @cache
 def own_code(*folders: str) -> str:
-    """Hash folders of this package: a cache must not outlive a mended bug."""
-    root = Path(__file__).parents[1]
-    files = (one for name in folders for one in sorted((root / name).rglob("*.py")))
-    return content_key({file.relative_to(root).as_posix(): hash_tree(file) for file in files})
+    """Hash folders of this package, and what reads data: a cache must not outlive a mended bug."""
+    own, core = Path(__file__).parents[1], Path(edgeml.__file__).parent
+    patterns = [(own, f"{name}/**/*.py") for name in folders] + [(core, one) for one in READING]
+    files = ((file, root.parent) for root, pattern in patterns for file in root.glob(pattern))
+    return content_key({file.relative_to(place).as_posix(): hash_tree(file) for file, place in files})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,11 @@
 """The step cache: whole or absent, and never in the way."""
 
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -10,11 +13,14 @@ import pytest
 from edgeml_converters.evaluate.accuracy import Evaluation
 from edgeml_converters.evaluate.spool import Spool
 from edgeml_converters.formats.files import hash_tree, model_files, size_bytes
-from edgeml_converters.variants.judgements import Judgement, JudgementCache
+from edgeml_converters.variants import step_cache
+from edgeml_converters.variants.judgements import Judgement, JudgementCache, judgement_key
 from edgeml_converters.variants.step_cache import StepCache, content_key
 
+import edgeml
 from edgeml.converter import StepResult
 from edgeml.findings import Finding
+from edgeml.targets import host
 
 
 @pytest.fixture
@@ -153,6 +159,30 @@ def test_what_a_killed_process_left_goes_with_the_next_step_kept(tmp_path, made)
 def test_the_key_follows_content_and_not_order():
     assert content_key({"a": 1, "b": 2}) == content_key({"b": 2, "a": 1})
     assert content_key({"a": 1}) != content_key({"a": 2})
+
+
+def test_a_mended_reader_of_data_ends_what_was_made_of_them(tmp_path, monkeypatch):
+    core = tmp_path / "edgeml"
+    shutil.copytree(Path(edgeml.__file__).parent, core, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(edgeml, "__file__", str(core / "__init__.py"))
+    own_code = step_cache.own_code.__wrapped__  # without what it remembers
+    before = own_code("quantize")
+    assert own_code("quantize") == before != own_code("evaluate")
+    for name in ("pipeline.py", "data/images.py"):
+        (core / name).write_text((core / name).read_text() + "# mended\n")
+        assert own_code("quantize") != before
+        before = own_code("quantize")
+    (core / "manifest.py").write_text("# reads no data")
+    assert own_code("quantize") == before
+
+
+def test_a_judgement_is_one_cpus(monkeypatch):
+    here = judgement_key(artifact="a")
+    assert judgement_key(artifact="a") == here
+    for other in ({"name": "x86-64-v2"}, {"cpu_features": frozenset({"sse4_2"})}):
+        machine = replace(host(), **other)
+        monkeypatch.setattr("edgeml_converters.variants.judgements.host", lambda machine=machine: machine)
+        assert judgement_key(artifact="a") != here
 
 
 def test_a_tree_hash_sees_names_contents_and_the_weights_beside_an_ir(tmp_path):
