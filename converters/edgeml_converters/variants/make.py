@@ -82,6 +82,11 @@ class Evaluator:
             raise UsageError(
                 f"metric {self.metric.name} needs labels, and {self.evaluation.source} has none; {HOW_LABELS}"
             )
+        gates = self.request.gates
+        if self.metric is None and (gates.max_drop is not None or gates.max_slice_drop is not None):
+            raise UsageError(
+                f"a gate on accuracy needs labels, and {self.evaluation.source} has none; {HOW_LABELS}"
+            )
 
     def golden_inputs(self) -> list[dict[str, Array]]:
         """Give the golden samples: the first of what the model will see."""

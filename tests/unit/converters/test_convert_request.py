@@ -102,6 +102,15 @@ def test_a_gate_that_nothing_can_show_is_refused_before_the_work():
         blind.check()
 
 
+@pytest.mark.parametrize("gate", ["max_drop", "max_slice_drop"])
+def test_a_gate_on_accuracy_without_labels_is_refused_before_the_work(tmp_path, gate):
+    told = []
+    given = {"evaluation": np.zeros((3, 4), np.float32), "measure": False, gate: 1.0}
+    with pytest.raises(UsageError, match="a gate on accuracy needs labels"):
+        convert(relu(tmp_path), runtimes=["onnxruntime"], progress=told.append, **given)
+    assert told == ["read the source"]
+
+
 SPEC = TensorSpec("x", (None, 4), "float32")
 
 
@@ -128,15 +137,19 @@ def test_a_model_that_takes_text_is_refused_with_the_name_of_the_tensor(tmp_path
         convert(tmp_path / "text.onnx", runtimes=["onnxruntime"], measure=False)
 
 
-def test_a_run_that_makes_nothing_tells_of_the_bundle_that_stands_there(tmp_path):
+def relu(folder: Path) -> Path:
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "xy")
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"], name="relu")], "m", [x], [y])
     onnx.save(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
-        tmp_path / "m.onnx",
+        folder / "m.onnx",
     )
+    return folder / "m.onnx"
+
+
+def test_a_run_that_makes_nothing_tells_of_the_bundle_that_stands_there(tmp_path):
     given = {"runtimes": ["onnxruntime"], "measure": False, "output": tmp_path}
-    first = convert(tmp_path / "m.onnx", **given)
+    first = convert(relu(tmp_path), **given)
     assert first.bundle is not None
     second = convert(tmp_path / "m.onnx", max_size_bytes=1, **given)
     assert second.bundle is None
