@@ -198,9 +198,9 @@ def convert(model: Path, output: Path, as_json: bool, **options: Any) -> None:
         from edgeml_converters.cli.tables import print_result
 
         print_result(result)
-    result.require_variants()
     if result.outcome.interrupted:
         click.get_current_context().exit(INTERRUPTED)
+    result.require_variants()
 
 
 def _arguments(options: dict[str, Any]) -> dict[str, Any]:

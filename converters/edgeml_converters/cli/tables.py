@@ -39,7 +39,8 @@ def print_result(result: ConvertResult) -> None:
         if path is not None:
             console.print(f"{what}  {escape(str(path))}", soft_wrap=True)
     for choice in result.choices:
-        if choice.variant is not None:  # why there is none is the error that ends the command
+        # why there is none is else the error that ends the command
+        if choice.variant is not None or result.outcome.interrupted:
             console.print(f"[bold]{escape(choice.target)}[/]: {_shown(choice.reason)}")
 
 

@@ -17,11 +17,13 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from edgeml_converters.convert import ConvertResult, convert
 from edgeml_converters.search.crew import Crew, Share
 from edgeml_converters.search.trials import Budget
 from edgeml_converters.variants.rows import INTERRUPTED, Row
 
+from edgeml.cli import main
 from tests.integration.optimiser import broken_int8
 
 RUNTIMES = ("onnxruntime", "openvino")
@@ -221,6 +223,19 @@ def test_an_interrupt_when_all_was_handed_over_is_told_too(
     assert result.outcome.interrupted
     assert not [row for row in result.rows if row.reason == INTERRUPTED]
     assert [one for one in result.outcome.findings if one.code == "search-interrupted"]
+
+
+def test_an_interrupted_search_ends_as_interrupted_where_a_target_got_nothing(
+    first: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = first.result.outcome
+    (choice,) = outcome.choices
+    nothing = replace(choice, variant=None, reason="no variant holds the gates; nearest is …", gated=True)
+    result = replace(first.result, outcome=replace(outcome, choices=(nothing,), interrupted=True))
+    monkeypatch.setattr("edgeml_converters.convert.convert", lambda *_, **__: result)
+    done = CliRunner().invoke(main, ["convert", str(first.arguments["source"])])
+    assert done.exit_code == 130
+    assert f"{choice.target}: no variant holds the gates" in done.stdout
 
 
 def press_ctrl_c() -> None:
