@@ -47,6 +47,8 @@ def _given(names: Collection[str], wanted: Mapping[str, Shape], error: type[Edge
         if own not in names:
             what = f"no input {name!r}" if name else "a shape without a name serves a model of one input"
             raise error(f"--input-shape: {what}; inputs are: {', '.join(names)}")
+        if any(side is not None and side < 1 for side in shape):
+            raise error(f"--input-shape: input {own!r} cannot take {_text(shape)}; give whole numbers from 1")
         found.setdefault(own, shape)
     return found
 
