@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -16,14 +16,14 @@ from edgeml.preprocess import Postprocess, Preprocess
 from edgeml.targets import HOST, Target, target
 from edgeml.words import SCHEMES, Scheme
 from edgeml_converters.evaluate.latency import HERE
-from edgeml_converters.search.objective import GOALS
-from edgeml_converters.variants.gates import Objective
 from edgeml_converters.variants.request import ALL, AUTO, SEARCHED
 
 DataArgument = DataDeclaration | str | Path | object | None
 """A declaration, a source as ``open_data`` takes it, an array [N,…], or a pair of samples and labels."""
 Declared = Mapping[str, Any] | Sequence[str] | str
 """``"scale=1/255 layout=nchw"``, a list of such, or a dict."""
+
+Word = TypeVar("Word", bound=str)
 
 FORMS: Final = (
     "give a source as edgeml.data.open_data takes it (a path, data.npz:x,y or module:function), "
@@ -73,16 +73,16 @@ def read_threads(given: int | Sequence[int]) -> tuple[int, ...]:
     return several
 
 
-def read_objective(given: str) -> Objective:
-    """Give an objective that is known.
+def read_word(what: str, given: Word, known: Iterable[Word]) -> Word:
+    """Give one of several words, which callers without a type checker may have misspelt.
 
     Raises:
         UsageError: an unknown one.
     """
-    for known in GOALS:
-        if known == given:
-            return known
-    raise UsageError(f"no objective {given!r}; objectives are: {', '.join(GOALS)}")
+    words = tuple(known)
+    if given not in words:
+        raise UsageError(f"no {what} {given!r}; {what}s are: {', '.join(words)}")
+    return given
 
 
 def read_schemes(given: str | Sequence[str]) -> tuple[Scheme, ...]:
@@ -107,6 +107,18 @@ def read_place(given: bool | str) -> str:
     """
     if isinstance(given, bool) or given == HOST:
         return HERE
+    plugins.transport(given)
+    return given
+
+
+def read_compiler_place(given: bool | str) -> str | None:
+    """Give the URL of the machine that compiles for the Edge TPU; ``None``: this one.
+
+    Raises:
+        UsageError: no transport goes there.
+    """
+    if isinstance(given, bool):
+        return None
     plugins.transport(given)
     return given
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from edgeml.converter import CalibrationMethod
 from edgeml.errors import ConversionError, GateError, UsageError
@@ -19,22 +19,24 @@ from edgeml.words import RUNTIMES, IoDtype
 from edgeml_converters.arguments import (
     DataArgument,
     Declared,
+    read_compiler_place,
     read_data,
     read_health,
     read_names,
-    read_objective,
     read_place,
     read_postprocess,
     read_preprocess,
     read_schemes,
     read_targets,
     read_threads,
+    read_word,
 )
 from edgeml_converters.report.bundle import bundle_name, places, write, write_text
 from edgeml_converters.report.page import render
 from edgeml_converters.report.record import document
 from edgeml_converters.search.choose import Choice
 from edgeml_converters.search.conversion import run
+from edgeml_converters.search.objective import GOALS
 from edgeml_converters.search.outcome import Outcome
 from edgeml_converters.variants.gates import Gates, Objective
 from edgeml_converters.variants.request import AUTO, Request
@@ -213,16 +215,16 @@ def convert(
             health=read_health(health),
             name=bundle_name(name, path if isinstance(source, (str, Path)) else Path(type(source).__name__)),
             release=release,
-            objective=read_objective(objective),
+            objective=read_word("objective", objective, GOALS),
             gates=Gates(max_drop, max_latency_ms, max_size_bytes, max_slice_drop),
             measure=bool(measure),
             threads=read_threads(threads),
             resumes=resume,
             measure_on=read_place(measure),
-            io_dtype=io_dtype,
-            method=method,
+            io_dtype=None if io_dtype is None else read_word("io_dtype", io_dtype, get_args(IoDtype)),
+            method=read_word("method", method, get_args(CalibrationMethod)),
             compiles=bool(compile_edgetpu),
-            compiler_via=compile_edgetpu if isinstance(compile_edgetpu, str) else None,
+            compiler_via=read_compiler_place(compile_edgetpu),
             input_shapes=input_shapes,
             trust_code=trust_code,
             accuracy_control=accuracy_control,

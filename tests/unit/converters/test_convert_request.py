@@ -7,7 +7,7 @@ import onnx
 import pytest
 from edgeml_converters.cli.options import input_shapes
 from edgeml_converters.convert import convert
-from edgeml_converters.formats.shapes import with_shapes
+from edgeml_converters.formats.shapes import fixed_shapes, with_shapes
 from edgeml_converters.report.bundle import bundle_name, places
 from edgeml_converters.variants.gates import Gates
 from edgeml_converters.variants.request import Request, wanted_rows
@@ -125,6 +125,14 @@ def test_a_shape_that_contradicts_the_model_is_refused():
     assert with_shapes((SPEC,), {"": (2, 4)})[0].shape == (2, 4)
 
 
+@pytest.mark.parametrize("side", [-1, 0])
+def test_a_side_that_is_no_size_is_refused_as_given(side):
+    with pytest.raises(UsageError, match=rf"input 'x' cannot take \({side}, 4\); give whole numbers from 1"):
+        with_shapes((SPEC,), {"": (side, 4)})
+    with pytest.raises(ConversionError, match="give whole numbers from 1"):
+        fixed_shapes({"x": (None, 4)}, {"x": (side, 4)})
+
+
 def test_a_model_that_takes_text_is_refused_with_the_name_of_the_tensor(tmp_path):
     text = helper.make_tensor_value_info("words", TensorProto.STRING, [1, 2])
     same = helper.make_tensor_value_info("same", TensorProto.STRING, [1, 2])
@@ -176,6 +184,9 @@ def test_the_edge_tpu_has_a_variant_of_its_own_with_integers_at_its_ends() -> No
         ({"threads": 0}, "threads 0: give whole numbers from 1"),
         ({"threads": ()}, "give whole numbers from 1"),
         ({"objective": "speed"}, "no objective 'speed'; objectives are: latency, size, memory"),
+        ({"io_dtype": "int9"}, "no io_dtype 'int9'; io_dtypes are: float32, int8, uint8"),
+        ({"method": "best"}, "no method 'best'; methods are: default, minmax, percentile"),
+        ({"compile_edgetpu": "shh://host"}, "no transport 'shh'"),
         ({"budget_s": -1.0}, "--budget-s -1"),
         ({"jobs": 0}, "--jobs 0"),
         ({"sparsity": "2:4"}, "--prune 2:4"),
