@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from edgeml_converters.convert import convert
+from edgeml_converters.variants.workspace import workspace
 
 from edgeml.cli import main
 from edgeml.errors import BundleError
@@ -57,6 +58,19 @@ def test_what_a_killed_run_left_is_swept_by_the_next(model, tmp_path, monkeypatc
     (left / "half").write_text("x")
     convert(model, runtimes=("litert",), measure=False)
     assert not left.exists()
+
+
+def test_what_a_run_in_another_container_works_in_is_left_alone(tmp_path, monkeypatch):
+    """Its process has a number that says nothing here, and it has the cache in common."""
+    monkeypatch.setenv("EDGEML_CACHE_DIR", str(tmp_path / "cache"))
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    with workspace(use_cache=True, progress=print) as other:
+        there = other.scratch.rename(other.scratch.with_name(f"{dead.pid}-abc"))
+        with workspace(use_cache=True, progress=print):
+            assert there.exists()
+    with workspace(use_cache=True, progress=print):
+        assert not there.exists()
 
 
 @pytest.mark.parametrize(
