@@ -13,7 +13,7 @@ from edgeml_converters.cli import options as shared
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeml_converters.search.recheck import Verdict
+    from edgeml_converters.recheck import Verdict
 
 
 @click.command()
@@ -59,7 +59,7 @@ def check(
     from edgeml.errors import GateError, UsageError
     from edgeml.terminal import showing
     from edgeml_converters.arguments import read_place
-    from edgeml_converters.search.recheck import recheck
+    from edgeml_converters.recheck import recheck
     from edgeml_converters.variants.gates import Gates
 
     gates = Gates(max_drop, max_latency_ms, shared.size_bytes(max_size), max_slice_drop)
