@@ -18,6 +18,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from edgeml.words import SampleDtype
+
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
@@ -44,9 +46,9 @@ class Preprocess:
     """Divided by after ``mean``."""
     layout: Literal["nhwc", "nchw"] | None = None
     """Layout of the result for samples in [H,W,C]."""
-    dtype: str | None = None
-    """numpy dtype name; ``None``: the model's, or for a quantized input float32 unless the sample has
-    the stored dtype already and nothing is calculated."""
+    dtype: SampleDtype | None = None
+    """``None``: the model's, or for a quantized input float32 unless the sample has the stored dtype already and
+    nothing is calculated."""
 
 
 @dataclass(frozen=True, slots=True)

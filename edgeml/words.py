@@ -10,6 +10,10 @@ Scheme = Literal[
     "float32", "float16", "int8_dynamic", "int8_static", "int16x8", "int8_weights", "int4_weights"
 ]
 IoDtype = Literal["float32", "int8", "uint8"]
+SampleDtype = Literal[
+    "float32", "float64", "float16", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"
+]
+"""What a declaration may bring samples to, as numpy calls it."""
 
 RUNTIMES: Final[tuple[RuntimeName, ...]] = get_args(RuntimeName)
 SCHEMES: Final[tuple[Scheme, ...]] = get_args(Scheme)

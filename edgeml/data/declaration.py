@@ -41,6 +41,7 @@ from edgeml.health import HealthPolicy, declared_health
 from edgeml.preprocess import Postprocess, Preprocess
 from edgeml.tensors import TensorSpec
 from edgeml.toml_file import read_toml, reject_unknown
+from edgeml.words import SampleDtype
 
 TABLES: Final = ("preprocess", "postprocess", "calibration", "evaluation", "health")
 SIZE_PARTS: Final = 2
@@ -238,9 +239,10 @@ def _size(value: Any) -> tuple[int, int]:
 
 
 def _dtype(value: Any) -> str:
-    if np.dtype(_text(value)).kind not in "iuf":
+    name = str(np.dtype(_text(value)).name)
+    if name not in get_args(SampleDtype):
         raise ValueError("needs a numeric dtype such as float32, uint8 or int8")
-    return str(np.dtype(value).name)
+    return name
 
 
 def _word(value: Any, words: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from contextlib import suppress
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -16,6 +16,7 @@ from edgeml.manifest import DataEntry, FileEntry, Latency, Manifest, Measured, N
 from edgeml.manifest_json import dumps, from_json, loads, to_json
 from edgeml.preprocess import Postprocess, Preprocess
 from edgeml.tensors import Quantization, TensorSpec
+from edgeml.words import SampleDtype
 
 HASH = "0" * 64
 FULL = Manifest(
@@ -166,6 +167,11 @@ def test_an_unknown_field_stands_in_extra() -> None:
             "variants[0].measured.accuracy: must be a number, got 'x'",
         ),
         (("preprocess", "color"), "cmyk", "preprocess.color: must be one of rgb, bgr, gray, got 'cmyk'"),
+        (
+            ("preprocess", "dtype"),
+            "float33",
+            f"preprocess.dtype: must be one of {', '.join(get_args(SampleDtype))}, got 'float33'",
+        ),
         (("preprocess", "resize"), [1], "preprocess.resize: must be a list of 2, got [1]"),
         (("postprocess", "softmax"), 1, "postprocess.softmax: must be true or false, got 1"),
         (("variants",), None, "variants: must be a list, got None"),
