@@ -47,8 +47,8 @@ class Preprocess:
     layout: Literal["nhwc", "nchw"] | None = None
     """Layout of the result for samples in [H,W,C]."""
     dtype: SampleDtype | None = None
-    """``None``: the model's, or for a quantized input float32 unless the sample has the stored dtype already and
-    nothing is calculated."""
+    """``None``: the model's, or for a quantized input float32 unless the sample has the stored dtype already
+    and nothing is calculated."""
 
 
 @dataclass(frozen=True, slots=True)
