@@ -234,7 +234,8 @@ def main() -> None:
     plans = all_plans(*planned(data.request, data.executor.source.state))
     handed: Handed | EdgemlError
     try:
-        made = in_turn(share.rows, plans, data, share.budget)
+        counted = f"{share.rows[0].runtime} variant"  # other processes count theirs
+        made = in_turn(share.rows, plans, data, share.budget, counted=counted)
         handed = Handed(made, data.tried, data.rankings, data.executor.findings)
     except EdgemlError as error:
         handed = error

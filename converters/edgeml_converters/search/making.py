@@ -16,8 +16,15 @@ from edgeml_converters.variants.rows import INTERRUPTED, Made, Row
 from edgeml_converters.variants.trimmed import trimmed_row
 
 
-def in_turn(rows: Sequence[Row], plans: Mapping[str, Plan], data: Evaluator, budget: Budget) -> Made:
-    """Make each row that was planned, one after the other.
+def in_turn(
+    rows: Sequence[Row],
+    plans: Mapping[str, Plan],
+    data: Evaluator,
+    budget: Budget,
+    *,
+    counted: str = "variant",
+) -> Made:
+    """Make each row that was planned, one after the other; progress counts them as what is ``counted``.
 
     Raises:
         KeyboardInterrupt: it was interrupted, and nothing usable was made or nothing is searched.
@@ -30,7 +37,7 @@ def in_turn(rows: Sequence[Row], plans: Mapping[str, Plan], data: Evaluator, bud
     interrupted = False
     try:
         for place, row in enumerate((*first, *last), 1):
-            data.executor.stage = f"variant {place}/{len(wanted)}, {row.name}: "
+            data.executor.stage = f"{counted} {place}/{len(wanted)}, {row.name}: "
             made[row.name] = data.make(row, plans[row.name].steps)
         for name, row in tuple(made.items()):
             if not row.settings.sparsity and _has_trimmed(row, made):
