@@ -7,12 +7,14 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from edgeml_converters.convert import convert
 
 from edgeml import targets
 from edgeml.bundle import open_bundle
@@ -137,11 +139,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What a conversion is asked for, which is not done."""
     found: dict[str, Any] = {}
 
-    def convert(_: Path, **options: Any) -> None:
+    def noted(_: Path, **options: Any) -> None:
         found.update(options)
         raise UsageError("enough is known")
 
-    monkeypatch.setattr("edgeml_converters.reproduce.convert", convert)
+    monkeypatch.setattr("edgeml_converters.reproduce.convert", noted)
     return found
 
 
@@ -151,6 +153,13 @@ def with_options(made: Path, **options: Any) -> Path:
     record["options"] |= options
     (made / "record.json").write_text(json.dumps(record))
     return made / "record.json"
+
+
+def test_all_that_decides_what_is_made_is_said_again(made: Path, asked: dict[str, Any]) -> None:
+    """An argument of convert that is new belongs into the record and the call, or among these."""
+    edgeml("reproduce", made / "out.edgeml")
+    decides_nothing = {"source", "example_inputs", "max_latency_ms", "threads", "resume", "jobs"}
+    assert set(signature(convert).parameters) - set(asked) == decides_nothing
 
 
 def test_a_target_of_ones_own_is_given_again(made: Path, asked: dict[str, Any]) -> None:

@@ -1,7 +1,11 @@
 """What may be passed to ``convert`` from Python."""
 
+from dataclasses import fields
+from inspect import signature
+
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from edgeml_converters.arguments import (
     read_data,
     read_names,
@@ -9,7 +13,11 @@ from edgeml_converters.arguments import (
     read_preprocess,
     read_targets,
 )
+from edgeml_converters.convert import convert
+from edgeml_converters.recorded import RecordedOptions
+from edgeml_converters.variants.request import Request
 
+from edgeml.cli import main
 from edgeml.data import DataDeclaration, open_declared
 from edgeml.errors import UsageError
 from edgeml.preprocess import Postprocess, Preprocess
@@ -17,6 +25,33 @@ from edgeml.targets import target
 from edgeml.tensors import TensorSpec
 
 X = TensorSpec("x", (1, 4), "float32")
+
+
+def test_what_python_may_ask_for_the_command_may_too(tmp_path, monkeypatch):
+    asked = {}
+
+    def noted(_, **options):
+        asked.update(options)
+        raise UsageError("enough is known")
+
+    monkeypatch.setattr("edgeml_converters.convert.convert", noted)
+    (tmp_path / "m.onnx").touch()
+    CliRunner().invoke(main, ["convert", str(tmp_path / "m.onnx")])
+    wanted = signature(convert).parameters
+    assert wanted.keys() - asked.keys() == {"source", "example_inputs"}  # a file needs no examples
+    said = {name for name, value in asked.items() if value != wanted[name].default}
+    in_another_form = {"preprocess", "postprocess", "health", "threads"}
+    assert said == {"output", "progress", *in_another_form}
+
+
+def test_a_record_holds_all_that_decides_what_is_made():
+    """A field of the request that is new belongs into what is read of a record, or among these."""
+    asked, again = ({one.name for one in fields(kind)} for kind in (Request, RecordedOptions))
+    assert asked - again == {
+        *("source", "measure", "measure_on", "threads", "resumes", "jobs"),  # decide nothing, or stand beside
+        *("trust_code", "compiler_via"),  # are the caller's to say, not a stranger's record's
+    }
+    assert again <= asked
 
 
 def test_one_target_is_taken_for_a_list_of_one():
