@@ -1,4 +1,4 @@
-"""Runs a program of the host; it ends with us, and its last lines are in the error."""
+"""Runs a program of the host; it ends with us, however we do, and its last lines are in the error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from edgeml.errors import EdgemlError
-from edgeml.processes import kill_session
+from edgeml.processes import kill_session, leash
 
 TAIL_LINES: Final = 8
 """Of a program that failed, as many are shown."""
@@ -63,6 +63,7 @@ def _run(
             cwd=folder,
             env={**os.environ, "LC_ALL": "C.UTF-8", "TMPDIR": scratch},
             start_new_session=True,
+            preexec_fn=leash(signal.SIGKILL),  # noqa: PLW1509 - as in leash
         )
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for line in process.stdout or ():
