@@ -72,8 +72,7 @@ def stop(names: tuple[str, ...], every: bool, as_json: bool) -> None:
         by_name = {folder.name: folder for folder in damaged}
         folders = [by_name.get(name) or _found(name).folder for name in names]
     for folder in folders:
-        state.kill(folder)
-        state.remove(folder)
+        state.end(folder)
     if as_json:
         print_json({"stopped": [folder.name for folder in folders]})
     else:

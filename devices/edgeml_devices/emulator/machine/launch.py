@@ -31,6 +31,8 @@ SSH_CONFIG: Final = "ssh_config"
 """In a machine's folder."""
 _POLL_S: Final = 0.02
 _TAIL_LINES: Final = 15
+_NAMED: Final = 'echo $$ >"$0" && exec "$@"'
+"""Writes the number of what it becomes into a file; we could be killed before we have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +123,8 @@ def launch(setup: Setup, folder: Path, file: MemoryFile | None = None) -> subpro
     if file is not None and not file.kept:
         argv += ["-incoming", "defer"]
     with hold(setup.image) as image_lock, state.run_lock(folder) as lock, _log(folder).open("wb") as log:
-        process = subprocess.Popen(
-            argv,
+        return subprocess.Popen(
+            ["/bin/sh", "-c", _NAMED, state.RUNNING, *argv],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -130,8 +132,6 @@ def launch(setup: Setup, folder: Path, file: MemoryFile | None = None) -> subpro
             pass_fds=[image_lock, lock.fileno()],
             start_new_session=True,  # Ctrl-C at the terminal is for us, not for the machine
         )
-        lock.write(str(process.pid).encode())
-    return process
 
 
 def addresses(process: subprocess.Popen[bytes], folder: Path) -> Addresses:

@@ -84,9 +84,8 @@ class Machine:
             else:
                 process, record = _restored(setup, folder, snapshot)
         except BaseException:
-            state.kill(folder)
+            state.end(folder)
             owner.close()
-            state.remove(folder)
             raise
         machine = cls(setup, folder, record, process, owner)
         if wait:
@@ -232,8 +231,8 @@ class Machine:
     def close(self) -> None:
         """End it, and remove its folder with its disk. Idempotent."""
         if self.folder.is_dir():
-            self.power_cut()
-            state.remove(self.folder)
+            state.end(self.folder)
+            self._reap()
         if self._owner is not None:
             self._owner.close()
             self._owner = None
@@ -343,21 +342,21 @@ def _launched(
     process = launch.launch(setup, folder, file)
     try:
         ports = launch.addresses(process, folder)
+        launch.write_ssh_config(folder, setup.image.ssh_key, ports.ssh)
+        record = Record(
+            board=setup.board.name,
+            image=setup.image.key,
+            memory_bytes=setup.memory_bytes,
+            ports=ports,
+            detached=detached,
+            started_s=time.time(),
+            restored=file is not None and not file.kept,
+        )
+        state.write_record(folder, record)
     except BaseException:
         process.kill()
         process.wait()
         raise
-    launch.write_ssh_config(folder, setup.image.ssh_key, ports.ssh)
-    record = Record(
-        board=setup.board.name,
-        image=setup.image.key,
-        memory_bytes=setup.memory_bytes,
-        ports=ports,
-        detached=detached,
-        started_s=time.time(),
-        restored=file is not None and not file.kept,
-    )
-    state.write_record(folder, record)
     return process, record
 
 

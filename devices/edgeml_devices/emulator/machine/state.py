@@ -5,7 +5,7 @@ machine.json      what runs, where it can be reached
 disk.qcow2        all that it wrote
 console.log qemu.log
 ssh_config known_hosts
-running           locked by QEMU itself, as long as it runs; holds its process number
+running           locked by QEMU itself, as long as it runs; holds its process number, which it wrote itself
 owner             locked by the process that started the machine, unless it was detached
 unplugged         while its network cable is pulled
 ```
@@ -21,6 +21,7 @@ import os
 import re
 import select
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -38,6 +39,9 @@ RUNNING: Final = "running"
 OWNER: Final = "owner"
 _RECORD: Final = "machine.json"
 _KILLED_WITHIN_S: Final = 30.0
+_NAMED_WITHIN_S: Final = 10.0
+"""For what has just taken a machine's lock to write its process number."""
+_POLL_S: Final = 0.005
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """A folder's name, and a host's in the configuration of SSH."""
 
@@ -181,7 +185,7 @@ def is_running(folder: Path) -> bool:
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[IO[bytes]]:
-    """Take the lock that is to be QEMU's: pass its descriptor on (``pass_fds``), and write the number in.
+    """Take the lock that is to be QEMU's: pass its descriptor on (``pass_fds``); QEMU writes its number in.
 
     Raises:
         EdgemlError: a QEMU has it.
@@ -196,18 +200,22 @@ def run_lock(folder: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def changing(folder: Path) -> Iterator[None]:
+def changing(folder: Path, *, wait: bool = True) -> Iterator[None]:
     """Let one process at a time end and start a machine's QEMU: the record is that of the last one.
 
     Raises:
         UsageError: the machine is gone.
+        BlockingIOError: another process is at it, and is not waited for.
     """
+    gone = UsageError(f"there is no machine {folder.name} any more")
     try:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise UsageError(f"there is no machine {folder.name} any more") from error
+        raise gone from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        if not _is_at(handle, folder):
+            raise gone
         yield
     finally:
         os.close(handle)
@@ -237,10 +245,18 @@ def ended_within(folder: Path, timeout_s: float) -> bool:
         return bool(select.select([handle], [], [], timeout_s)[0])
 
 
-def remove(folder: Path) -> None:
-    """Remove a machine with its disk."""
-    with Cache(folder.parent.parent).locked(KIND):
-        remove_tree(folder)
+def end(folder: Path) -> None:
+    """Kill the QEMU of a machine's folder, and remove the machine with its disk, if it is still there.
+
+    Who starts it again meanwhile is waited for: a QEMU without a folder would be found by nobody.
+
+    Raises:
+        EdgemlError: it does not end.
+    """
+    with suppress(UsageError), changing(folder):
+        kill(folder)
+        with Cache(folder.parent.parent).locked(KIND):
+            remove_tree(folder)
 
 
 def _taken(name: str) -> UsageError:
@@ -265,9 +281,11 @@ def _sweep(cache: Cache) -> tuple[str, ...]:
     for folder in _folders(cache):
         if not _is_left_over(folder):
             continue
-        kill(folder)
-        remove_tree(folder)
-        ended.append(folder.name)
+        # not waited for: who ends a machine waits for the lock that is held here
+        with suppress(UsageError, BlockingIOError), changing(folder, wait=False):
+            kill(folder)
+            remove_tree(folder)
+            ended.append(folder.name)
     return tuple(ended)
 
 
@@ -303,11 +321,34 @@ def _is_free(path: Path) -> bool:
 def _qemu(folder: Path) -> Iterator[int | None]:
     """Give a handle of the process that a machine's folder names; ``None`` if there is none."""
     try:
-        handle = os.pidfd_open(int((folder / RUNNING).read_bytes()))
-    except (OSError, ValueError):
+        handle = os.pidfd_open(_number(folder))
+    except OSError:
         yield None
         return
     try:
         yield handle
     finally:
         os.close(handle)
+
+
+def _number(folder: Path) -> int:
+    """Give the number of the process that a machine's folder names, as soon as it does.
+
+    Raises:
+        OSError: it names none.
+    """
+    deadline = time.monotonic() + _NAMED_WITHIN_S
+    while True:
+        text = (folder / RUNNING).read_text(errors="replace").strip()
+        if text.isdecimal():
+            return int(text)
+        if not is_running(folder) or time.monotonic() > deadline:
+            raise ProcessLookupError(f"{folder.name} names no process")
+        time.sleep(_POLL_S)
+
+
+def _is_at(handle: int, folder: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), folder.stat())
+    except FileNotFoundError:
+        return False

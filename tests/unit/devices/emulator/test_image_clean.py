@@ -146,7 +146,7 @@ def test_the_image_of_a_machine_that_is_off_neither_retires_nor_is_cleaned(cache
     assert "01" in {image.key for image in kept_images(cache)}
     assert clean().in_use == ("01",)
     assert read_image(cache, "01") is not None
-    state.remove(folder)
+    state.end(folder)
     assert clean().removed == ("01",)
 
 

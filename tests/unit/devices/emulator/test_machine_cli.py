@@ -154,8 +154,7 @@ def test_the_foreground_says_the_ports_of_the_new_start_and_not_those_of_the_one
         until_said("is off")
         processes.append(run(folder, again, said_after_s=0.7))
         until_said("127.0.0.1:11?")
-        state.kill(folder)
-        state.remove(folder)
+        state.end(folder)
 
     other = threading.Thread(target=others)
     other.start()

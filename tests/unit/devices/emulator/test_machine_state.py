@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from edgeml_devices.emulator.images.cache import remove_tree
 from edgeml_devices.emulator.machine import state
 
 from edgeml.errors import EdgemlError, UsageError
@@ -81,6 +83,20 @@ def test_a_process_that_took_the_number_of_a_dead_machine_is_left_alone() -> Non
     owner.close()
 
 
+def test_a_process_that_has_the_lock_and_did_not_say_its_number_yet_is_waited_for() -> None:
+    folder, owner = state.new_folder(BOARD)
+    with state.run_lock(folder) as lock:
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", "sleep 0.3; echo $$ >running; exec sleep 300"],
+            cwd=folder,
+            pass_fds=[lock.fileno()],
+        )
+    assert state.is_running(folder)
+    owner.close()
+    assert state.sweep() == (BOARD,)
+    assert process.wait(60) == -9
+
+
 def test_a_machine_whose_owner_was_killed_is_ended_by_the_next_who_looks(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", OWNER_THAT_DIES, ":".join(path for path in sys.path if path)],
@@ -139,3 +155,52 @@ def test_a_file_beside_the_machines_is_no_machine(tmp_path: Path) -> None:
     assert state.sweep() == ()
     assert (tmp_path / "emulator/machines/.DS_Store").exists()
     owner.close()
+
+
+def test_who_ends_a_machine_waits_for_who_starts_it_again() -> None:
+    folder, owner = state.new_folder(BOARD)
+    is_changing = threading.Event()
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start_again() -> None:
+        with state.changing(folder):
+            is_changing.set()
+            time.sleep(0.3)
+            processes.append(run(folder))
+
+    other = threading.Thread(target=start_again)
+    other.start()
+    is_changing.wait(60)
+    state.end(folder)
+    other.join(60)
+    assert processes[0].wait(60) == -9
+    assert not folder.exists()
+    state.end(folder)  # nothing is left to be ended
+    owner.close()
+
+
+def test_who_waited_to_start_a_machine_that_is_ended_finds_it_gone() -> None:
+    folder, owner = state.new_folder(BOARD)
+    said: list[str] = []
+
+    def start_again() -> None:
+        with pytest.raises(UsageError) as caught, state.changing(folder):
+            pass
+        said.append(str(caught.value))
+
+    other = threading.Thread(target=start_again)
+    with state.changing(folder):
+        other.start()
+        time.sleep(0.2)
+        remove_tree(folder)
+    other.join(60)
+    assert said == [f"there is no machine {BOARD} any more"]
+    owner.close()
+
+
+def test_a_machine_that_is_started_again_is_not_swept() -> None:
+    folder, owner = state.new_folder(BOARD)
+    owner.close()
+    with state.changing(folder):
+        assert state.sweep() == ()
+    assert state.sweep() == (BOARD,)
