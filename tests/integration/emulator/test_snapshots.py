@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from edgeml_devices.emulator.machine.launch import Setup, Snapshot
 from edgeml_devices.emulator.machine.machine import Machine
 from edgeml_devices.emulator.machine.snapshots import find_snapshot, take_snapshot
+from edgeml_devices.emulator.machine.soundness import MEMORY_SUM
 
 from edgeml.errors import EngineError
 
@@ -103,3 +105,20 @@ def test_a_damaged_snapshot_says_where_it_is(setup: Setup, snapshot: Snapshot, t
     with pytest.raises(EngineError, match="remove that folder, or boot: --fresh") as caught:
         Machine.start(setup, snapshot=broken, name="broken")
     assert str(tmp_path) in str(caught.value)
+
+
+def test_a_machine_is_not_waited_for_where_the_memory_is_damaged(
+    setup: Setup, snapshot: Snapshot, tmp_path: Path
+) -> None:
+    broken = Snapshot(tmp_path)
+    broken.disk.symlink_to(setup.image.disk)
+    broken.state.symlink_to(snapshot.state)
+    (tmp_path / MEMORY_SUM).symlink_to(snapshot.folder / MEMORY_SUM)
+    subprocess.run(["cp", "--sparse=always", snapshot.memory, broken.memory], check=True)
+    with broken.memory.open("r+b") as memory:
+        memory.seek(2 << 20)  # the kernel
+        memory.write(bytes(8 << 20))
+    begun = time.monotonic()
+    with pytest.raises(EngineError, match="damaged: its memory does not hold what was written"):
+        Machine.start(setup, snapshot=broken, name="broken")
+    assert time.monotonic() - begun < 30

@@ -19,6 +19,7 @@ from edgeml_devices.emulator.machine.command import DISK, NETWORK, MemoryFile
 from edgeml_devices.emulator.machine.condition import UNPLUGGED
 from edgeml_devices.emulator.machine.launch import Setup, Snapshot
 from edgeml_devices.emulator.machine.qmp import open_qmp
+from edgeml_devices.emulator.machine.soundness import checked_memory
 from edgeml_devices.emulator.machine.state import Record
 from edgeml_devices.emulator.machine.waking import load_state, wake
 from edgeml_devices.transports.ssh import SshTransport
@@ -364,8 +365,9 @@ def _restored(setup: Setup, folder: Path, snapshot: Snapshot) -> tuple[subproces
     launch.make_disk(setup, snapshot.disk, folder)
     process, record = _launched(setup, folder, MemoryFile(snapshot.memory, kept=False))
     try:
-        load_state(folder, snapshot.state)
-        wake(record.ports.serial, setup.image, folder.name)
+        with checked_memory(snapshot, process):
+            load_state(folder, snapshot.state)
+            wake(record.ports.serial, setup.image, folder.name)
     except BaseException as error:
         process.kill()
         process.wait()

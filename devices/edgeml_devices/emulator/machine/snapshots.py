@@ -7,13 +7,13 @@ snapshot's, its disk a layer over the snapshot's: neither is read before the gue
 memory          the board's memory
 state           of everything else in QEMU
 disk.qcow2      what was written while booting, over the image's disk
-SHA256SUMS      of state and disk; the memory is too large to be read at each start
+SHA256SUMS      of state and disk, read before each start
+memory.sum      of the memory, which is read while a machine starts
 ```
 """
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,13 +22,13 @@ from edgeml.errors import EngineError
 from edgeml_devices.emulator import programs
 from edgeml_devices.emulator.images.cache import Cache, hold
 from edgeml_devices.emulator.machine.command import MemoryFile, Place, snapshot_key
-from edgeml_devices.emulator.machine.launch import Setup, Snapshot, ended_early
+from edgeml_devices.emulator.machine.launch import Setup, Snapshot
 from edgeml_devices.emulator.machine.machine import Machine
+from edgeml_devices.emulator.machine.soundness import damage, write_sums
 from edgeml_devices.emulator.machine.waking import put_to_sleep, save_state
 from edgeml_devices.emulator.user import canary
 
 _ENDS_WITHIN_S = 60.0
-_SUMS = "SHA256SUMS"
 
 
 def find_snapshot(setup: Setup) -> Snapshot | None:
@@ -42,9 +42,9 @@ def find_snapshot(setup: Setup) -> Snapshot | None:
     if not folder.is_dir():
         return None
     found = Snapshot(folder)
-    damage = _damage(found, setup.memory_bytes)
-    if damage is not None:
-        raise EngineError(f"the snapshot {folder} is damaged: {damage}; remove that folder, or boot: --fresh")
+    fault = damage(found, setup.memory_bytes)
+    if fault is not None:
+        raise EngineError(f"the snapshot {folder} is damaged: {fault}; remove that folder, or boot: --fresh")
     return found
 
 
@@ -72,25 +72,6 @@ def _place(setup: Setup) -> tuple[Cache, str, str]:
     return Cache(folder.parent.parent), f"{folder.parent.name}/{folder.name}/snapshots", key
 
 
-def _damage(found: Snapshot, memory_bytes: int) -> str | None:
-    for part, least_bytes in ((found.memory, memory_bytes), (found.state, 1), (found.disk, 1)):
-        if not part.is_file() or part.stat().st_size < least_bytes:
-            return f"{part.name} is missing or cut off"
-    sums = found.folder / _SUMS
-    if not sums.is_file() or sums.read_bytes() != _sums(found):
-        return "it does not hold what was written"
-    return None
-
-
-def _sums(found: Snapshot) -> bytes:
-    """Give what sha256sum prints of state and disk."""
-    lines = [
-        f"{hashlib.sha256(part.read_bytes()).hexdigest()}  {part.name}\n"
-        for part in (found.state, found.disk)
-    ]
-    return "".join(lines).encode()
-
-
 def _fill(setup: Setup, key: str, folder: Path, say: Callable[[str], None]) -> None:
     made = Snapshot(folder)
     say(f"booting {setup.board.name}")
@@ -104,12 +85,14 @@ def _fill(setup: Setup, key: str, folder: Path, say: Callable[[str], None]) -> N
         say("writing it down")
         save_state(machine.folder, made.state)
         if not machine.wait_ended(_ENDS_WITHIN_S):
-            raise ended_early(0, machine.folder)
+            raise EngineError(
+                f"{machine.name}: QEMU was told to end, and did not within {_ENDS_WITHIN_S:g} s"
+            )
         shutil.move(Place(machine.folder).disk, made.disk)
     below = Path("../..") / setup.image.disk.name
     programs.run(
         ["qemu-img", "rebase", "-q", "-u", "-b", below, "-F", "qcow2", made.disk], "keeping the disk"
     )
-    (folder / _SUMS).write_bytes(_sums(made))
+    write_sums(made)
     for path in (made.disk, made.state):
         path.chmod(0o444)
