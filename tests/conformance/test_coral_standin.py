@@ -147,6 +147,25 @@ def test_the_device_is_gone_after_so_many_calls(source: Path, coral_standin: Pat
 
 
 @pytest.mark.data
+def test_a_device_that_is_gone_is_gone_for_all_models_until_another_is_plugged_in(
+    source: Path, coral_standin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load() -> Any:
+        return opened(source.with_name(source.stem + COMPILED), load_delegate(str(coral_standin)))
+
+    monkeypatch.setenv(VARIABLE, standin_options(source, fail_after=3))
+    one, other = load(), load()
+    assert answers(one) == answers(other) == answers(one)
+    for model in (other, one):
+        with pytest.raises(RuntimeError, match="the device is gone"):
+            answers(model)
+    with pytest.raises(ValueError, match="Failed to load delegate"):
+        load()
+    monkeypatch.setenv(VARIABLE, standin_options(source, fail_after=3))
+    assert answers(load()) == answers(opened(source))
+
+
+@pytest.mark.data
 def test_a_source_that_dies_fails_the_call_and_no_more(source: Path, coral_standin: Path) -> None:
     children = Path(f"/proc/self/task/{os.getpid()}/children")
     before = set(children.read_text().split())

@@ -7,6 +7,7 @@ for a Coral can be tried without one. Speed and memory are not an Edge TPU's.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -78,11 +79,13 @@ def standin_options(
         attached: which Edge TPU is there: ``usb``, ``pci`` or ``none``.
         latency_us: how long a call takes at least.
         xnnpack: whose kernels answer, as LiteRT's option of that name.
-        fail_after: calls after which the device is gone, as if it was unplugged; ``None``: never.
+        fail_after: calls after which the device is gone, as if it was unplugged, for every model that a
+            process has on it and for those that it loads later; ``None``: never. The text of another call of
+            this function is of another device, that was plugged in in its place.
     """
     texts = {"source": source, "attached": attached, "latency_us": latency_us}
     if fail_after is not None:
-        texts["fail_after"] = fail_after
+        texts |= {"fail_after": fail_after, "plugged": secrets.token_hex(4)}
     if not xnnpack:
         texts["xnnpack"] = "off"
     return ";".join(f"{key}={value}" for key, value in texts.items())

@@ -9,7 +9,9 @@
  *   source      the .tflite that was compiled
  *   attached    usb (default), pci or none: which Edge TPU is there
  *   latency_us  how long a call takes at least
- *   fail_after  calls after which the device is gone
+ *   fail_after  calls after which the device is gone: of all delegates with the same text in the environment,
+ *               and it stays away; given as an option of a delegate, of that one alone
+ *   plugged     any text, to tell a device from one that was plugged in before
  *   xnnpack     on (default) or off: whose kernels answer, as LiteRT's option of that name
  *   python      the interpreter that runs answers.py
  * Those of libedgetpu are taken as it takes them: device; Performance, Usb.* without effect. */
@@ -17,6 +19,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <spawn.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,10 +38,17 @@
 
 extern char **environ;
 
+typedef struct Edgetpu {
+  atomic_long calls;
+  struct Edgetpu *next;
+  char told[]; /* what the environment said when it was first used */
+} Edgetpu;
+
 typedef struct {
   TfLiteDelegate interface;
   char source[TEXT_BYTES], attached[TEXT_BYTES], python[TEXT_BYTES], device[TEXT_BYTES], xnnpack[TEXT_BYTES];
-  long latency_us, fail_after, calls;
+  long latency_us, fail_after;
+  atomic_long own_calls, *calls; /* of the delegate, or of the device that it shares */
   int kernels; /* that interpreters still hold */
 } Standin;
 
@@ -69,7 +79,25 @@ static bool take(Standin *standin, const char *key, const char *value) {
   if (strcmp(key, "Performance") == 0)
     return strcmp(value, "Low") == 0 || strcmp(value, "Medium") == 0 || strcmp(value, "High") == 0 ||
            strcmp(value, "Max") == 0;
-  return strncmp(key, "Usb.", 4) == 0;
+  return strcmp(key, "plugged") == 0 || strncmp(key, "Usb.", 4) == 0;
+}
+
+/* The device of a text, which stays as it is left: all that the process was told of, never freed. */
+static Edgetpu *edgetpu(const char *told) {
+  static Edgetpu *all;
+  static atomic_flag busy = ATOMIC_FLAG_INIT;
+  while (atomic_flag_test_and_set(&busy)) {
+  }
+  Edgetpu *found = all;
+  while (found && strcmp(found->told, told) != 0) found = found->next;
+  if (!found) {
+    found = calloc(1, sizeof *found + strlen(told) + 1);
+    strcpy(found->told, told);
+    found->next = all;
+    all = found;
+  }
+  atomic_flag_clear(&busy);
+  return found;
 }
 
 static bool take_all(Standin *standin, char **keys, char **values, int count, char *problem) {
@@ -82,7 +110,9 @@ static bool take_all(Standin *standin, char **keys, char **values, int count, ch
     fits = *pair == '\0' || (value && take(standin, pair, value));
     if (!fits) snprintf(problem, TEXT_BYTES, "EDGEML_CORAL_STANDIN: cannot take %.200s", pair);
   }
+  standin->calls = standin->fail_after < 0 ? &standin->own_calls : &edgetpu(text)->calls;
   for (int i = 0; fits && i < count; i++) {
+    if (strcmp(keys[i], "fail_after") == 0) standin->calls = &standin->own_calls;
     fits = take(standin, keys[i], values[i]);
     if (!fits) snprintf(problem, TEXT_BYTES, "stand-in: no option %.200s=%.200s", keys[i], values[i]);
   }
@@ -95,6 +125,7 @@ static bool is_there(const Standin *standin) {
   size_t kind = strcspn(standin->device, ":");
   const char *index = standin->device + kind;
   if (strcmp(standin->attached, "none") == 0) return false;
+  if (standin->fail_after >= 0 && atomic_load(standin->calls) > standin->fail_after) return false;
   if (*index && strcmp(index, ":0") != 0) return false;
   return kind == 0 || (kind == strlen(standin->attached) && strncmp(standin->device, standin->attached, kind) == 0);
 }
@@ -218,11 +249,10 @@ static TfLiteStatus kernel_prepare(TfLiteContext *context, TfLiteNode *node) {
 static TfLiteStatus kernel_invoke(TfLiteContext *context, TfLiteNode *node) {
   Kernel *kernel = node->user_data;
   Standin *standin = kernel->standin;
-  if (standin->fail_after >= 0 && standin->calls >= standin->fail_after) {
+  if (atomic_fetch_add(standin->calls, 1) >= standin->fail_after && standin->fail_after >= 0) {
     context->ReportError(context, "Failed to execute request: the device is gone.");
     return kTfLiteError;
   }
-  standin->calls++;
   struct timespec pause = {standin->latency_us / 1000000, standin->latency_us % 1000000 * 1000};
   nanosleep(&pause, NULL);
   for (int i = 0; i < node->inputs->size; i++) {
