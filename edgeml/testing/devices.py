@@ -104,6 +104,8 @@ class EmulatedDevice:
 
     def __init__(self, board: str, transport: _MachineTransport) -> None:
         self.board = board
+        self.is_lost = False
+        """Its power was cut, and is not to come back yet: commands do not boot it."""
         self._transport = transport
 
     @property
@@ -122,7 +124,7 @@ class EmulatedDevice:
         Raises:
             TransportError: it could not be run to its end.
         """
-        self._transport.connect()
+        self._connect()
         return self._transport.run(argv, timeout_s)
 
     def sh(self, script: str, timeout_s: float = COMMAND_WITHIN_S) -> str:
@@ -139,13 +141,18 @@ class EmulatedDevice:
 
     def put(self, local: Path, remote: str) -> None:
         """Copy a file into it."""
-        self._transport.connect()
+        self._connect()
         self._transport.put(local, remote)
 
     def get(self, remote: str, local: Path) -> None:
         """Copy a file out of it."""
-        self._transport.connect()
+        self._connect()
         self._transport.get(remote, local)
+
+    def _connect(self) -> None:
+        if self.is_lost:
+            raise TransportError(f"{self.url}: its power was cut")
+        self._transport.connect()
 
 
 @contextmanager
@@ -195,11 +202,10 @@ class PowerCut:
 
         That the device is lost in the middle of the block is no error.
         """
-        machine = self._device.machine
-        is_cut = threading.Event()
+        device, machine = self._device, self._device.machine
 
         def cut() -> None:
-            is_cut.set()
+            device.is_lost = True
             machine.power_cut()
 
         timer = threading.Timer(delay_s, cut)
@@ -207,13 +213,15 @@ class PowerCut:
         try:
             yield
         except TransportError:
-            if not is_cut.is_set():
+            if not device.is_lost:
                 timer.cancel()
                 raise
         except BaseException:
             timer.cancel()
             raise
-        timer.join()
+        finally:
+            timer.join()
+            device.is_lost = False
         machine.restart()
 
 

@@ -15,6 +15,7 @@ from edgeml.errors import TransportError, UsageError
 from edgeml.testing.devices import EmulatedDevice, PowerCut
 from edgeml.testing.models import make_double
 from tests.integration.install.releases import model_bundle
+from tests.waiting import eventually
 
 pytestmark = [
     pytest.mark.usefixtures("image", "built_cache"),
@@ -33,6 +34,17 @@ def test_a_power_cut_in_the_middle_of_work_loses_the_work_and_not_the_device(
         emulated_device.sh("echo begun; sleep 300; echo lost >/opt/lost; sync")
     assert emulated_device.sh("cat /opt/kept; ls /opt/lost 2>/dev/null || true") == "kept\n"
     assert emulated_device.sh(boot) != before
+
+
+def test_a_device_that_lost_its_power_between_two_commands_is_lost_until_the_block_ends(
+    emulated_device: EmulatedDevice, power_cut: PowerCut
+) -> None:
+    emulated_device.sh("echo kept >/opt/kept; sync")
+    with power_cut.after(0):
+        eventually(lambda: not emulated_device.machine.running, "the power is cut")
+        emulated_device.sh("echo more >/opt/more; sync")
+        pytest.fail("the device came back by itself")
+    assert emulated_device.sh("ls /opt") == "kept\n"
 
 
 def test_an_error_of_the_block_s_own_cuts_no_power(
