@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from typing import Any, Final, Literal
 
 from edgeml import plugins
 from edgeml.errors import EdgemlError, GateError, UsageError
+from edgeml.processes import leash
 from edgeml_devices.api_client import ApiClient
 from edgeml_devices.operator.fetching import fetch_bundle
 
@@ -65,11 +67,18 @@ def rehearse(bundle: Path, boards: Sequence[str], mode: Mode) -> list[dict[str, 
     """
     to = [word for board in boards for word in ("--to", f"emulator:{board}{_SUFFIX[mode]}")]
     command = [sys.executable, "-P", "-m", "edgeml", "deploy", str(bundle), *to, "--parallel", "1", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        preexec_fn=leash(signal.SIGTERM),  # noqa: PLW1509 - as in leash
+    ) as process:
         try:
             said, _ = process.communicate()
         except KeyboardInterrupt:
             process.wait()  # it heard of it, too, and stops its machines
+            raise
+        except BaseException:
+            process.terminate()
             raise
     try:
         outcomes = json.loads(said)["devices"]
