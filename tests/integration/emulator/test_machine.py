@@ -110,6 +110,16 @@ def test_a_hung_machine_answers_after_it_was_let_go_on(machine: Machine) -> None
     assert machine.sh("echo back") == "back\n"
 
 
+@pytest.mark.usefixtures("impatient")
+def test_a_hung_machine_is_not_waited_for_when_it_is_to_stop(machine: Machine) -> None:
+    _up(machine).sh("true")
+    machine.hang()
+    begun = time.monotonic()
+    assert not machine.stop()
+    assert time.monotonic() - begun < 12
+    assert not machine.running
+
+
 def test_a_slow_disk_is_slow_until_it_is_not(machine: Machine) -> None:
     write = "dd if=/dev/zero of=/opt/zeros bs=1M count=4 conv=fsync 2>/dev/null; rm /opt/zeros"
     _up(machine).slow_disk(bytes_per_s=1_000_000)
@@ -126,6 +136,16 @@ def test_a_slow_network_is_slow_until_it_is_not(machine: Machine) -> None:
     assert time.monotonic() - begun > 1.5
     machine.slow_network()
     assert "netem" not in machine.sh("tc qdisc show")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_network_that_loses_everything_is_mended_without_it(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeml_devices.emulator.machine.machine._HEARD_WITHIN_S", 3.0)
+    _up(machine).slow_network(loss_percent=100)
+    machine.slow_network()
+    assert machine.sh("echo back") == "back\n"
 
 
 def test_the_clock_can_be_wrong(machine: Machine) -> None:

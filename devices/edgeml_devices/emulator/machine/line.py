@@ -10,6 +10,7 @@ from typing import Final, Self
 
 from edgeml.errors import EngineError
 
+_WITHIN_S: Final = 30.0
 _AGAIN_S: Final = 2.0
 """The line's shell may throw away what came while it started: so often it is asked whether it is there."""
 
@@ -103,3 +104,18 @@ class Line:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def run_on_line(port: int, script: str, where: str) -> None:
+    """Run a script of a machine's shell on a serial line.
+
+    Raises:
+        EngineError: the line is another's, or the script ended with another exit code than 0.
+    """
+    with Line(port, where) as line:
+        line.wait_for_shell(_WITHIN_S)
+        said = line.run(f"({script}) 2>&1; echo $?", _WITHIN_S).split()
+    if said[-1:] != ["0"]:
+        raise EngineError(
+            f"{where}: {script!r:.200} ended with exit code {' '.join(said[-1:])}: {' '.join(said[:-1])}"
+        )

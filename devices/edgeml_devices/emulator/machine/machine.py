@@ -16,8 +16,9 @@ from edgeml.transport import CommandResult
 from edgeml_devices.emulator.machine import launch, state
 from edgeml_devices.emulator.machine.addresses import Addresses
 from edgeml_devices.emulator.machine.command import DISK, NETWORK, MemoryFile
-from edgeml_devices.emulator.machine.condition import UNPLUGGED
+from edgeml_devices.emulator.machine.condition import UNPLUGGED, unreachable
 from edgeml_devices.emulator.machine.launch import Setup, Snapshot
+from edgeml_devices.emulator.machine.line import run_on_line
 from edgeml_devices.emulator.machine.qmp import open_qmp
 from edgeml_devices.emulator.machine.soundness import checked_memory
 from edgeml_devices.emulator.machine.state import Record
@@ -28,7 +29,9 @@ COMMAND_WITHIN_S: Final = 600.0
 """For one command in it, unless the caller says otherwise: emulated, everything takes long."""
 SHUTDOWN_WITHIN_S: Final = 30.0
 _SHUTDOWN: Final = "if [ -d /run/systemd/system ]; then systemctl poweroff; else kill -USR2 1; fi"
-_INTERFACE: Final = "cd /sys/class/net && set -- e* && echo $1"
+_QDISC: Final = "cd /sys/class/net && set -- e* && tc qdisc {} dev $1 root {}"
+_HEARD_WITHIN_S: Final = 20.0
+"""Over SSH; what a machine sends may be lost or late."""
 
 
 class Machine:
@@ -208,12 +211,13 @@ class Machine:
         """Shut it down; if that does not end it in time, cut its power. Says whether it was clean."""
         if not self.running:
             return True
-        with suppress(TransportError):
-            connection = self._connected()
-            with suppress(TransportError):  # the end may come before the answer
-                connection.run(["sh", "-c", f"({_SHUTDOWN}) >/dev/null 2>&1 &"], within_s)
-            if self.wait_ended(within_s):
-                return True
+        if unreachable(self.folder) is None:
+            with suppress(TransportError):
+                connection = self._connected()
+                with suppress(TransportError):  # the end may come before the answer
+                    connection.run(["sh", "-c", f"({_SHUTDOWN}) >/dev/null 2>&1 &"], within_s)
+                if self.wait_ended(within_s):
+                    return True
         self.power_cut()
         return False
 
@@ -270,16 +274,19 @@ class Machine:
         Raises:
             EngineError: the kernel refuses.
         """
-        interface = self.sh(_INTERFACE).strip()
         words = [
             *(["rate", f"{bits_per_s}bit"] if bits_per_s else []),
             *(["delay", f"{delay_ms}ms"] if delay_ms else []),
             *(["loss", f"{loss_percent:g}%"] if loss_percent else []),
         ]
         if words:
-            self.sh(f"tc qdisc replace dev {interface} root netem {' '.join(words)}")
+            script = _QDISC.format("replace", f"netem {' '.join(words)}")
         else:
-            self.sh(f"tc qdisc del dev {interface} root 2>/dev/null || true")
+            script = f"{_QDISC.format('del', '2>/dev/null')} || true"
+        try:
+            self.sh(script, _HEARD_WITHIN_S)
+        except TransportError:
+            run_on_line(self.ports.serial, script, self.name)
 
     def slow_disk(self, *, bytes_per_s: int = 0, operations_per_s: int = 0) -> None:
         """Limit what its disk does; 0 is no limit. Gone after a restart."""
