@@ -149,11 +149,15 @@ def console(name: str, serial: bool) -> None:
       edgeml emulate console raspberry-pi-4
       edgeml emulate console raspberry-pi-4 --serial
     """  # noqa: D301 - as above
+    from edgeml_devices.emulator.machine.command import CONSOLE, SERIAL
+    from edgeml_devices.emulator.machine.condition import is_attached
     from edgeml_devices.emulator.machine.terminal import attach_terminal
 
     machine = _answering(name, by_network=False)
     if not sys.stdin.isatty():
         raise UsageError(f"a console needs a terminal; run commands by: edgeml emulate ssh {name} COMMAND")
+    if is_attached(machine.folder, SERIAL if serial else CONSOLE):
+        raise UsageError(f"somebody is attached to that line of {name}; it takes one at a time")
     click.echo(f"{name}: Ctrl-] leaves the console")
     attach_terminal(machine.ports.serial if serial else machine.ports.console, name)
 

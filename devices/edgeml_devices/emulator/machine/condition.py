@@ -13,6 +13,8 @@ Condition = Literal["on", "off", "hangs", "unplugged", "disk_full"]
 UNPLUGGED: Final = "unplugged"
 """In a machine's folder while its network cable is pulled: QEMU does not say."""
 _ANSWERS_WITHIN_S: Final = 5.0
+_NOBODY: Final = "disconnected:"
+"""How QEMU's word for a line begins that nobody is attached to."""
 _OF_STATUS: Final[dict[str, Condition]] = {"paused": "hangs", "io-error": "disk_full"}
 
 
@@ -31,6 +33,16 @@ def condition(folder: Path) -> Condition:
         return "on"
     found = _OF_STATUS.get(status, "on")
     return UNPLUGGED if found == "on" and (folder / UNPLUGGED).exists() else found
+
+
+def is_attached(folder: Path, line: str) -> bool:
+    """Say whether somebody is attached to a serial line, by its label; not where QEMU does not say."""
+    try:
+        with open_qmp(folder, _ANSWERS_WITHIN_S) as qmp:
+            lines = {one["label"]: one["filename"] for one in qmp.execute("query-chardev")}
+    except EngineError:
+        return False
+    return line in lines and not lines[line].startswith(_NOBODY)
 
 
 def off_text(name: str) -> str:

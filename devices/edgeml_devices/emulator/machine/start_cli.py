@@ -108,7 +108,8 @@ def stay(machine: Machine) -> None:
     import signal
     import time
 
-    signal.signal(signal.SIGHUP, signal.default_int_handler)  # a terminal that is closed
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        signal.signal(signal.SIGHUP, signal.default_int_handler)  # a terminal that is closed
     show(machine, _END)
     try:
         was_running, shown = True, machine.record

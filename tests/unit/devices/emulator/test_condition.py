@@ -6,24 +6,30 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from edgeml_devices.emulator.machine import state
-from edgeml_devices.emulator.machine.condition import UNPLUGGED, condition, unreachable
+from edgeml_devices.emulator.machine.condition import UNPLUGGED, condition, is_attached, unreachable
 from edgeml_devices.emulator.machine.qmp import SOCKET
 
 
 @contextmanager
-def _qemu(folder: Path, status: str) -> Iterator[None]:
+def _qemu(folder: Path, status: str = "running", console: str = "") -> Iterator[None]:
     """Serve a control socket that says this, to one client after the other."""
+    chardevs = [
+        {"label": "console", "filename": console},
+        {"label": "serial", "filename": "disconnected:tcp"},
+    ]
     handle = os.open(folder, os.O_PATH | os.O_DIRECTORY)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"/proc/self/fd/{handle}/{SOCKET}")
         listener.listen()
-        server = threading.Thread(target=_serve, args=(listener, status))
+        server = threading.Thread(
+            target=_serve, args=(listener, {"query-status": {"status": status}, "query-chardev": chardevs})
+        )
         server.start()
         yield
         listener.shutdown(socket.SHUT_RDWR)
@@ -31,7 +37,7 @@ def _qemu(folder: Path, status: str) -> Iterator[None]:
     os.close(handle)
 
 
-def _serve(listener: socket.socket, status: str) -> None:
+def _serve(listener: socket.socket, answers: Mapping[str, object]) -> None:
     while True:
         try:
             client, _ = listener.accept()
@@ -42,8 +48,7 @@ def _serve(listener: socket.socket, status: str) -> None:
             lines.flush()
             for line in lines:
                 asked = json.loads(line)["execute"]
-                answer = {"status": status} if asked == "query-status" else {}
-                lines.write(json.dumps({"return": answer}).encode() + b"\n")
+                lines.write(json.dumps({"return": answers.get(asked, {})}).encode() + b"\n")
                 lines.flush()
 
 
@@ -77,3 +82,17 @@ def test_a_machine_without_power_is_off_and_one_that_says_nothing_is_on(machine:
     state.kill(machine)
     assert condition(machine) == "off"
     assert "edgeml emulate restart raspberry-pi-4" in str(unreachable(machine))
+
+
+@pytest.mark.parametrize(
+    ("console", "expected"),
+    [
+        ("disconnected:tcp:127.0.0.1:4444,server=on", False),
+        ("tcp:127.0.0.1:4444,server=on <-> 127.0.0.1:55555", True),
+    ],
+)
+def test_a_line_that_somebody_is_attached_to_is_told(machine: Path, console: str, *, expected: bool) -> None:
+    with _qemu(machine, console=console):
+        assert is_attached(machine, "console") is expected
+        assert not is_attached(machine, "serial")
+    assert not is_attached(machine, "console")  # nobody says

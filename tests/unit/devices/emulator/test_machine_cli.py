@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -167,6 +168,13 @@ def test_the_foreground_says_the_ports_of_the_new_start_and_not_those_of_the_one
     assert said.count("is up") == 2
     assert said.count("127.0.0.1:1?") == 1
     assert said.index("is off") < said.index("127.0.0.1:11?") < said.index("has ended")
+
+
+def test_a_board_under_nohup_stays_when_its_terminal_is_closed(machine: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    (machine / "machine.json").unlink()  # it is gone
+    stay(Machine(cast("Setup", None), machine, RECORD))
+    assert signal.signal(signal.SIGHUP, before) is signal.SIG_IGN
 
 
 ATTACHED = """
