@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeml.errors import EdgemlError
 from edgeml_devices.emulator import programs, tools
 from edgeml_devices.emulator.images import apt, kernel, wheels
 from edgeml_devices.emulator.images.apt import Apt, Deb
@@ -79,6 +80,21 @@ def build_image(request: ImageRequest, report: Report = lambda _: None, *, updat
     return image
 
 
+def whole_image(cache: Cache, key: str) -> Image:
+    """Give an image that was just made, or long ago: then this machine may have lost a part of it since.
+
+    Raises:
+        EdgemlError: it has; machines that are off may have their disks over what is left, so it stays.
+    """
+    image = read_image(cache, key)
+    if image is None:
+        raise EdgemlError(
+            f"the image {cache.place('images', key)} is damaged, or a part of it: "
+            "end the machines that use it, and have it removed: edgeml emulate clean"
+        )
+    return image
+
+
 def images() -> tuple[Image, ...]:
     """Give every image in the cache, the newest first."""
     return kept_images(open_cache())
@@ -108,9 +124,7 @@ class _Builder:
             "images", keys.image, lambda folder: self._fill_image(plan, keys, own, root, site, folder)
         )
         self._done("disk")
-        image = read_image(self._cache, keys.image)
-        assert image is not None  # noqa: S101 - made the line before, and cleaning is kept out
-        return image
+        return whole_image(self._cache, keys.image)
 
     def _plan(self, own: tuple[Path, ...], *, update: bool) -> Plan:
         """Resolve the request, unless it was, and have every file of the plan here."""

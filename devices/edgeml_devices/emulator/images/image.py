@@ -23,8 +23,6 @@ SITE: Final = f"usr/local/lib/python{PYTHON}/dist-packages"
 SSH_PORT: Final = 22
 HTTP_PORT: Final = 8080
 """``GET /ready.json`` answers when everything is up: ``{"target": ..., "image": ..., "boot_id": ...}``."""
-HOST_ADDRESS: Final = "10.0.2.2"
-"""The host, seen from the guest, through QEMU's user network."""
 TARGET_ARGUMENT: Final = "edgeml.target"
 """On the kernel's command line: the board's name (``edgeml.target=raspberry-pi-4``)."""
 MODEL_ARGUMENT: Final = "edgeml.model"

@@ -53,6 +53,15 @@ def _image(
     return found
 
 
+@pytest.mark.parametrize(("kind", "file"), [("images", "image.json"), ("kernels", "initrd.gz")])
+def test_an_image_with_a_damaged_part_says_how_to_mend_it(cache: Cache, kind: str, file: str) -> None:
+    _image(cache, 1)
+    (part,) = (cache.folder / kind).glob(f"*/{file}")
+    part.unlink()
+    with pytest.raises(EdgemlError, match=r"images/01 is damaged.* edgeml emulate clean"):
+        build.whole_image(cache, "01")
+
+
 def _left(cache: Cache) -> set[str]:
     kinds = ("roots", "kernels", "engines", "sites", "images", "debs")
     return {f"{kind}/{path.name}" for kind in kinds for path in (cache.folder / kind).glob("*")}
