@@ -83,7 +83,7 @@ def _agree(row: Row, other: Row) -> bool:
                     for spec in left.inputs
                 }
                 expected, found = left.run(sample), right.run(sample)
-                if any(_apart(expected[name], found[name]) > row.tolerance.max_abs for name in expected):
+                if not all(_apart(expected[name], found[name]) <= row.tolerance.max_abs for name in expected):
                     return False
     except EdgemlError:
         return False
@@ -91,4 +91,8 @@ def _agree(row: Row, other: Row) -> bool:
 
 
 def _apart(left: Array, right: Array) -> float:
-    return float(np.abs(left.astype(np.float64) - right.astype(np.float64)).max(initial=0.0))
+    """Give the largest difference; NaN where either is NaN or infinite and the other is not the same."""
+    left, right = left.astype(np.float64), right.astype(np.float64)
+    other = (left != right) & ~(np.isnan(left) & np.isnan(right))
+    apart = np.abs(left[other] - right[other])
+    return float(np.where(np.isfinite(apart), apart, np.nan).max(initial=0.0))

@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from edgeml_converters.convert import convert
 from edgeml_converters.search import measuring
 from edgeml_converters.search.engine_options import alternatives, taken
 from edgeml_converters.search.measuring import best, contenders
 from edgeml_converters.variants.rows import Row
+from edgeml_runtimes.litert import LiteRT
 
 from edgeml.bundle import open_bundle
 from edgeml.converter import QuantizerSettings
@@ -131,6 +133,33 @@ def test_engine_options_that_are_quicker_by_no_more_than_the_noise_are_not_taken
     (found,) = taken([row], [otherwise(row, 1.95)])
     assert replace(found, other_options=()) == row
     assert [one.reason for one in found.other_options] == ["1.95 ms against 2.00 ms: not quicker"]
+
+
+@pytest.mark.parametrize(
+    ("by_default", "otherwise_given", "is_taken"),
+    [
+        (np.nan, np.nan, True),
+        (np.inf, np.inf, True),
+        (1.0, np.nan, False),
+        (np.nan, 1.0, False),
+        (1.0, np.inf, False),
+        (-np.inf, np.inf, False),
+    ],
+)
+def test_engine_options_that_give_nan_where_the_default_gives_none_are_not_taken(
+    row: Row, monkeypatch: pytest.MonkeyPatch, by_default: float, otherwise_given: float, is_taken: bool
+) -> None:
+    load, values = LiteRT.load, iter([by_default, otherwise_given])
+
+    def loaded(*arguments: Any) -> Any:
+        session, value = load(*arguments), next(values)
+        run = session.run
+        session.run = lambda sample: {name: np.full_like(one, value) for name, one in run(sample).items()}
+        return session
+
+    monkeypatch.setattr(LiteRT, "load", loaded)
+    (found,) = taken([row], [otherwise(row, 1.0)])
+    assert (found.options == {"xnnpack": "false"}) is is_taken
 
 
 def test_engine_options_that_give_other_outputs_are_not_taken(row: Row) -> None:
