@@ -22,7 +22,7 @@ from edgeml.manifest import Tolerance, Variant
 from edgeml.parity import OutputParity
 from edgeml.remote import RUN_TIMEOUT_S
 from edgeml.targets import host
-from edgeml_converters.evaluate.golden import save_golden, stacked
+from edgeml_converters.evaluate.golden import largest, save_golden, stacked
 
 if TYPE_CHECKING:
     from edgeml.arrays import Array
@@ -299,7 +299,7 @@ def _tolerance(variant: Variant, here: Array, step: float | None, *, is_golden: 
     if (variant.runtime, variant.scheme) == INTEGERS:
         return Tolerance((1 + _OFF_GRID) * (step or 0.0))
     if variant.tolerance is None:
-        return Tolerance(FLOAT_SHARE * float(np.abs(here).max(initial=0.0)))
+        return Tolerance(FLOAT_SHARE * largest(here))
     if is_golden:
         return variant.tolerance
     # how many samples are sure of their class was counted on the golden ones

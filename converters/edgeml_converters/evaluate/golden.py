@@ -65,8 +65,8 @@ def tolerance(
         made: the variant's own.
         output_step: scale of a quantized output.
     """
-    largest = max(float(np.abs(array).max(initial=0.0)) for one in made for array in one.values())
-    allowed = FLOAT_SHARE.get(scheme, FLOAT_SHARE["float16"]) * largest
+    reach = max(largest(array) for one in made for array in one.values())
+    allowed = FLOAT_SHARE.get(scheme, FLOAT_SHARE["float16"]) * reach
     cosine = 0.999
     if scheme not in FLOAT_SHARE:
         if source:
@@ -76,12 +76,17 @@ def tolerance(
             # 1 - cos(a) goes with the square of a small angle
             apart = max(1 - output.cosine_min for output in outputs)
             cosine = min(0.99, 1 - ERROR_MULTIPLE**2 * apart)
-        allowed = max(allowed, STEP_MULTIPLE * (output_step or largest / 255))
+        allowed = max(allowed, STEP_MULTIPLE * (output_step or reach / 255))
     return Tolerance(
         max_abs=float(f"{max(allowed, 1e-6):.4g}"),
         cosine_min=float(f"{max(cosine, 0.0):.4g}"),
         top1_agreement_min=_sure_share(made, allowed),
     )
+
+
+def largest(values: Array) -> float:
+    """Give the largest size of finite values; others have to be the same elsewhere, whatever is allowed."""
+    return float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
 
 
 def _sure_share(made: Sequence[Mapping[str, Array]], allowed: float) -> float:
@@ -92,7 +97,7 @@ def _sure_share(made: Sequence[Mapping[str, Array]], allowed: float) -> float:
         for one in made:
             flat = np.sort(one[name].reshape(-1).astype(np.float64))
             if flat.size > 1:
-                leads.append(flat[-1] - flat[-2])
+                leads.append(flat[-1] - flat[-2] if np.isfinite(flat[-2:]).all() else 0.0)
         if leads:
             worst = min(worst, sum(lead > 2 * allowed for lead in leads) / len(leads))
     return math.floor(100 * worst) / 100

@@ -82,6 +82,19 @@ def test_a_conversion_without_bounds_is_reproduced(regression: Path) -> None:
     assert json.loads(again.stdout)["same"] is True
 
 
+def test_a_model_that_gives_nan_for_a_golden_sample_holds_against_itself(regression: Path) -> None:
+    _write(regression / "model.onnx", ["MatMul", "Log"])
+    samples = np.abs(np.random.default_rng(1).normal(size=(40, 4))).astype(np.float32)
+    samples[0] *= -1
+    np.savez(regression / "odd.npz", x=samples)
+    words = ("--runtime", "onnxruntime", "--no-measure", "-o", regression / "out.edgeml")
+    done = edgeml("convert", regression / "model.onnx", "--evaluate", regression / "odd.npz:x", *words)
+    assert done.exit_code == 0, done.output
+    assert "nan-outputs" in done.stdout
+    held = edgeml("selftest", regression / "out.edgeml")
+    assert held.exit_code == 0, held.output
+
+
 def test_outputs_of_nan_have_no_error_that_a_gate_could_hold(regression: Path) -> None:
     _write(regression / "model.onnx", ["MatMul", "Log", "MatMul"])
     samples = np.abs(np.random.default_rng(1).normal(size=(40, 4))).astype(np.float32)

@@ -20,6 +20,15 @@ def test_float_may_be_off_by_a_thousandth_of_its_largest_value():
     assert found.top1_agreement_min == 1.0
 
 
+@pytest.mark.parametrize("scheme", ["float32", "int8_static"])
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_what_is_no_number_allows_nothing_and_forbids_nothing(scheme, odd):
+    made = outputs()
+    known = tolerance(scheme, made[1:], made[1:], 0.01)
+    made[0] = {"y": np.full((1, 10), odd, np.float32)}
+    assert tolerance(scheme, made, made, 0.01).max_abs == known.max_abs
+
+
 def test_int8_may_be_off_by_four_times_its_own_error_or_three_steps():
     source = outputs()
     made = [{"y": one["y"] + np.float32(0.25)} for one in source]
