@@ -43,8 +43,9 @@ def read_golden(path: Path) -> list[dict[str, Array]]:
 
 
 def stacked(samples: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-    """Join samples along the first axis; scalars become one value a sample."""
-    return {name: np.concatenate([np.atleast_1d(one[name]) for one in samples]) for name in samples[0]}
+    """Join samples along the first axis; scalars become one value a sample. Without samples: nothing."""
+    names = samples[0] if samples else ()
+    return {name: np.concatenate([np.atleast_1d(one[name]) for one in samples]) for name in names}
 
 
 def tolerance(

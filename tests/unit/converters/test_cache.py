@@ -82,6 +82,12 @@ def judged(tmp_path):
     return cache, *(tmp_path / f"judgements/ab/ab12.{kind}" for kind in ("json", "npz"))
 
 
+def test_a_finding_without_golden_samples_is_found_again(tmp_path):
+    cache = JudgementCache(tmp_path / "judgements")
+    cache.keep("ab12", Judgement(Evaluation(300, 0.75, ()), []))
+    assert cache.find("ab12") == Judgement(Evaluation(300, 0.75, ()), [])
+
+
 def test_a_finding_with_another_digit_is_not_found(judged):
     cache, evaluation, _ = judged
     evaluation.write_text(evaluation.read_text().replace("0.75", "0.85"))
