@@ -28,7 +28,7 @@ from edgeml_converters.evaluate.golden import save_golden, tolerance
 from edgeml_converters.evaluate.lints import check_labels
 from edgeml_converters.evaluate.metrics import Metric, open_metric
 from edgeml_converters.evaluate.samples import Samples
-from edgeml_converters.evaluate.slices import SliceDrop, slice_drops
+from edgeml_converters.evaluate.slices import SliceDrop, slice_drops, sliced
 from edgeml_converters.evaluate.spool import Spool
 from edgeml_converters.formats.files import hash_tree, size_bytes
 from edgeml_converters.sensitivity.noise import Sensitivity
@@ -82,10 +82,24 @@ class Evaluator:
             raise UsageError(
                 f"metric {self.metric.name} needs labels, and {self.evaluation.source} has none; {HOW_LABELS}"
             )
+        self._check_gates(self.evaluation)
+
+    def _check_gates(self, evaluation: Samples) -> None:
+        """Refuse gates that these data cannot show.
+
+        Raises:
+            UsageError: one on accuracy without labels, or on classes without any.
+        """
         gates = self.request.gates
         if self.metric is None and (gates.max_drop is not None or gates.max_slice_drop is not None):
             raise UsageError(
-                f"a gate on accuracy needs labels, and {self.evaluation.source} has none; {HOW_LABELS}"
+                f"a gate on accuracy needs labels, and {evaluation.source} has none; {HOW_LABELS}"
+            )
+        parted = evaluation.slices is not None or sliced(self.metric, evaluation.labels) is not None
+        if gates.max_slice_drop is not None and not parted:
+            raise UsageError(
+                f"--max-slice-drop: by {self.metric.name if self.metric else 'no metric'} no class of "
+                f"{evaluation.source} can be judged by itself; say what parts the samples with --slices"
             )
 
     def golden_inputs(self) -> list[dict[str, Array]]:

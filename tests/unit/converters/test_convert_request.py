@@ -111,6 +111,15 @@ def test_a_gate_on_accuracy_without_labels_is_refused_before_the_work(tmp_path, 
     assert told == ["read the source"]
 
 
+@pytest.mark.parametrize(
+    ("metric", "labels"), [("auc", np.array([0, 1, 0])), ("mse", np.zeros((3, 4), np.float32))]
+)
+def test_a_gate_on_classes_without_any_is_refused_before_the_work(tmp_path, metric, labels):
+    given = {"metric": metric, "evaluation": (np.zeros((3, 4), np.float32), labels), "measure": False}
+    with pytest.raises(UsageError, match=f"by {metric} no class of .* can be judged by itself"):
+        convert(relu(tmp_path), runtimes=["onnxruntime"], max_slice_drop=1.0, **given)
+
+
 SPEC = TensorSpec("x", (None, 4), "float32")
 
 
