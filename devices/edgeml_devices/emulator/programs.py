@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from edgeml.errors import EdgemlError
 from edgeml.processes import kill_session, leash
+from edgeml_devices.emulator.own_folder import own_folder
 
 TAIL_LINES: Final = 8
 """Of a program that failed, as many are shown."""
@@ -36,7 +36,7 @@ def run(
     Raises:
         EdgemlError: it ended with another exit code than 0; holds its last lines.
     """
-    with tempfile.TemporaryDirectory(prefix="edgeml-emulate-", ignore_cleanup_errors=True) as scratch:
+    with own_folder("edgeml-emulate-") as scratch:
         code, lines = _run(argv, folder, scratch, on_line)
     if code != 0:
         raise failure(
@@ -46,7 +46,7 @@ def run(
 
 
 def _run(
-    argv: Sequence[str | Path], folder: Path | None, scratch: str, on_line: Callable[[str], None]
+    argv: Sequence[str | Path], folder: Path | None, scratch: Path, on_line: Callable[[str], None]
 ) -> tuple[int, list[str]]:
     lines: list[str] = []
     process = None
@@ -61,7 +61,7 @@ def _run(
             text=True,
             errors="replace",
             cwd=folder,
-            env={**os.environ, "LC_ALL": "C.UTF-8", "TMPDIR": scratch},
+            env={**os.environ, "LC_ALL": "C.UTF-8", "TMPDIR": str(scratch)},
             start_new_session=True,
             preexec_fn=leash(signal.SIGKILL),  # noqa: PLW1509 - as in leash
         )

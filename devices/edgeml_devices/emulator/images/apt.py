@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tempfile
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Final
 from edgeml.errors import EdgemlError, EngineMissingError, UsageError
 from edgeml_devices.emulator import programs
 from edgeml_devices.emulator.images.image import SUITE
+from edgeml_devices.emulator.own_folder import own_folder
 
 ARCHITECTURE: Final = "arm64"
 KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -114,25 +114,25 @@ class Apt:
             if found:
                 on_percent(float(found["percent"]), found["text"])
 
-        with tempfile.TemporaryDirectory(prefix=".fetching.", dir=folder) as scratch:
+        with own_folder(".fetching.", folder) as scratch:
             exact = [f"{deb.name}={deb.version}" for deb in wanted]
             try:
                 self._run(
                     *("apt-get", "-o", "APT::Status-Fd=1", "download", *exact),
                     what="fetching Debian packages",
-                    folder=Path(scratch),
+                    folder=scratch,
                     on_line=on_line,
                 )
             except EdgemlError as error:
                 raise EdgemlError(f"{error}\n{_ASK_AGAIN}") from error
             for deb in wanted:
-                fetched = Path(scratch, deb.file)
+                fetched = scratch / deb.file
                 if not is_whole(fetched, deb.sha256):
                     raise EdgemlError(f"the mirror has no {deb.file} as it was listed. {_ASK_AGAIN}")
                 fetched.replace(folder / deb.file)
 
     def _listed(self, *command: str) -> tuple[Deb, ...]:
-        with tempfile.TemporaryDirectory(prefix="edgeml-apt-") as empty:
+        with own_folder("edgeml-apt-") as empty:
             # what lies in the archives already is not printed
             said = self._run(
                 *("apt-get", "-qq", "--print-uris", "-o", f"Dir::Cache::archives={empty}", *command),

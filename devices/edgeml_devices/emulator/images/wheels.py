@@ -7,7 +7,6 @@ import importlib.util
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -19,6 +18,7 @@ from edgeml.words import RuntimeName
 from edgeml_devices.emulator import programs
 from edgeml_devices.emulator.images.cache import Cache
 from edgeml_devices.emulator.images.image import PYTHON
+from edgeml_devices.emulator.own_folder import own_folder
 
 Say = Callable[[str], None]
 GLIBC: Final = 36
@@ -164,8 +164,7 @@ def download(
     """
     folder = cache.folder / "wheels"
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fetching.", dir=folder) as name:
-        scratch = Path(name)
+    with own_folder(".fetching.", folder) as scratch:
         (scratch / "pins.txt").write_text(pins(engines), encoding="utf-8")
         (scratch / "new").mkdir()
         _pip(

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -37,9 +34,8 @@ _EMPTY: Final = ("media", "mnt", "opt", "run", "srv", "tmp")
 WRITABLE: Final = tuple(f"/{name}" for name in sorted((*_COPIED, *_EMPTY)))
 """The rest belongs to the image, which other connections use."""
 _FROM_HOST: Final = ("/dev", "/proc")
-_PREFIX: Final = "edgeml-user-mode."
-_LOCKED_WITHIN_S: Final = 60.0
-"""A folder that is younger may be one that its process is about to lock."""
+OWN: Final = "edgeml-user-mode."
+"""How the name of a private folder begins that goes with its connection."""
 _SYSTEM: Final = ".system"
 """In the private folder: the board's own files below ``/proc`` and ``/sys``."""
 
@@ -103,37 +99,6 @@ class PrivateRoot:
             *("-r", str(self.image.root), "-w", ENVIRONMENT["HOME"]),
             *(word for here, there in binds for word in ("-b", f"{here}:{there}")),
         )
-
-
-@contextmanager
-def own_folder() -> Iterator[Path]:
-    """Give a folder that goes afterwards. Removes those whose process was killed: nobody holds their lock."""
-    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with suppress(OSError):
-            if time.time() - left.stat().st_mtime > _LOCKED_WITHIN_S:
-                with _locked(left):
-                    remove_tree(left)
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-    try:
-        with _locked(folder):
-            yield folder
-    finally:
-        remove_tree(folder)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock.
-
-    Raises:
-        OSError: another process has it, or the folder is another user's.
-    """
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _copy(source: Path, target: Path) -> None:

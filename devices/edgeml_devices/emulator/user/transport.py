@@ -18,8 +18,9 @@ from edgeml.transport import CommandResult
 from edgeml_devices.emulator import tools
 from edgeml_devices.emulator.images.cache import hold
 from edgeml_devices.emulator.images.choice import fullest_image
+from edgeml_devices.emulator.own_folder import own_folder
 from edgeml_devices.emulator.user import canary
-from edgeml_devices.emulator.user.root import EXCHANGE, WRITABLE, PrivateRoot, own_folder
+from edgeml_devices.emulator.user.root import EXCHANGE, OWN, WRITABLE, PrivateRoot
 from edgeml_devices.transports.posix_shell import PROGRAM, plain_path, quoted, shown
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class UserTransport:
             held.enter_context(hold(image))
             folder = self._address.folder
             if folder is None:
-                folder = held.enter_context(own_folder())
+                folder = held.enter_context(own_folder(OWN))
             root = PrivateRoot(image, self._address.board, folder)
             root.prefix()
             try:
