@@ -20,7 +20,7 @@ from edgeml.words import RuntimeName
 from edgeml_converters.compare.outputs import compared, worst_sqnr_db
 from edgeml_converters.evaluate.spool import Spool
 from edgeml_converters.variants.artifact import Artifact, runs_here
-from edgeml_converters.variants.make import Evaluator
+from edgeml_converters.variants.make import Maker
 
 LOOK_SAMPLES: Final = 64
 METHODS: Final[Mapping[RuntimeName, tuple[CalibrationMethod, ...]]] = {
@@ -48,7 +48,7 @@ class Onlooker:
     """Makes artifacts and compares each with the float model on the same few calibration samples."""
 
     steps: Sequence[ConversionStep]
-    data: Evaluator
+    maker: Maker
     _reference: Spool | None = field(default=None, init=False)
 
     @property
@@ -58,7 +58,7 @@ class Onlooker:
 
     @property
     def _count(self) -> int:
-        return len(self.data.calibration_spool or ())
+        return len(self.maker.calibration_spool or ())
 
     @property
     def _stride(self) -> int:
@@ -71,10 +71,10 @@ class Onlooker:
         Raises:
             EdgemlError: it could not be made, or nothing here runs it.
         """
-        made = self.data.executor.make(self.steps, settings, self.data.calibration_spool, lost=True)
+        made = self.maker.executor.make(self.steps, settings, self.maker.calibration_spool, lost=True)
         try:
             reference = self._outputs(made)
-            self.data.executor.tell(f"look at {self.samples} samples")
+            self.maker.executor.tell(f"look at {self.samples} samples")
             found = worst_sqnr_db(compared(reference, map(made.run, self._samples())))
         finally:
             made.release()
@@ -87,15 +87,15 @@ class Onlooker:
         return f"{look.sqnr_db:.1f} dB on {self.samples} samples, {without.sqnr_db:.1f} without"
 
     def _samples(self) -> Iterator[Sample]:
-        return islice(self.data.calibration_spool or (), 0, None, self._stride)
+        return islice(self.maker.calibration_spool or (), 0, None, self._stride)
 
     def _outputs(self, made: Artifact) -> Spool:
         """Give what the source, or the first float model that runs here, makes of the samples; run once."""
         if self._reference is None:
             model = next(one for one in made.lineage() if runs_here(one.state.format))
-            folder = Path(tempfile.mkdtemp(prefix="looks-", dir=self.data.executor.scratch))
+            folder = Path(tempfile.mkdtemp(prefix="looks-", dir=self.maker.executor.scratch))
             self._reference = Spool.of(folder / "outputs", map(model.run, self._samples()))
-            if model is not self.data.executor.source:
+            if model is not self.maker.executor.source:
                 model.release()
         return self._reference
 

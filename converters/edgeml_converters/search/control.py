@@ -29,7 +29,7 @@ from edgeml_converters.search.trials import Budget, fewest_that
 from edgeml_converters.search.turned_down import holds
 from edgeml_converters.sensitivity.noise import Sensitivity
 from edgeml_converters.sensitivity.ranking import ranked_row
-from edgeml_converters.variants.make import Evaluator
+from edgeml_converters.variants.make import Maker
 from edgeml_converters.variants.rows import Row
 
 SHOWN: Final = 5
@@ -44,7 +44,7 @@ class Control:
 
     row: Row
     steps: Sequence[ConversionStep]
-    data: Evaluator
+    maker: Maker
     budget: Budget
     _found: list[Row] = field(default_factory=list, init=False)
     """What was made with everything in int8, and judged."""
@@ -63,7 +63,7 @@ class Control:
         """
         if self.budget.spent:
             return None
-        onlooker = Onlooker(self.steps, self.data)
+        onlooker = Onlooker(self.steps, self.maker)
         try:
             plain = onlooker.look(self.row.settings)
         except EdgemlError:
@@ -85,7 +85,7 @@ class Control:
         """Give a variant by other settings that loses less than the row, which loses no more than allowed."""
         if self.budget.spent:
             return None
-        onlooker = Onlooker(self.steps, self.data)
+        onlooker = Onlooker(self.steps, self.maker)
         try:
             kept = self._tuned(onlooker.look(self.row.settings), onlooker)[1]
         except EdgemlError:
@@ -93,7 +93,7 @@ class Control:
         return kept if kept is not None and lost(kept) < lost(self.row) else None
 
     def _holds(self, row: Row) -> bool:
-        return holds(row, self.data.request.gates)
+        return holds(row, self.maker.request.gates)
 
     @property
     def _late(self) -> bool:
@@ -124,7 +124,7 @@ class Control:
         try:
             return onlooker.look(settings)
         except EdgemlError as error:
-            self.data.tried.append(self.data.trial(self.row, settings).without("failed", str(error)))
+            self.maker.tried.append(self.maker.trial(self.row, settings).without("failed", str(error)))
         return None
 
     def _tuned(self, start: Look, onlooker: Onlooker) -> tuple[QuantizerSettings, Row | None]:
@@ -163,15 +163,15 @@ class Control:
         return row.with_findings(Finding("tuned", "info", row.name, what, REPORTED))
 
     def _turn_down(self, look: Look, why: str) -> None:
-        self.data.tried.append(self.data.trial(self.row, look.settings).without("gate", why))
+        self.maker.tried.append(self.maker.trial(self.row, look.settings).without("gate", why))
 
     def _mixed(self, base: QuantizerSettings) -> Row | None:
         try:
-            ranking = ranked_row(replace(self.row, settings=base), self.steps, self.data)
+            ranking = ranked_row(replace(self.row, settings=base), self.steps, self.maker)
         except EdgemlError as error:
-            self.data.executor.tell(f"no accuracy control: {error}")
+            self.maker.executor.tell(f"no accuracy control: {error}")
             return None
-        self.data.rankings[self.row.name] = ranking
+        self.maker.rankings[self.row.name] = ranking
 
         def make(count: int) -> Row:
             tensors = tuple(one.tensor for one in ranking[:count])
@@ -189,10 +189,10 @@ class Control:
 
     def _make(self, settings: QuantizerSettings, doing: str) -> Row:
         self._stage(settings, doing)
-        return self.data.make(self.data.trial(self.row, settings), self.steps)
+        return self.maker.make(self.maker.trial(self.row, settings), self.steps)
 
     def _stage(self, settings: QuantizerSettings, doing: str) -> None:
-        self.data.executor.stage = f"{self.data.trial(self.row, settings).name}, {doing}: "
+        self.maker.executor.stage = f"{self.maker.trial(self.row, settings).name}, {doing}: "
 
     def _kept(self, row: Row, kept: Sequence[Sensitivity]) -> Row:
         named = ", ".join(f"{one.tensor} ({one.sqnr_db:.1f} dB)" for one in kept[:SHOWN])

@@ -18,7 +18,7 @@ from edgeml_converters.search.profiling import profiled
 from edgeml_converters.search.trials import Budget
 from edgeml_converters.search.trimming import compared
 from edgeml_converters.variants.compiled import with_compiled
-from edgeml_converters.variants.make import Evaluator
+from edgeml_converters.variants.make import Maker
 from edgeml_converters.variants.prepare import SourceModel, prepared
 from edgeml_converters.variants.request import Request
 from edgeml_converters.variants.rows import Row
@@ -36,9 +36,9 @@ def run(request: Request, space: Workspace) -> Outcome:
     """
     request.check()
     with prepared(request, space) as ready:
-        source, data = ready.source, ready.data
+        source, maker = ready.source, ready.maker
         jobs = request.jobs if request.searches else 1
-        made = at_once(ready.rows, ready.plans, data, Budget(request.budget_s), jobs)
+        made = at_once(ready.rows, ready.plans, maker, Budget(request.budget_s), jobs)
     if request.compiles:
         compiled = with_compiled(request, made.rows, space.scratch, space.progress)
         made = replace(made, rows=tuple(compiled))
@@ -57,8 +57,8 @@ def run(request: Request, space: Workspace) -> Outcome:
         source=source,
         rows=rows,
         choices=tuple(choices),
-        data=data,
-        findings=(*data.findings, *_judged(request, data, rows), *stopped, *data.executor.findings),
+        data=maker,
+        findings=(*maker.findings, *_judged(request, maker, rows), *stopped, *maker.executor.findings),
         machine=machine,
         interrupted=made.interrupted,
     )
@@ -67,18 +67,18 @@ def run(request: Request, space: Workspace) -> Outcome:
     return outcome
 
 
-def _judged(request: Request, data: Evaluator, rows: Sequence[Row]) -> tuple[Finding, ...]:
+def _judged(request: Request, maker: Maker, rows: Sequence[Row]) -> tuple[Finding, ...]:
     """Draw what a person should know from the whole."""
-    labels = data.evaluation.labels if data.evaluation is not None else None
-    names = data.evaluation.label_names if data.evaluation is not None else ()
-    accuracy = data.reference.value if data.reference is not None else None
+    labels = maker.evaluation.labels if maker.evaluation is not None else None
+    names = maker.evaluation.label_names if maker.evaluation is not None else ()
+    accuracy = maker.reference.value if maker.reference is not None else None
     return (
-        *findings.layout_without_channels(request, data.executor.source.inputs),
-        *findings.class_names_of_data(request, names, data.executor.source.outputs),
-        *findings.softmax_twice(request, data.executor.source.parity or ()),
-        *findings.nan_outputs(rows, data.executor.source.parity or ()),
-        *findings.near_chance(data.metric, accuracy, labels),
-        *findings.accuracy_unknown(request, data.metric),
+        *findings.layout_without_channels(request, maker.executor.source.inputs),
+        *findings.class_names_of_data(request, names, maker.executor.source.outputs),
+        *findings.softmax_twice(request, maker.executor.source.parity or ()),
+        *findings.nan_outputs(rows, maker.executor.source.parity or ()),
+        *findings.near_chance(maker.metric, accuracy, labels),
+        *findings.accuracy_unknown(request, maker.metric),
         *findings.not_calibrated(request),
         *findings.runtimes_left_out(request, rows),
         *findings.accelerators_left_out(request, rows),

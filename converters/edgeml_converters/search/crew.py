@@ -29,7 +29,7 @@ from edgeml_converters.graph import Plan
 from edgeml_converters.search.making import in_turn
 from edgeml_converters.search.trials import Budget
 from edgeml_converters.sensitivity.noise import Sensitivity
-from edgeml_converters.variants.make import Evaluator
+from edgeml_converters.variants.make import Maker
 from edgeml_converters.variants.prepare import planned
 from edgeml_converters.variants.rows import INTERRUPTED, Made, Row, Status
 from edgeml_converters.variants.trimmed import all_plans
@@ -43,7 +43,7 @@ class Share:
     """What one process makes."""
 
     rows: tuple[Row, ...]
-    data: Evaluator
+    maker: Maker
     budget: Budget
     result: Path
     """Where it hands over what it made."""
@@ -105,9 +105,7 @@ class Crew:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def at_once(
-    rows: Sequence[Row], plans: Mapping[str, Plan], data: Evaluator, budget: Budget, jobs: int
-) -> Made:
+def at_once(rows: Sequence[Row], plans: Mapping[str, Plan], maker: Maker, budget: Budget, jobs: int) -> Made:
     """Make each row that was planned, of up to ``jobs`` runtimes at once.
 
     Raises:
@@ -116,12 +114,14 @@ def at_once(
     wanted = [row for row in rows if row.status == "ok"]
     runtimes = list(dict.fromkeys(row.runtime for row in wanted))
     if jobs < 2 or len(runtimes) < 2:  # noqa: PLR2004
-        return in_turn(rows, plans, data, budget)
-    _make_shared([plans[row.name] for row in wanted], data)
-    shares = [_share(name, [row for row in wanted if row.runtime == name], data, budget) for name in runtimes]
+        return in_turn(rows, plans, maker, budget)
+    _make_shared([plans[row.name] for row in wanted], maker)
+    shares = [
+        _share(name, [row for row in wanted if row.runtime == name], maker, budget) for name in runtimes
+    ]
     crew = Crew()
     with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(crew.work, share, data.executor.progress) for share in shares]
+        futures = [pool.submit(crew.work, share, maker.executor.progress) for share in shares]
         try:
             results = [future.result() for future in futures]
         except KeyboardInterrupt:
@@ -132,7 +132,7 @@ def at_once(
         except BaseException:
             crew.kill()
             raise
-    made = _joined(rows, runtimes, results, data)
+    made = _joined(rows, runtimes, results, maker)
     if crew.stopped:  # also where all was handed over before a process heard of it
         made = replace(made, interrupted=True)
     if made.interrupted and all(row.status != "ok" for row in made.rows):
@@ -140,21 +140,21 @@ def at_once(
     return made
 
 
-def _make_shared(plans: Sequence[Plan], data: Evaluator) -> None:
+def _make_shared(plans: Sequence[Plan], maker: Maker) -> None:
     """Do what the plans of several rows begin with; what fails is told by the rows themselves."""
     for plan in plans:
         for length in range(len(plan.steps), 0, -1):
             begin = plan.steps[:length]
             if sum(one.steps[:length] == begin for one in plans) > 1 and begin[-1].target.scheme == "float32":
                 with suppress(EdgemlError):
-                    data.executor.make(begin, QuantizerSettings(), None)
+                    maker.executor.make(begin, QuantizerSettings(), None)
                 break
 
 
-def _share(runtime: str, rows: Sequence[Row], data: Evaluator, budget: Budget) -> Share:
-    scratch = data.executor.scratch / f"of-{runtime}"
+def _share(runtime: str, rows: Sequence[Row], maker: Maker, budget: Budget) -> Share:
+    scratch = maker.executor.scratch / f"of-{runtime}"
     scratch.mkdir()
-    return Share(tuple(rows), data.for_process(scratch), budget, scratch / "handed.pickle")
+    return Share(tuple(rows), maker.for_process(scratch), budget, scratch / "handed.pickle")
 
 
 @contextmanager
@@ -198,7 +198,7 @@ def _handed_over(futures: Sequence[Future[Handed | str]], crew: Crew) -> list[Ha
 
 
 def _joined(
-    rows: Sequence[Row], runtimes: Sequence[str], results: Sequence[Handed | str], data: Evaluator
+    rows: Sequence[Row], runtimes: Sequence[str], results: Sequence[Handed | str], maker: Maker
 ) -> Made:
     """Put together what the processes made, in the order in which it was asked for."""
     found: dict[str, Row] = {}
@@ -212,9 +212,9 @@ def _joined(
             continue
         interrupted = interrupted or result.made.interrupted
         found |= {row.name: row for row in result.made.rows}
-        data.tried += result.tried
-        data.rankings |= result.rankings
-        data.executor.findings += [one for one in result.findings if one not in data.executor.findings]
+        maker.tried += result.tried
+        maker.rankings |= result.rankings
+        maker.executor.findings += [one for one in result.findings if one not in maker.executor.findings]
     asked = [found.pop(row.name, row) if row.status == "ok" else row for row in rows]
     return Made((*asked, *found.values()), interrupted)
 
@@ -230,13 +230,13 @@ def main() -> None:
     def tell(doing: str) -> None:
         print(doing, file=told)
 
-    data = share.data.here(tell)
-    plans = all_plans(*planned(data.request, data.executor.source.state))
+    maker = share.maker.here(tell)
+    plans = all_plans(*planned(maker.request, maker.executor.source.state))
     handed: Handed | EdgemlError
     try:
         counted = f"{share.rows[0].runtime} variant"  # other processes count theirs
-        made = in_turn(share.rows, plans, data, share.budget, counted=counted)
-        handed = Handed(made, data.tried, data.rankings, data.executor.findings)
+        made = in_turn(share.rows, plans, maker, share.budget, counted=counted)
+        handed = Handed(made, maker.tried, maker.rankings, maker.executor.findings)
     except EdgemlError as error:
         handed = error
     with replacing_file(share.result) as scratch, scratch.open("wb") as file:

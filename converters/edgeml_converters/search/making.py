@@ -11,7 +11,7 @@ from edgeml_converters.search.control import Control
 from edgeml_converters.search.pruning import Pruning, with_comparison
 from edgeml_converters.search.trials import Budget
 from edgeml_converters.search.turned_down import holds
-from edgeml_converters.variants.make import Evaluator
+from edgeml_converters.variants.make import Maker
 from edgeml_converters.variants.rows import INTERRUPTED, Made, Row
 from edgeml_converters.variants.trimmed import trimmed_row
 
@@ -19,7 +19,7 @@ from edgeml_converters.variants.trimmed import trimmed_row
 def in_turn(
     rows: Sequence[Row],
     plans: Mapping[str, Plan],
-    data: Evaluator,
+    maker: Maker,
     budget: Budget,
     *,
     counted: str = "variant",
@@ -30,31 +30,32 @@ def in_turn(
         KeyboardInterrupt: it was interrupted, and nothing usable was made or nothing is searched.
     """
     wanted = [row for row in rows if row.status == "ok"]
-    last = [row for row in wanted if data.executor.was_probed(plans[row.name].steps)]
+    last = [row for row in wanted if maker.executor.was_probed(plans[row.name].steps)]
     first = [row for row in wanted if row not in last]
     made: dict[str, Row] = {}
     added: list[Row] = []
     interrupted = False
     try:
         for place, row in enumerate((*first, *last), 1):
-            data.executor.stage = f"{counted} {place}/{len(wanted)}, {row.name}: "
-            made[row.name] = data.make(row, plans[row.name].steps)
+            maker.executor.stage = f"{counted} {place}/{len(wanted)}, {row.name}: "
+            made[row.name] = maker.make(row, plans[row.name].steps)
         for name, row in tuple(made.items()):
             if not row.settings.sparsity and _has_trimmed(row, made):
                 continue
-            controlled = _controlled(row, plans[name], data, budget)
+            controlled = _controlled(row, plans[name], maker, budget)
             added += [] if controlled is None else [controlled]
-            told, *pruned = _pruned(controlled or _told_of_time(row, data, budget), plans[name], data, budget)
+            kept = controlled or _told_of_time(row, maker, budget)
+            told, *pruned = _pruned(kept, plans[name], maker, budget)
             if controlled is None:
                 made[name] = told
             else:
                 added[-1] = told
             added += pruned
     except KeyboardInterrupt:
-        if not data.request.searches or all(row.status != "ok" for row in made.values()):
+        if not maker.request.searches or all(row.status != "ok" for row in made.values()):
             raise
         interrupted = True
-    data.executor.stage = ""
+    maker.executor.stage = ""
     left = {row.name: row.without("unavailable", INTERRUPTED) for row in wanted}
     found = (made.get(row.name) or left.get(row.name, row) for row in rows)
     return Made((*found, *added), interrupted)
@@ -66,41 +67,41 @@ def _has_trimmed(row: Row, made: Mapping[str, Row]) -> bool:
     return twin is not None and twin.status == "ok"
 
 
-def _controlled(row: Row, plan: Plan, data: Evaluator, budget: Budget) -> Row | None:
+def _controlled(row: Row, plan: Plan, maker: Maker, budget: Budget) -> Row | None:
     """Mend a static int8 variant that loses more than allowed; a search looks for better than what holds."""
-    if not _is_controlled(row, data):
+    if not _is_controlled(row, maker):
         return None
-    control = Control(row, plan.steps, data, budget)
-    if not holds(row, data.request.gates):
+    control = Control(row, plan.steps, maker, budget)
+    if not holds(row, maker.request.gates):
         return control.run()
     loses = row.drop_points is not None and row.drop_points > 0.0
-    return control.closer() if data.request.searches and loses else None
+    return control.closer() if maker.request.searches and loses else None
 
 
-def _told_of_time(row: Row, data: Evaluator, budget: Budget) -> Row:
+def _told_of_time(row: Row, maker: Maker, budget: Budget) -> Row:
     """Say of a static int8 variant that loses too much that no time was left to mend it."""
-    if not budget.spent or not _is_controlled(row, data) or holds(row, data.request.gates):
+    if not budget.spent or not _is_controlled(row, maker) or holds(row, maker.request.gates):
         return row
     return row.with_findings(budget.finding(row.name, "what was not tried might lose less"))
 
 
-def _is_controlled(row: Row, data: Evaluator) -> bool:
-    if not data.request.accuracy_control or row.scheme != "int8_static" or row.edge_tpu:
+def _is_controlled(row: Row, maker: Maker) -> bool:
+    if not maker.request.accuracy_control or row.scheme != "int8_static" or row.edge_tpu:
         return False
     return row.status in {"ok", "failed"} and not row.settings.sparsity
 
 
-def _pruned(row: Row, plan: Plan, data: Evaluator, budget: Budget) -> tuple[Row, ...]:
+def _pruned(row: Row, plan: Plan, maker: Maker, budget: Budget) -> tuple[Row, ...]:
     """Give the row, and a pruned one behind it where such are looked for."""
-    if data.request.prunes:
-        return Pruning(row, plan.steps, data, budget).run()
+    if maker.request.prunes:
+        return Pruning(row, plan.steps, maker, budget).run()
     if not row.settings.sparsity:
         return (row,)
     plain = replace(row.settings, sparsity=0.0)
-    return (with_comparison(row, _by_settings(data, row, plain)),)
+    return (with_comparison(row, _by_settings(maker, row, plain)),)
 
 
-def _by_settings(data: Evaluator, row: Row, settings: QuantizerSettings) -> Row | None:
+def _by_settings(maker: Maker, row: Row, settings: QuantizerSettings) -> Row | None:
     """Find what was tried in the same way but for the settings."""
     wanted = replace(row, settings=settings).way
-    return next((one for one in data.tried if one.way == wanted), None)
+    return next((one for one in maker.tried if one.way == wanted), None)

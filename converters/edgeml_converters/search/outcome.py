@@ -9,7 +9,7 @@ from edgeml.findings import Finding
 from edgeml.words import FLOATS
 from edgeml_converters.search.choose import Choice, best_of, loss
 from edgeml_converters.search.turned_down import holds
-from edgeml_converters.variants.make import Evaluator
+from edgeml_converters.variants.make import Maker
 from edgeml_converters.variants.prepare import SourceModel
 from edgeml_converters.variants.request import Request
 from edgeml_converters.variants.rows import Row
@@ -31,7 +31,8 @@ class Outcome:
     source: SourceModel
     rows: tuple[Row, ...]
     choices: tuple[Choice, ...]
-    data: Evaluator
+    data: Maker
+    """What made the rows, for the data that it judged them by and what it tried."""
     findings: tuple[Finding, ...]
     """About the data and the conversion as a whole; each row has its own besides."""
     machine: str

@@ -19,7 +19,7 @@ from edgeml_converters.quantize.sparsity import PRUNED
 from edgeml_converters.search.choose import loss
 from edgeml_converters.search.trials import Budget, fewest_that
 from edgeml_converters.search.turned_down import holds, lost_too_much
-from edgeml_converters.variants.make import Evaluator
+from edgeml_converters.variants.make import Maker
 from edgeml_converters.variants.rows import Row
 
 Severity = Literal["info", "warning"]
@@ -35,7 +35,7 @@ class Pruning:
 
     row: Row
     steps: Sequence[ConversionStep]
-    data: Evaluator
+    maker: Maker
     budget: Budget
 
     def run(self) -> tuple[Row, ...]:
@@ -51,12 +51,12 @@ class Pruning:
         return (*before, last if tried.ended else last.with_findings(missed))
 
     def _holds(self, row: Row) -> bool:
-        return holds(row, self.data.request.gates)
+        return holds(row, self.maker.request.gates)
 
     def _make(self, count: int) -> Row:
-        row = self.data.trial(self.row, replace(self.row.settings, sparsity=SHARES[count - 1]))
-        self.data.executor.stage = f"{row.name}: "
-        return self.data.make(row, self.steps)
+        row = self.maker.trial(self.row, replace(self.row.settings, sparsity=SHARES[count - 1]))
+        self.maker.executor.stage = f"{row.name}: "
+        return self.maker.make(row, self.steps)
 
     def _judged(self, made: Sequence[Row]) -> tuple[Row, ...]:
         best = _best([row for row in made if self._holds(row)])
@@ -70,7 +70,7 @@ class Pruning:
         return (_no_smaller(self.row, text),)
 
     def _why(self, row: Row) -> str:
-        lost = row.told if row.status != "ok" else lost_too_much(row, self.data.request.gates)
+        lost = row.told if row.status != "ok" else lost_too_much(row, self.maker.request.gates)
         return f"with {_share(row)} at 0: {lost}"
 
 

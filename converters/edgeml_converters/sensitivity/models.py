@@ -15,7 +15,7 @@ from edgeml_converters.arguments import DataArgument, read_data, read_names, rea
 from edgeml_converters.graph import Plan
 from edgeml_converters.sensitivity.noise import Sensitivity
 from edgeml_converters.sensitivity.ranking import ranked_row
-from edgeml_converters.variants.make import Evaluator
+from edgeml_converters.variants.make import Maker
 from edgeml_converters.variants.prepare import prepared
 from edgeml_converters.variants.request import Request
 from edgeml_converters.variants.rows import Row
@@ -79,14 +79,14 @@ def sensitivities(
             trust_code=trust_code,
         )
         with prepared(request, space) as ready:
-            return tuple(_ranked(row, ready.plans, ready.data) for row in ready.rows)
+            return tuple(_ranked(row, ready.plans, ready.maker) for row in ready.rows)
 
 
-def _ranked(row: Row, plans: Mapping[str, Plan], data: Evaluator) -> Ranking:
+def _ranked(row: Row, plans: Mapping[str, Plan], maker: Maker) -> Ranking:
     if row.status != "ok":
         return Ranking(row.runtime, (), row.told)
-    data.executor.stage = f"{row.runtime}: "
+    maker.executor.stage = f"{row.runtime}: "
     try:
-        return Ranking(row.runtime, ranked_row(row, plans[row.name].steps, data))
+        return Ranking(row.runtime, ranked_row(row, plans[row.name].steps, maker))
     except EdgemlError as error:
         return Ranking(row.runtime, (), str(error))

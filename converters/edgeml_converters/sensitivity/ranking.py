@@ -13,7 +13,7 @@ from edgeml.errors import ConversionError
 from edgeml.runtime import TensorTap
 from edgeml_converters.sensitivity.noise import ChannelNoise, Sensitivity
 from edgeml_converters.variants.artifact import Artifact
-from edgeml_converters.variants.make import Evaluator
+from edgeml_converters.variants.make import Maker
 from edgeml_converters.variants.rows import Row
 
 RANKING_SAMPLES: Final = 64
@@ -52,16 +52,16 @@ def rank(
     return tuple(sorted(ranked, key=lambda one: one.sqnr_db))
 
 
-def ranked_row(row: Row, steps: Sequence[ConversionStep], data: Evaluator) -> tuple[Sensitivity, ...]:
+def ranked_row(row: Row, steps: Sequence[ConversionStep], maker: Maker) -> tuple[Sensitivity, ...]:
     """Make a row of a calibrated scheme, even if its results are lost, and rank the float model behind it.
 
     Raises:
         ConversionError: it cannot be made, or nothing shows its activations.
     """
-    made = data.executor.make(steps, row.settings, data.calibration_spool, lost=True)
+    made = maker.executor.make(steps, row.settings, maker.calibration_spool, lost=True)
     made.release()
-    data.executor.tell("rank activations")
+    maker.executor.tell("rank activations")
     for one in reversed(made.lineage()):
         if one.parent is not None and one.trace is not None and one.trace.ranges:
-            return rank(one.parent, one.trace.ranges, data.calibration_spool or ())
+            return rank(one.parent, one.trace.ranges, maker.calibration_spool or ())
     raise ConversionError(f"{row.name}: its quantizer tells no ranges, so nothing can be ranked")

@@ -48,7 +48,7 @@ LACKING = (EngineMissingError, EngineVersionError, WorkerMissingError, PlanError
 
 
 @dataclass(slots=True)
-class Evaluator:
+class Maker:
     """Makes rows from one source and judges them by the same data."""
 
     request: Request
@@ -128,7 +128,7 @@ class Evaluator:
             self._referred.release()
         return self._outputs
 
-    def for_process(self, scratch: Path) -> Evaluator:
+    def for_process(self, scratch: Path) -> Maker:
         """Give a copy that another process can be handed: no engine in it, and nothing that was tried.
 
         The reference's outputs are in it, so that one process makes them for all.
@@ -139,7 +139,7 @@ class Evaluator:
         copy.metric = None  # may be the user's own code: opened again there
         return copy
 
-    def here(self, progress: Callable[[str], None]) -> Evaluator:
+    def here(self, progress: Callable[[str], None]) -> Maker:
         """Give what this process was handed, ready for work."""
         return replace(self, executor=replace(self.executor, progress=progress))
 

@@ -28,7 +28,7 @@ from edgeml_converters.graph import Plan, is_offered, no_way, plan, this_machine
 from edgeml_converters.steps.onnx import with_unknown_operators
 from edgeml_converters.variants.artifact import Artifact, random_samples, runs_here
 from edgeml_converters.variants.judgements import JudgementCache
-from edgeml_converters.variants.make import Evaluator
+from edgeml_converters.variants.make import Maker
 from edgeml_converters.variants.request import Request, wanted_rows
 from edgeml_converters.variants.rows import Row
 from edgeml_converters.variants.step_runner import Executor, calibrates
@@ -58,7 +58,7 @@ class Prepared:
     rows: tuple[Row, ...]
     plans: Mapping[str, Plan]
     """By the row's name, of those whose status is ok."""
-    data: Evaluator
+    maker: Maker
 
 
 @contextmanager
@@ -76,8 +76,8 @@ def prepared(request: Request, space: Workspace) -> Iterator[Prepared]:
     )
     rows, plans = planned(request, source.state)
     try:
-        data = _prepare(request, executor, space.judgements, rows, plans)
-        yield Prepared(source, *with_trimmed(request, rows, plans, executor), data)
+        maker = _prepare(request, executor, space.judgements, rows, plans)
+        yield Prepared(source, *with_trimmed(request, rows, plans, executor), maker)
     finally:
         source.artifact.release()
 
@@ -148,7 +148,7 @@ def _prepare(
     judgements: JudgementCache,
     rows: Sequence[Row],
     plans: Mapping[str, Plan],
-) -> Evaluator:
+) -> Maker:
     """Learn the source's signature, read the data, and set the parity samples."""
     source = executor.source
     wanted = [row for row in rows if row.status == "ok"]
@@ -173,9 +173,9 @@ def _prepare(
     elif source.inputs:
         executor.use_samples(random_samples(source.inputs, PARITY_SAMPLES))
     _refuse_nothing_but_nan(source)
-    evaluator = Evaluator(request, executor, calibration, evaluation, found, judgements=judgements)
-    evaluator.judge_source()
-    return evaluator
+    maker = Maker(request, executor, calibration, evaluation, found, judgements=judgements)
+    maker.judge_source()
+    return maker
 
 
 def _refuse_nothing_but_nan(source: Artifact) -> None:
