@@ -11,9 +11,9 @@ from edgeml import typed_json
 from edgeml.bundle import Bundle
 from edgeml.bundle_place import RECORD
 from edgeml.converter import QuantizerSettings
-from edgeml.errors import MeasureError
+from edgeml.errors import MeasureError, UsageError
 from edgeml.installed import open_release
-from edgeml.manifest import Manifest, Variant
+from edgeml.manifest import Manifest, Measured, Variant
 from edgeml.measure import EMULATED
 from edgeml_converters.evaluate import latency
 from edgeml_converters.evaluate.metrics import open_metric
@@ -72,13 +72,13 @@ def recheck(
     Raises:
         BundleError: damaged or foreign.
         MessageError: the record, which is read for a gate on slices, is none.
-        UsageError: no such variant, or a metric that cannot be opened here.
+        UsageError: no such variant, or a metric that a gate asks for and that cannot be opened here.
     """
     opened = open_release(bundle)
     variants = _wanted(opened.manifest, names)
     for file in (file for one in variants for file in one.files):
         opened.check(file.path)
-    rows = [_row(one) for one in variants]
+    rows = [_row(one, gates) for one in variants]
     if gates.max_slice_drop is not None:
         slices = _slices(opened)
         rows = [replace(row, slices=slices.get(row.name, ())) for row in rows]
@@ -105,12 +105,8 @@ def _wanted(manifest: Manifest, names: Sequence[str]) -> Sequence[Variant]:
     return manifest.named(names) or chosen or manifest.variants
 
 
-def _row(variant: Variant) -> Row:
+def _row(variant: Variant, gates: Gates) -> Row:
     measured = variant.measured
-    drop = None
-    if None not in (measured.metric, measured.accuracy, measured.float_accuracy):
-        metric = open_metric(measured.metric or "")
-        drop = round(metric.drop_points(measured.float_accuracy or 0.0, measured.accuracy or 0.0), 6)
     return Row(
         variant.name,
         variant.runtime,
@@ -119,8 +115,21 @@ def _row(variant: Variant) -> Row:
         QuantizerSettings(),
         size_bytes=sum(one.size_bytes for one in variant.files if one.path != variant.fallback),
         measured=measured,
-        drop_points=drop,
+        drop_points=_drop(measured, gates),
     )
+
+
+def _drop(measured: Measured, gates: Gates) -> float | None:
+    """Give the points lost; ``None``: unknown, as by a metric that is not here and that no gate asks for."""
+    if measured.metric is None or measured.accuracy is None or measured.float_accuracy is None:
+        return None
+    try:
+        metric = open_metric(measured.metric)
+    except UsageError:
+        if gates.max_drop is None:
+            return None
+        raise
+    return round(metric.drop_points(measured.float_accuracy, measured.accuracy), 6)
 
 
 def _slices(bundle: Bundle) -> dict[str, tuple[SliceDrop, ...]]:

@@ -77,6 +77,25 @@ def test_latency_is_taken_anew_where_a_machine_is_named(bundle: Path) -> None:
     assert fresh["broken"] is None
 
 
+def test_a_metric_that_is_not_here_hinders_only_the_gate_that_asks_for_it(
+    bundle: Path, tmp_path: Path
+) -> None:
+    opened = open_bundle(bundle)
+    opened.extract(tmp_path / "out")
+    theirs = tuple(
+        replace(one, measured=replace(one.measured, metric="theirs:score"))
+        for one in opened.manifest.variants
+    )
+    files = {name: tmp_path / "out" / name for name in opened.names}
+    write_bundle(tmp_path / "theirs.edgeml", replace(opened.manifest, variants=theirs), files)
+    done = check(tmp_path / "theirs.edgeml", "--max-size", "1M", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["variants"][0]["drop_points"] is None
+    done = check(tmp_path / "theirs.edgeml", "--max-drop", 100)
+    assert done.exit_code == 2
+    assert "metric 'theirs:score' cannot be imported" in done.stderr
+
+
 def test_without_a_gate_there_is_nothing_to_check(bundle: Path) -> None:
     done = check(bundle)
     assert done.exit_code == 2
