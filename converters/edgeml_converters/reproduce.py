@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from edgeml.data import DataDeclaration
 from edgeml.errors import ModelFileError, UsageError
@@ -48,6 +49,8 @@ def reproduce(
     targets: Sequence[str | Target] = (),
     calibration: str | None = None,
     evaluation: str | None = None,
+    labels: str | None = None,
+    slices: str | None = None,
     output: Path | None = None,
     trust_code: bool = False,
     compiler_via: str | None = None,
@@ -65,6 +68,8 @@ def reproduce(
         targets: profiles of recorded targets that no name leads to here, as ``convert`` takes them.
         calibration: where the calibration data are now; by default where they were.
         evaluation: where the evaluation data are now.
+        labels: where their labels are now, of a file or key of its own.
+        slices: where what parts them is now.
         output: where to write the new bundle; by default nowhere.
         trust_code: let the model run the code that it carries (Keras Lambda layers).
         compiler_via: URL of the machine that has the Edge TPU compiler; by default this one.
@@ -86,8 +91,8 @@ def reproduce(
         targets=_targets(options.targets, targets),
         schemes=AUTO if options.searches else options.schemes,
         runtimes=options.runtimes,
-        calibration=_data(options.calibration, calibration),
-        evaluation=_data(options.evaluation, evaluation),
+        calibration=_data(options.calibration, source=calibration),
+        evaluation=_data(options.evaluation, source=evaluation, labels=labels, slices=slices),
         metric=options.metric,
         golden=options.golden,
         preprocess=options.preprocess,
@@ -154,17 +159,17 @@ def _targets(recorded: Sequence[str], given: Sequence[str | Target]) -> tuple[Ta
     return tuple(found)
 
 
-def _data(declared: DataDeclaration | None, given: str | None) -> DataDeclaration | None:
-    """Take data as they were declared, from where they are now.
+def _data(declared: DataDeclaration | None, **places: str | None) -> DataDeclaration | None:
+    """Take data as they were declared, what is given from where it is now.
 
     Raises:
         UsageError: data were given for what had none.
     """
-    if declared is None:
-        if given is not None:
-            raise UsageError(f"{given}: the recorded conversion had no such data")
-        return None
-    return declared if given is None else replace(declared, source=given)
+    given: dict[str, Any] = {name: place for name, place in places.items() if place is not None}
+    for name, place in given.items():
+        if getattr(declared, name, None) is None:
+            raise UsageError(f"{place}: the recorded conversion had no such data")
+    return None if declared is None else replace(declared, **given)
 
 
 def _compared(then: Record, result: ConvertResult) -> tuple[VariantAgain, ...]:

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 @click.option("--calibration", metavar="DATA", help="Where the calibration data are now.")
 @click.option("--evaluate", "evaluation", metavar="DATA", help="Where the evaluation data are now.")
 @click.option(
+    "--labels", metavar="FILE|KEY", help="Where their labels are now, if those had a place of their own."
+)
+@click.option("--slices", metavar="FILE|KEY", help="Where what parts them is now.")
+@click.option(
     "--output",
     "-o",
     type=click.Path(path_type=Path),
@@ -47,6 +51,8 @@ def reproduce(
     targets: tuple[str, ...],
     calibration: str | None,
     evaluation: str | None,
+    labels: str | None,
+    slices: str | None,
     output: Path | None,
     trust_code: bool,
     compiler_via: str | None,
@@ -74,6 +80,8 @@ def reproduce(
             targets=targets,
             calibration=calibration,
             evaluation=evaluation,
+            labels=labels,
+            slices=slices,
             output=output,
             trust_code=trust_code,
             compiler_via=compiler_via,

@@ -78,6 +78,30 @@ def test_a_record_alone_will_do_and_data_may_have_moved(made: Path) -> None:
     assert (made / "again.edgeml").exists()
 
 
+def test_labels_and_slices_of_their_own_may_have_moved_too(made: Path) -> None:
+    pictures, labels = broken_int8.held_out_digits()
+    np.save(made / "x.npy", np.concatenate(pictures))
+    np.save(made / "y.npy", labels)
+    np.save(made / "part.npy", np.arange(len(labels)) % 2)
+    done = edgeml(
+        *("convert", made / "outlier.onnx", "--runtime", "onnxruntime", "--no-measure"),
+        *("--evaluate", made / "x.npy", "--labels", made / "y.npy", "--slices", made / "part.npy"),
+        *("--output", made / "labelled.edgeml"),
+    )
+    assert done.exit_code == 0, done.output
+    (made / "new").mkdir()
+    for name in ("x.npy", "y.npy", "part.npy"):
+        shutil.move(made / name, made / "new" / name)
+    words = ("reproduce", made / "labelled.edgeml", "--model", made / "outlier.onnx")
+    assert edgeml(*words, "--evaluate", made / "new/x.npy").exit_code == 1
+    places = ("--evaluate", made / "new/x.npy", "--labels", made / "new/y.npy")
+    done = edgeml(*words, *places, "--slices", made / "new/part.npy")
+    assert done.exit_code == 0, done.output
+    done = edgeml("reproduce", made / "out.edgeml", "--labels", made / "new/y.npy")
+    assert done.exit_code == 2
+    assert "y.npy: the recorded conversion had no such data" in done.stderr
+
+
 def test_other_data_are_told_and_what_they_changed(made: Path) -> None:
     np.savez(made / "few.npz", x=np.concatenate(broken_int8.calibration_digits()[:40]) * 0.5)
     done = edgeml("reproduce", made / "out.edgeml", "--calibration", f"{made}/few.npz:x", "--json")
