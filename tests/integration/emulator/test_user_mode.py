@@ -70,6 +70,30 @@ def test_children_without_an_environment_see_the_board_too() -> None:
     assert done.stdout.decode().split() == ["aarch64", "4", "aarch64", "4"]
 
 
+def test_a_command_that_ends_takes_nothing_from_another_that_runs(tmp_path: Path) -> None:
+    """Whoever comes first made the mount points that the image lacked, and took them along."""
+    waits = 'touch "/tmp/$1-began"; while [ ! -e "/tmp/$1-ends" ]; do sleep 0.1; done; shift; "$@"'
+    folder = tmp_path / "board"
+    ended: list[int] = []
+
+    def run(name: str, *argv: str) -> Thread:
+        def body() -> None:
+            with plugins.transport(f"{URL}&folder={folder}") as board:
+                ended.append(board.run(["sh", "-c", waits, "sh", name, *argv], 120).exit_code)
+
+        thread = Thread(target=body)
+        thread.start()
+        eventually((folder / "tmp" / f"{name}-began").exists, f"{name} began", 60)
+        return thread
+
+    first = run("first", "true")
+    second = run("second", "python3", "-P", "-c", "import numpy")
+    for name, thread in (("first", first), ("second", second)):
+        (folder / "tmp" / f"{name}-ends").touch()
+        thread.join()
+    assert ended == [0, 0]
+
+
 @pytest.mark.parametrize("name", ["raspberry-pi-zero-2w", "raspberry-pi-4", "raspberry-pi-5"])
 def test_edgeml_there_sees_board_and_engines(name: str) -> None:
     with plugins.transport(f"emulator:{name}?mode=user") as board:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -25,12 +24,6 @@ FILE_SYSTEM_OPTIONS: Final = (
 """Without checksums: Linux 6.1 refuses a journal with them, once a power cut tore its last commit block."""
 QCOW2_OPTIONS: Final = ("-o", "compression_type=zstd")
 """A fifth of the time of zlib, and smaller. QEMU 5.1 and newer read it."""
-_FOLDERS: Final = {
-    **dict.fromkeys(("dev", "media", "mnt", "opt", "run", "srv", SITE), 0o755),
-    **dict.fromkeys(("proc", "sys"), 0o555),
-    "tmp": 0o1777,
-}
-"""That the disk has, whatever the root has in their places."""
 _AS_ROOT: Final = """
 set -e
 chown -R "$3:$3" "$1/$4"
@@ -56,9 +49,6 @@ def make_disk(root: Path, site: Path, own_files: Iterable[tuple[str, bytes, int]
     tree, raw = disk.parent / ".tree", disk.parent / ".raw"
     link_tree(root, tree)
     link_tree(site, tree / SITE)
-    for name, mode in _FOLDERS.items():
-        (tree / name).mkdir(parents=True, exist_ok=True)
-        (tree / name).chmod(mode)
     for name, content, mode in own_files:
         path = tree / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,14 +74,10 @@ def make_disk(root: Path, site: Path, own_files: Iterable[tuple[str, bytes, int]
 
 
 def link_tree(source: Path, target: Path) -> None:
-    """Copy a tree by hard links; folders are new, files must not be written through.
-
-    Folders without permissions are left out: proot leaves them where it bound something and was killed.
-    """
+    """Copy a tree by hard links; folders are new, files must not be written through."""
     target.mkdir(parents=True, exist_ok=True)
     for place, folders, files in os.walk(source):
         here = target / Path(place).relative_to(source)
-        folders[:] = [name for name in folders if stat.S_IMODE(os.lstat(Path(place, name)).st_mode)]
         for name in folders:
             inside = Path(place, name)
             if inside.is_symlink():

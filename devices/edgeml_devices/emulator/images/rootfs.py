@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from edgeml.errors import EdgemlError
-from edgeml_devices.emulator.images.image import Flavour
+from edgeml_devices.emulator.images.image import SITE, Flavour
 from edgeml_devices.emulator.images.recipe import recipe_text
 from edgeml_devices.emulator.images.unpack import unpack_all
 
@@ -33,8 +33,13 @@ _USERS: Final = (
     ("systemd-resolve", 997, "/"),
 )
 _GROUPS: Final = (("systemd-journal", 999), ("input", 995), ("kvm", 994), ("render", 993), ("sgx", 992))
-_TO_MOUNT: Final = ("dev", "proc", "run", "sys", "tmp")
-"""Folders that the disk has and the root for user mode must not: they would hide the host's."""
+_MOUNT_POINTS: Final = {
+    **dict.fromkeys(("dev", "home", "media", "mnt", "opt", "run", "srv", SITE), 0o755),
+    **dict.fromkeys(("proc", "sys"), 0o555),
+    "tmp": 0o1777,
+}
+"""Folders that the machine or user mode puts others over. One that was missing proot would make, and take
+away when the first of several commands ends: the others would lose what lies there."""
 _POWER: Final = ("poweroff", "halt", "reboot", "shutdown")
 """What systemd brings itself."""
 _UNITS: Final = (
@@ -88,9 +93,9 @@ def make_root(debs: Sequence[Path], flavour: Flavour, root: Path, on_unpacked: C
         _install(root, "sbin/init", recipe_text("minimal-init.sh"), 0o755)
         for name in _POWER:
             _install(root, f"usr/sbin/{name}", recipe_text("power.sh"), 0o755)
-    for name in _TO_MOUNT:
-        if (root / name).is_dir():
-            (root / name).rmdir()
+    for name, mode in _MOUNT_POINTS.items():
+        (root / name).mkdir(parents=True, exist_ok=True)
+        (root / name).chmod(mode)
 
 
 def _write_accounts(root: Path) -> None:
@@ -134,7 +139,7 @@ def _write_settings(root: Path) -> None:
         link = root / place
         if not link.is_symlink() and not link.exists():
             link.symlink_to(target)
-    for name in ("etc/dropbear", "root/.ssh", AGENT_HOME, "var/log", "mnt", "home"):
+    for name in ("etc/dropbear", "root/.ssh", AGENT_HOME, "var/log"):
         (root / name).mkdir(parents=True, exist_ok=True)
     (root / "root").chmod(0o700)
     (root / "root/.ssh").chmod(0o700)
