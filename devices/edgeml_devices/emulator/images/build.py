@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from edgeml.errors import EdgemlError
 from edgeml_devices.emulator import programs, tools
@@ -36,6 +37,7 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
+WAITING: Final = "waiting for another edgeml"
 
 
 def find_image(request: ImageRequest) -> Image | None:
@@ -113,15 +115,15 @@ class _Builder:
         own = wheels.build_own(self._cache, own_key, lambda text: self._say("wheels", text))
         plan = self._plan(own, update=update)
         keys = keys_of(plan, self._request, own_key, self._public_key())
-        root = self._cache.made("roots", keys.root, lambda folder: self._fill_root(plan, folder))
+        root = self._made("root", "roots", keys.root, lambda folder: self._fill_root(plan, folder))
         self._done("root")
-        self._cache.made("kernels", keys.kernel, lambda folder: self._fill_kernel(plan, root, folder))
+        self._made("kernel", "kernels", keys.kernel, lambda folder: self._fill_kernel(plan, root, folder))
         self._done("kernel")
-        engines = self._cache.made("engines", keys.engines, lambda folder: self._fill_engines(plan, folder))
-        site = self._cache.made("sites", keys.site, lambda folder: self._fill_site(engines, own, folder))
+        engines = self._made("site", "engines", keys.engines, lambda folder: self._fill_engines(plan, folder))
+        site = self._made("site", "sites", keys.site, lambda folder: self._fill_site(engines, own, folder))
         self._done("site")
-        self._cache.made(
-            "images", keys.image, lambda folder: self._fill_image(plan, keys, own, root, site, folder)
+        self._made(
+            "disk", "images", keys.image, lambda folder: self._fill_image(plan, keys, own, root, site, folder)
         )
         self._done("disk")
         return whole_image(self._cache, keys.image)
@@ -129,7 +131,7 @@ class _Builder:
     def _plan(self, own: tuple[Path, ...], *, update: bool) -> Plan:
         """Resolve the request, unless it was, and have every file of the plan here."""
         key = request_key(self._request)
-        with self._cache.locked(f"plan-{key}"):
+        with self._cache.locked(f"plan-{key}", lambda: self._say("packages", WAITING)):
             before = None if update else read_plan(self._cache, key)
             debs, boot = self._packages(before)
             self._done("packages")
@@ -147,7 +149,7 @@ class _Builder:
         ):
             return before.debs, before.kernel
         mirrors = (self._request.mirror,) if self._request.mirror else apt.own_mirrors()
-        with self._cache.locked("apt"):
+        with self._cache.locked("apt", lambda: self._say("packages", WAITING)):
             manager = Apt(self._cache.folder / "apt", mirrors)
             if before is None:
                 self._say("packages", "asking the Debian mirror")
@@ -214,6 +216,9 @@ class _Builder:
         write_image(folder, Kept.of(self._request, keys, plan, own, used_bytes, time.time()))
 
     # --- small things
+
+    def _made(self, step: str, kind: str, key: str, fill: Callable[[Path], None]) -> Path:
+        return self._cache.made(kind, key, fill, lambda: self._say(step, WAITING))
 
     def _deb(self, deb: Deb) -> Path:
         return self._cache.folder / "debs" / deb.file

@@ -46,16 +46,19 @@ class Cache:
         """Give where an artifact is, or would be."""
         return self.folder / kind / key
 
-    def made(self, kind: str, key: str, fill: Callable[[Path], None]) -> Path:
+    def made(
+        self, kind: str, key: str, fill: Callable[[Path], None], on_wait: Callable[[], None] = lambda: None
+    ) -> Path:
         """Give an artifact's folder; if it is not there, let ``fill`` fill an empty one that then becomes it.
 
-        Another process that makes the same one is waited for. What a killed process left is removed.
+        Another process that makes the same one is waited for, and ``on_wait`` called before. What a killed
+        process left is removed.
         """
         place = self.place(kind, key)
         if place.is_dir():
             return place
         place.parent.mkdir(parents=True, exist_ok=True)
-        with self.locked(f"{kind}-{key}"):
+        with self.locked(f"{kind}-{key}", on_wait):
             if place.is_dir():
                 return place
             for left in place.parent.glob(f"{_SCRATCH}{key}.*"):
@@ -71,10 +74,17 @@ class Cache:
         return place
 
     @contextmanager
-    def locked(self, name: str) -> Iterator[None]:
-        """Keep out every other process that asks for the same name, until the block ends."""
+    def locked(self, name: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Keep out every other process that asks for the same name, until the block ends.
+
+        ``on_wait`` is called before one that was there first is waited for.
+        """
         with _open_lock(self.folder / "locks" / name) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                on_wait()
+                fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     @contextmanager

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from edgeml.errors import EngineError
 from edgeml_devices.emulator import programs
+from edgeml_devices.emulator.images.build import WAITING
 from edgeml_devices.emulator.images.cache import Cache, hold
 from edgeml_devices.emulator.machine.command import MemoryFile, Place, snapshot_key
 from edgeml_devices.emulator.machine.launch import Setup, Snapshot
@@ -63,7 +64,8 @@ def take_snapshot(setup: Setup, say: Callable[[str], None] = lambda _: None) -> 
     """
     cache, kind, key = _place(setup)
     with hold(setup.image):
-        return Snapshot(cache.made(kind, key, lambda folder: _fill(setup, key, folder, say)))
+        made = cache.made(kind, key, lambda folder: _fill(setup, key, folder, say), lambda: say(WAITING))
+        return Snapshot(made)
 
 
 def _place(setup: Setup) -> tuple[Cache, str, str]:

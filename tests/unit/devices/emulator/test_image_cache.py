@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +71,28 @@ def test_builders_in_parallel_share_one_build(tmp_path: Path) -> None:
         builder.join(120)
     assert [builder.exitcode for builder in builders] == [0] * 4
     assert log.read_text() == "built\n"
+
+
+def test_who_waits_for_another_builder_is_told_before(tmp_path: Path) -> None:
+    cache, said = Cache(tmp_path), []
+    waits = threading.Event()
+
+    def on_wait() -> None:
+        said.append("waits")
+        waits.set()
+
+    def other() -> None:
+        cache.made("roots", "a1", lambda _: said.append("made twice"), on_wait)
+
+    def fill(_: Path) -> None:
+        second.start()
+        assert waits.wait(60)
+        said.append("made")
+
+    second = threading.Thread(target=other)
+    cache.made("roots", "a1", fill, lambda: said.append("waits for nobody"))
+    second.join(60)
+    assert said == ["waits", "made"]
 
 
 def test_nothing_is_cleaned_while_something_is_built(tmp_path: Path) -> None:
