@@ -58,7 +58,7 @@ def measured(made: Made, space: Workspace, request: Request) -> Made:
         if request.searches:
             _again(rows, jobs, results, space, request)
             rows = told()
-            rows = _with_engine_options(rows, space, request)
+            rows = _with_engine_options(rows, made.rows, space, request)
     except KeyboardInterrupt:
         if interrupted or not request.searches:
             raise
@@ -102,8 +102,14 @@ def contenders(rows: Sequence[Row]) -> list[Row]:
     return near if len(near) > 1 else []
 
 
-def _with_engine_options(rows: Sequence[Row], space: Workspace, request: Request) -> list[Row]:
-    """Try the quickest row of each runtime with other options of its engine, and take what is better."""
+def _with_engine_options(
+    rows: Sequence[Row], unmeasured: Sequence[Row], space: Workspace, request: Request
+) -> list[Row]:
+    """Try the quickest row of each runtime with other options of its engine, and take what is better.
+
+    What a measurement is found to be, noisy say, goes with it: a new one is put to the row as it was before.
+    """
+    before = {row.name: row for row in unmeasured}
     results: dict[str, latency.Result] = {}
     tried = []
     for row in alternatives(rows):
@@ -113,7 +119,8 @@ def _with_engine_options(rows: Sequence[Row], space: Workspace, request: Request
         )
         _measure([job], results, space, request)
         if isinstance(results.get(job.name), Measurement):
-            tried.append(_with_measurement(row, results[job.name]))
+            bare = replace(before[row.name], options=row.options)
+            tried.append(_with_measurement(bare, results[job.name]))
     return taken(rows, tried)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 from edgeml_converters.convert import convert
+from edgeml_converters.evaluate.latency import Job
 from edgeml_converters.search import measuring
 from edgeml_converters.search.engine_options import alternatives, taken
 from edgeml_converters.search.measuring import best, contenders
-from edgeml_converters.variants.rows import Row
+from edgeml_converters.variants.judgements import JudgementCache
+from edgeml_converters.variants.request import Request
+from edgeml_converters.variants.rows import Made, Row
+from edgeml_converters.variants.step_cache import StepCache
+from edgeml_converters.variants.workspace import Workspace
 from edgeml_runtimes.litert import LiteRT
 
 from edgeml.bundle import open_bundle
 from edgeml.converter import QuantizerSettings
 from edgeml.manifest import Latency, Measured, Tolerance
 from edgeml.measure import Measurement
+from edgeml.targets import host
 from tests.integration.optimiser import broken_int8
 
 
@@ -65,8 +72,6 @@ def test_a_bundle_tells_the_threads_that_a_variant_was_measured_with(search: dic
 def test_more_threads_are_taken_where_they_bring_more_than_the_noise(
     latencies_ms: dict[int, float], threads: int
 ) -> None:
-    from edgeml_converters.evaluate.latency import Job
-
     jobs = [Job(str(count), "litert", Path("m"), {}, count) for count in latencies_ms]
     results = {str(count): measurement(count, value) for count, value in latencies_ms.items()}
     found = best(jobs, results)
@@ -133,6 +138,23 @@ def test_engine_options_that_are_quicker_by_no_more_than_the_noise_are_not_taken
     (found,) = taken([row], [otherwise(row, 1.95)])
     assert replace(found, other_options=()) == row
     assert [one.reason for one in found.other_options] == ["1.95 ms against 2.00 ms: not quicker"]
+
+
+def test_what_is_found_of_a_measurement_goes_with_it(
+    row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(jobs: Sequence[Job], *_: object) -> dict[str, Measurement]:
+        noisy = replace(measurement(1, 2.0), latency_ms=Latency(2.0, 9.0, 9.0))
+        return {job.name: measurement(1, 1.0) if "xnnpack" in job.options else noisy for job in jobs}
+
+    monkeypatch.setattr(measuring.latency, "measure", measured)
+    request = Request(tmp_path / "m", (host(),), searches=True)
+    space = Workspace(tmp_path, StepCache(None), JudgementCache(None), print)
+    bare = replace(row, measured=Measured())
+    (found,) = measuring.measured(Made((bare,)), space, request).rows
+    assert [one.code for one in found.findings] == ["engine-option"]
+    (slower,) = found.other_options
+    assert [one.code for one in slower.findings] == ["noisy-measurement"]
 
 
 @pytest.mark.parametrize(
