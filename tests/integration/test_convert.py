@@ -353,6 +353,13 @@ def test_compare_names_no_divergence_between_formats(kws):
     assert document["first_divergence"] is None
 
 
+def test_compare_processes_no_random_samples(kws):
+    arguments = ["compare", str(kws / "kws_float.onnx"), str(kws / "kws_float.tflite")]
+    done = CliRunner().invoke(main, [*arguments, "--preprocess", "zero_point=83"])
+    assert done.exit_code == 2
+    assert "--preprocess is for --data" in done.stderr
+
+
 def test_compare_says_in_its_own_words_that_two_models_are_strangers(kws, data_dir):
     other = data_dir / "ic/pretrainedResnet.tflite"
     done = CliRunner().invoke(main, ["compare", str(kws / "kws_float.tflite"), str(other)])

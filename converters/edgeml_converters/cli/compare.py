@@ -91,10 +91,13 @@ def compare(
     from edgeml_converters.compare.models import compare_models
 
     declared = shared.data_config(config)
+    samples = shared.declared_data(data, declared.evaluation)
+    if samples is None and preprocess:
+        raise UsageError("--preprocess is for --data; random samples are fed as they are")
     found = compare_models(
         reference,
         other,
-        data=shared.declared_data(data, declared.evaluation),
+        data=samples,
         preprocess=parse_preprocess(preprocess, declared.preprocess),
         input_shapes=shared.input_shapes(shapes),
     )
