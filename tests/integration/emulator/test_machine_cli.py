@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.emulator.built_images import shared_cache
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("built_cache", "snapshot")
@@ -73,14 +74,16 @@ def test_a_board_in_the_foreground_ends_with_its_command(name: str) -> None:
     assert name not in _names()
 
 
-def test_a_board_whose_command_is_killed_is_ended_by_the_next_command(name: str) -> None:
+def test_a_board_whose_command_is_killed_ends_by_itself(name: str) -> None:
     argv = [*EDGEML, *BOARD, "--name", name]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as command:
         assert command.stdout is not None
         command.stdout.readline()
+        folder = shared_cache() / "emulator/machines" / name
+        assert folder.exists()
         command.kill()
         command.wait(60)
-    eventually(lambda: name not in _names(), "the machine is gone")
+    eventually(lambda: not folder.exists(), "the machine is gone")
 
 
 def test_a_board_that_two_restart_is_up_for_both(

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from edgeml.errors import EngineError, TransportError, UsageError
 from edgeml.transport import CommandResult
-from edgeml_devices.emulator.machine import launch, state
+from edgeml_devices.emulator.machine import keeper, launch, state
 from edgeml_devices.emulator.machine.addresses import Addresses
 from edgeml_devices.emulator.machine.command import DISK, NETWORK, MemoryFile
 from edgeml_devices.emulator.machine.condition import UNPLUGGED, unreachable
@@ -82,6 +82,7 @@ class Machine:
         """
         folder, owner = state.new_folder(setup.board.name, name)
         try:
+            keeper.watch(folder)
             if snapshot is None:
                 launch.make_disk(setup, setup.image.disk, folder)
                 process, record = _launched(setup, folder, file)

@@ -10,7 +10,8 @@ owner             locked by the process that started the machine, unless it was 
 unplugged         while its network cable is pulled
 ```
 
-QEMU ends after its owner, however that one ended: the next who looks finds ``owner`` free, and kills it.
+QEMU ends after its owner, however that one ended: its keeper (``keeper.py``) gets the lock of ``owner``, or
+the next who looks finds it free, and kills it.
 """
 
 from __future__ import annotations
@@ -155,6 +156,13 @@ def sweep() -> tuple[str, ...]:
         return _sweep(cache)
 
 
+def end_left_over(folder: Path) -> None:
+    """End a machine whose owner is gone, without having detached it; any other is left alone."""
+    with Cache(folder.parent.parent).locked(KIND):
+        if folder.is_dir():
+            _end_left_over(folder)
+
+
 def write_record(folder: Path, record: Record) -> None:
     """Say what runs in a machine's folder."""
     text = json.dumps({"schema": 1} | typed_json.write(record), indent=1)
@@ -277,16 +285,18 @@ def _found(cache: Cache) -> Iterator[Found | None]:
 
 
 def _sweep(cache: Cache) -> tuple[str, ...]:
-    ended = []
-    for folder in _folders(cache):
-        if not _is_left_over(folder):
-            continue
+    return tuple(folder.name for folder in _folders(cache) if _end_left_over(folder))
+
+
+def _end_left_over(folder: Path) -> bool:
+    """End a machine whose owner is gone, while the machines' lock is held; says whether it was one."""
+    if _is_left_over(folder):
         # not waited for: who ends a machine waits for the lock that is held here
         with suppress(UsageError, BlockingIOError), changing(folder, wait=False):
             kill(folder)
             remove_tree(folder)
-            ended.append(folder.name)
-    return tuple(ended)
+            return True
+    return False
 
 
 def _is_left_over(folder: Path) -> bool:

@@ -6,14 +6,16 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from edgeml_devices.emulator.images.cache import remove_tree
-from edgeml_devices.emulator.machine import state
+from edgeml_devices.emulator.machine import keeper, state
 
 from edgeml.errors import EdgemlError, UsageError
 from tests.unit.devices.emulator.conftest import BOARD, RECORD, SLEEP, run
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -204,3 +206,50 @@ def test_a_machine_that_is_started_again_is_not_swept() -> None:
     with state.changing(folder):
         assert state.sweep() == ()
     assert state.sweep() == (BOARD,)
+
+
+def test_the_keeper_ends_a_machine_once_its_owner_is_gone(cache: Path) -> None:
+    folder, owner = state.new_folder(BOARD)
+    process = run(folder)
+    keeper.watch(folder)
+    time.sleep(0.3)
+    assert process.poll() is None
+    owner.close()
+    assert process.wait(60) == -9
+    eventually(lambda: not folder.exists(), "the folder is gone")
+
+
+def test_the_keeper_leaves_a_machine_that_was_detached(cache: Path) -> None:
+    folder, owner = state.new_folder(BOARD)
+    process = run(folder)
+    keeper.watch(folder)
+    state.detached(folder, RECORD)
+    owner.close()
+    eventually(lambda: not _keepers(folder), "the keeper has ended")
+    assert process.poll() is None
+    state.end(folder)
+    process.wait()
+
+
+def test_no_keeper_is_left_of_a_machine_that_was_ended_and_none_ends_the_next_of_its_name(
+    cache: Path,
+) -> None:
+    folder, owner = state.new_folder(BOARD, "mine")
+    keeper.watch(folder)
+    eventually(lambda: _keepers(folder), "the keeper waits")
+    state.end(folder)
+    _, other = state.new_folder(BOARD, "mine")
+    owner.close()
+    eventually(lambda: not _keepers(folder), "the keeper has ended")
+    assert folder.exists()
+    other.close()
+
+
+def _keepers(folder: Path) -> list[Path]:
+    """Give the processes that keep a machine, or kept one of its name."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if f"machine.keeper\0{folder}\0" in file.read_text(errors="replace"):
+                found.append(file)
+    return found
