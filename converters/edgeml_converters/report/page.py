@@ -237,8 +237,10 @@ def _settings(outcome: Outcome) -> Iterator[tuple[str, str]]:
         held.append(f"worst class ≤ {gates.max_slice_drop:g} points")
     if gates.max_size_bytes is not None:
         held.append(f"size ≤ {readable_size(gates.max_size_bytes)}")
-    none = f"none; what loses more than {DEFAULT_MAX_DROP:g} point is chosen only if nothing loses less"
-    yield "gates", ", ".join(held) or none
+    text = ", ".join(held) or "none"
+    if gates.max_drop is None:
+        text += f"; what loses more than {DEFAULT_MAX_DROP:g} point is chosen only if nothing loses less"
+    yield "gates", text
     ports = ", ".join({row.settings.io_dtype: None for row in outcome.rows if row.scheme == "int8_static"})
     yield (
         "quantizer",
