@@ -93,8 +93,9 @@ class JudgementCache:
         folder = _folder(self.root or Path(), key)
         folder.mkdir(parents=True, exist_ok=True)
         for one in folder.iterdir():
-            if time.time() - one.stat().st_mtime > KEPT_S:
-                one.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another process has just put it in its place, or cleared it
+                if time.time() - one.stat().st_mtime > KEPT_S:
+                    one.unlink()
         return folder
 
 

@@ -88,6 +88,14 @@ def test_a_finding_without_golden_samples_is_found_again(tmp_path):
     assert cache.find("ab12") == Judgement(Evaluation(300, 0.75, ()), [])
 
 
+def test_a_file_that_goes_meanwhile_costs_no_finding(tmp_path):
+    (tmp_path / "judgements/ab").mkdir(parents=True)
+    (tmp_path / "judgements/ab/.ab34.json.x1").symlink_to("gone")  # it is listed, and not there
+    cache = JudgementCache(tmp_path / "judgements")
+    cache.keep("ab12", Judgement(Evaluation(300, 0.75, ()), []))
+    assert cache.find("ab12") is not None
+
+
 def test_a_finding_with_another_digit_is_not_found(judged):
     cache, evaluation, _ = judged
     evaluation.write_text(evaluation.read_text().replace("0.75", "0.85"))
