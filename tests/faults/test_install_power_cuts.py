@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -35,11 +36,20 @@ SEED = 20261125
 
 @pytest.fixture(scope="module")
 def releases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Payload]]:
-    folder = tmp_path_factory.mktemp("bundles")
-    found = {release: payload(folder, release) for release in (1, 2)}
-    yield found
-    for one in found.values():
-        one.close()
+    with _opened(tmp_path_factory.mktemp("bundles"), 1, 2) as found:
+        yield found
+
+
+@contextmanager
+def _opened(folder: Path, *releases: int) -> Iterator[dict[int, Payload]]:
+    with ExitStack() as opened:
+        yield {release: opened.enter_context(payload(folder, release)) for release in releases}
+
+
+@pytest.fixture
+def targets(tmp_path: Path) -> Iterator[dict[int, Payload]]:
+    with _opened(tmp_path, 1, 2, 3, 4) as found:
+        yield found
 
 
 @pytest.fixture(params=SHELLS)
@@ -187,10 +197,9 @@ def test_a_recovery_may_itself_be_cut_at_each_call(
 @pytest.mark.parametrize("device", SHELLS, indirect=True)
 @pytest.mark.parametrize("rounds", [6, pytest.param(500, marks=pytest.mark.soak)])
 def test_a_device_that_loses_power_at_random_instants_runs_a_whole_release_for_ever(
-    device: ScriptDevice, tmp_path: Path, rounds: int
+    device: ScriptDevice, targets: dict[int, Payload], rounds: int
 ) -> None:
     randomness = random.Random(SEED)  # noqa: S311 - the same instants each time
-    targets = {number: payload(tmp_path, number) for number in (1, 2, 3, 4)}
     _installed(device, targets[1])
     begun = time.monotonic()
     deploy(device, targets[2])
