@@ -50,7 +50,7 @@ async def until(client: httpx2.AsyncClient, rollout: str, **wanted: Any) -> Any:
 
 async def obey(device: Device) -> None:
     """Poll, and commit what is asked."""
-    desired = (await device.poll(wait=5)).json()["models"][MODEL]
+    desired = (await device.poll(0, wait=50)).json()["models"][MODEL]
     ended = {
         "running": desired["release"],
         "variant": "litert-int8",
@@ -102,7 +102,7 @@ async def test_within_a_window_a_device_is_told_how_long_it_stays_open(
     rollout = (await post(client, "", rules, status=201))["id"]
     await post(client, f"/{rollout}/start")
     await until(client, rollout, progress={"": 2})
-    told = (await two_devices[0].poll(wait=5)).json()["models"][MODEL]
+    told = (await two_devices[0].poll(0, wait=50)).json()["models"][MODEL]
     assert "hold" not in told
     assert 0 < told["open_for_s"] <= 3600
 
