@@ -198,6 +198,7 @@ def test_another_format_is_named_as_such(data_dir: Path, tmp_path: Path) -> None
         run_step("litert-int8-static", data_dir / "kws" / "kws_float.onnx", tmp_path / "made")
 
 
+@pytest.mark.soak
 @pytest.mark.worker("onnx2tf")
 def test_mobilenet_v2_from_onnx_loses_half_a_point_at_most(data_dir: Path, tmp_path: Path) -> None:
     task = models.mobilenet(data_dir)

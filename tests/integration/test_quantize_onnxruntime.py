@@ -106,6 +106,7 @@ def test_reduce_range_holds_weights_in_seven_bits(data_dir: Path, tmp_path: Path
     assert max(int(np.abs(array.astype(int)).max()) for array in weights) <= 64
 
 
+@pytest.mark.soak
 @pytest.mark.data
 def test_seven_bits_keep_the_accuracy_of_mobilenet_v2(data_dir: Path, tmp_path: Path) -> None:
     """Without corrected biases it fell from 86.2 to 75 %."""

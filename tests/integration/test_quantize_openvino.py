@@ -84,6 +84,7 @@ def test_seven_bits_keep_the_accuracy_of_kws(data_dir: Path, kws_ir: Path, tmp_p
     assert all(-64 <= array.min() <= array.max() <= 64 for array in dense)
 
 
+@pytest.mark.soak
 def test_seven_bits_keep_the_accuracy_of_mobilenet_v2(data_dir: Path, tmp_path: Path) -> None:
     """Without corrected biases it fell from 86.2 to 82 %."""
     task, source = models.mobilenet(data_dir), data_dir / "mobilenet" / "mobilenet_v2_1.0_224_float.onnx"

@@ -75,7 +75,11 @@ def test_keyword_spotting_keeps_its_accuracy_on_every_runtime(data_dir, tmp_path
 @pytest.mark.parametrize(
     "source",
     [
-        pytest.param("pretrainedResnet.h5", marks=pytest.mark.worker("keras", "tensorflow"), id="h5"),
+        pytest.param(
+            "pretrainedResnet.h5",
+            marks=[pytest.mark.worker("keras", "tensorflow"), pytest.mark.soak],
+            id="h5",
+        ),
         pytest.param("pretrainedResnet.tflite", marks=pytest.mark.worker("tensorflow"), id="no-signature"),
     ],
 )

@@ -56,8 +56,14 @@ def check(rows: dict[str, dict[str, Any]]) -> None:
             assert most <= SHARE_OF_FLOAT_TOLERANCE * row["max_abs_allowed"], (name, most)
 
 
-@pytest.mark.parametrize("board", ["raspberry-pi-4", "raspberry-pi-5"])
-@pytest.mark.parametrize("runtime", parity.RUNTIMES)
+@pytest.mark.parametrize(
+    ("board", "runtime"),
+    [
+        *(("raspberry-pi-4", runtime) for runtime in parity.RUNTIMES),
+        ("raspberry-pi-5", "litert"),
+        *(pytest.param("raspberry-pi-5", name, marks=pytest.mark.soak) for name in parity.RUNTIMES[1:]),
+    ],
+)
 def test_the_digits_give_there_what_they_give_here(digits: dict[str, Path], runtime: str, board: str) -> None:
     names = [f"{runtime}-{scheme}" for scheme in BOTH]
     rows = compared(digits[runtime], board, *(word for name in names for word in ("--variant", name)))

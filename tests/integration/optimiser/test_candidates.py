@@ -141,6 +141,7 @@ def test_a_spent_budget_leaves_the_best_of_what_was_judged(
     assert len(late) == 1
 
 
+@pytest.mark.soak
 @pytest.mark.data
 def test_mobilenet_v1_holds_half_a_point_on_openvino_in_int8(data_dir: Path) -> None:
     """With activations in float alone it lost 1.11 points at best."""

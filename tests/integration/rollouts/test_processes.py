@@ -55,7 +55,7 @@ async def audit_log(call: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("seed", "count", "at_once"),
     [
-        (7, 100, 12),
+        (7, 40, 6),
         pytest.param(7, 200, 40, marks=pytest.mark.soak),
         pytest.param(20261125, 200, 40, marks=pytest.mark.soak),
     ],
@@ -93,7 +93,7 @@ async def test_servers_that_are_killed_lose_nothing_and_do_nothing_twice(
                 "model": "kws",
                 "release": 2,
                 "selector": "",
-                "waves": [{"percent": 5}, {"percent": 30}, {"percent": 100}],
+                "waves": [{"percent": 15}, {"percent": 40}, {"percent": 100}],
                 "success_threshold": 0.3,
                 "max_failed_share": 0.9,  # by chance a tenth fails: that alone must not end it
                 "max_concurrent": at_once,
