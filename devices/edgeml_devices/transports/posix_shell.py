@@ -27,7 +27,7 @@ _BASE_BYTES: Final = 150
 
 SLAY: Final = r"""
 slay() {
-  kill -9 "$1" "-$1"
+  kill -9 "-$1" "$1"
   for pass in 1 2 3 4 5 6 7 8 9; do
     found=
     for stat in /proc/[0-9]*/stat; do
@@ -73,6 +73,7 @@ eval "$slay"
     }}
     wait "$session"; code=$?
     kill -9 "-$watchdog" "$watchdog" $guard
+    [ ! -e "$job/late" ] || slay "$session"
   else
     code=missing
   fi 2>/dev/null
@@ -85,6 +86,8 @@ forget() {{
 }} 2>/dev/null
 """
 """``keep FOLDER SECONDS ARGV…`` runs a command to its end, or kills it when its time is over.
+
+It kills once more itself: it ends whoever kills as soon as the command has ended, its children or not.
 
 Leaves ``out``, ``err`` and ``code`` in the folder: the exit code, ``late``, or ``missing`` for no such
 program. With ``guarded`` set, the end of file descriptor 3 kills the command, too. ``forget FOLDER``
