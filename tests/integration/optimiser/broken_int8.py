@@ -166,6 +166,13 @@ def held_out_digits() -> tuple[list[Array], Array]:
     return _digits(slice(0, 300))
 
 
+def held_out_file(folder: Path) -> str:
+    """Write the held-out digits to a file, as ``x`` and ``y``; gives its path."""
+    pictures, labels = held_out_digits()
+    np.savez(folder / "digits.npz", x=np.concatenate(pictures), y=labels)
+    return str(folder / "digits.npz")
+
+
 def _digits(part: slice) -> tuple[list[Array], Array]:
     from sklearn import datasets
 

@@ -173,16 +173,14 @@ def opened_record(bundle: Path) -> dict[str, Any]:
 def test_what_a_search_found_is_found_again(tmp_path: Path) -> None:
     out = tmp_path / "out.edgeml"
     source = redundant.tflite(tmp_path)
-    kept = DataDeclaration(str(tmp_path / "digits.npz") + ":x,y")
-    pictures, labels = broken_int8.held_out_digits()
-    np.savez(tmp_path / "digits.npz", x=np.concatenate(pictures), y=labels)
+    data = broken_int8.held_out_file(tmp_path)
     convert(
         source,
         runtimes="litert",
         schemes="auto",
         objective="size",
-        calibration=DataDeclaration(str(tmp_path / "digits.npz") + ":x"),
-        evaluation=kept,
+        calibration=DataDeclaration(f"{data}:x"),
+        evaluation=DataDeclaration(f"{data}:x,y"),
         measure=False,
         output=out,
     )

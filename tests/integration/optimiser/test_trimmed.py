@@ -117,14 +117,13 @@ def test_processes_beside_each_other_make_the_same(tmp_path: Path) -> None:
 
 def test_it_is_made_again_from_its_record(tmp_path: Path) -> None:
     source, out = digits(tmp_path, ".tflite"), tmp_path / "out.edgeml"
-    pictures, labels = broken_int8.held_out_digits()
-    np.savez(tmp_path / "digits.npz", x=np.concatenate(pictures), y=labels)
+    data = broken_int8.held_out_file(tmp_path)
     convert(
         source,
         runtimes="litert",
         schemes="auto",
-        calibration=DataDeclaration(str(tmp_path / "digits.npz") + ":x"),
-        evaluation=DataDeclaration(str(tmp_path / "digits.npz") + ":x,y"),
+        calibration=DataDeclaration(f"{data}:x"),
+        evaluation=DataDeclaration(f"{data}:x,y"),
         measure=False,
         output=out,
     )
