@@ -228,6 +228,25 @@ def test_a_signal_unwinds_so_that_nothing_half_written_stays(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_ctrl_c_while_a_string_is_executed_is_130(tmp_path: Path) -> None:
+    registered = tmp_path / "probe-1.dist-info"
+    registered.mkdir()
+    (registered / "METADATA").write_text("Metadata-Version: 2.1\nName: probe\nVersion: 1\n")
+    (registered / "entry_points.txt").write_text("[edgeml.commands]\nprobe = probe:probe\n")
+    interrupting = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
+    (tmp_path / "probe.py").write_text(
+        f"import click\n\n@click.command()\ndef probe():\n    exec({interrupting!r})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeml", "probe"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
