@@ -6,14 +6,12 @@ Exit codes: 0 done, 1 the work failed, 2 wrong usage, 3 a gate was not met, 130 
 from __future__ import annotations
 
 import errno
-import signal
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO
+from typing import Any, Final, NoReturn, TextIO
 
 import click
 
@@ -21,13 +19,10 @@ import edgeml
 from edgeml import plugins
 from edgeml.commands.json_output import note_json, print_json_error
 from edgeml.errors import EdgemlError
+from edgeml.signals import unwinding
 from edgeml.terminal import printable_lines
 
-if TYPE_CHECKING:
-    from types import FrameType
-
 INTERRUPTED: Final = 130
-TERMINATED: Final = 143
 _ON_A_WORKSTATION: Final = (
     "check", "compare", "convert", "coral", "inspect", "plan", "reproduce", "sensitivity", "workers",
 )  # fmt: skip
@@ -75,7 +70,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         debug = bool(ctx.params.get("debug"))
         note_json(ctx)
-        with _plain_warnings(), _termination():
+        with _plain_warnings(), unwinding():
             try:
                 result = super().invoke(ctx)
                 sys.stdout.flush()
@@ -88,22 +83,8 @@ class Commands(click.Group):
                 click.echo("interrupted", err=True)
                 ctx.exit(INTERRUPTED)
             except Exception as error:  # noqa: BLE001 - the outermost edge of the program
-                if _is_interrupt(error):
-                    click.echo("interrupted", err=True)
-                    ctx.exit(INTERRUPTED)
                 _fail(ctx, error, debug)
         return result
-
-
-def _is_interrupt(error: BaseException | None) -> bool:
-    """Say whether Ctrl-C is behind an error: while an extension is imported, it comes out as ImportError."""
-    seen: list[BaseException] = []  # an error that is raised once more may be its own cause
-    while error is not None and error not in seen:
-        if isinstance(error, KeyboardInterrupt):
-            return True
-        seen.append(error)
-        error = error.__cause__
-    return False
 
 
 def _fail(ctx: click.Context, error: Exception, debug: bool) -> NoReturn:
@@ -179,23 +160,6 @@ def _plain_warnings() -> Iterator[None]:
         yield
     finally:
         warnings.showwarning = shown
-
-
-@contextmanager
-def _termination() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, so that nothing half-written stays."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - a signal handler's signature
-        raise SystemExit(TERMINATED)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @click.group(

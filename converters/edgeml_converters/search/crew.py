@@ -25,6 +25,7 @@ from edgeml.atomic import replacing_file
 from edgeml.converter import QuantizerSettings
 from edgeml.errors import EdgemlError
 from edgeml.findings import Finding
+from edgeml.signals import unwinding
 from edgeml_converters.graph import Plan
 from edgeml_converters.search.making import in_turn
 from edgeml_converters.search.trials import Budget
@@ -235,7 +236,8 @@ def main() -> None:
     handed: Handed | EdgemlError
     try:
         counted = f"{share.rows[0].runtime} variant"  # other processes count theirs
-        made = in_turn(share.rows, plans, maker, share.budget, counted=counted)
+        with unwinding():
+            made = in_turn(share.rows, plans, maker, share.budget, counted=counted)
         handed = Handed(made, maker.tried, maker.rankings, maker.executor.findings)
     except EdgemlError as error:
         handed = error
