@@ -102,7 +102,7 @@ def test_a_damaged_snapshot_says_where_it_is(setup: Setup, snapshot: Snapshot, t
     broken.memory.symlink_to(snapshot.memory)
     broken.disk.symlink_to(setup.image.disk)
     broken.state.write_bytes(snapshot.state.read_bytes()[:1000])
-    with pytest.raises(EngineError, match="remove that folder, or boot: --fresh") as caught:
+    with pytest.raises(EngineError, match="boot without it: --fresh; or remove that folder") as caught:
         Machine.start(setup, snapshot=broken, name="broken")
     assert str(tmp_path) in str(caught.value)
 

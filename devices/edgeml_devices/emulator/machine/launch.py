@@ -52,6 +52,12 @@ class Setup:
         return cls(qemu, board, image, memory_bytes or board.memory_bytes)
 
 
+WITHOUT_SNAPSHOT: Final = (
+    "boot without it: --fresh; or remove that folder and the machines that began with it"
+)
+"""What is left to do where one is damaged: disks of machines that are off may lie over its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """What a machine goes on from."""

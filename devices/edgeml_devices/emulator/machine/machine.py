@@ -383,6 +383,6 @@ def _restored(setup: Setup, folder: Path, snapshot: Snapshot) -> tuple[subproces
             raise
         raise EngineError(
             f"{error}{launch.tail(folder)}\n"
-            f"it was to go on from the snapshot {snapshot.folder}; remove that folder, or boot: --fresh"
+            f"it was to go on from the snapshot {snapshot.folder}; {launch.WITHOUT_SNAPSHOT}"
         ) from error
     return process, record

@@ -23,7 +23,7 @@ from edgeml_devices.emulator import programs
 from edgeml_devices.emulator.images.build import WAITING
 from edgeml_devices.emulator.images.cache import Cache, hold
 from edgeml_devices.emulator.machine.command import MemoryFile, Place, snapshot_key
-from edgeml_devices.emulator.machine.launch import Setup, Snapshot
+from edgeml_devices.emulator.machine.launch import WITHOUT_SNAPSHOT, Setup, Snapshot
 from edgeml_devices.emulator.machine.machine import Machine
 from edgeml_devices.emulator.machine.soundness import damage, write_sums
 from edgeml_devices.emulator.machine.waking import put_to_sleep, save_state
@@ -45,7 +45,7 @@ def find_snapshot(setup: Setup) -> Snapshot | None:
     found = Snapshot(folder)
     fault = damage(found, setup.memory_bytes)
     if fault is not None:
-        raise EngineError(f"the snapshot {folder} is damaged: {fault}; remove that folder, or boot: --fresh")
+        raise EngineError(f"the snapshot {folder} is damaged: {fault}; {WITHOUT_SNAPSHOT}")
     return found
 
 

@@ -51,14 +51,14 @@ def test_a_snapshot_with_a_part_missing_or_cut_off_is_refused(
     (snapshot.folder / part).unlink()
     if is_there:
         (snapshot.folder / part).touch()
-    with pytest.raises(EngineError, match=f"{part} is missing or cut off; remove that folder, or boot"):
+    with pytest.raises(EngineError, match=f"{part} is missing or cut off; boot without it: --fresh"):
         find_snapshot(setup)
 
 
 @pytest.mark.parametrize("part", ["state", "disk.qcow2", "SHA256SUMS"])
 def test_a_snapshot_that_was_changed_is_refused(setup: Setup, snapshot: Snapshot, part: str) -> None:
     (snapshot.folder / part).write_bytes(b"2")
-    with pytest.raises(EngineError, match="does not hold what was written; remove that folder, or boot"):
+    with pytest.raises(EngineError, match="does not hold what was written; boot without it: --fresh"):
         find_snapshot(setup)
 
 
