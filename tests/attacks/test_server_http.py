@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -147,12 +148,11 @@ def test_garbage_gets_a_clean_answer_and_the_server_goes_on(address) -> None:
 
 
 def test_a_flood_of_strangers_leaves_few_rows_in_the_audit_log(address, tmp_path: Path) -> None:
-    request = b"GET /v1/server HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer nobody\r\n\r\n"
-    with socket.create_connection(address) as connection:
-        connection.settimeout(60)
+    with closing(HTTPConnection(*address, timeout=60)) as connection:
         for _ in range(300):
-            connection.sendall(request)
-            assert b" 401 " in connection.recv(65536)
+            connection.request("GET", "/v1/server", headers={"Authorization": "Bearer nobody"})
+            answer = connection.getresponse()
+            assert (answer.status, json.loads(answer.read())["error"]["type"]) == (401, "unauthorized")
     assert [row[0] for row in _refusals(tmp_path)] == ["anonymous:127.0.0.1"]
 
 
