@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from edgeml.findings import Finding
 from edgeml_converters.formats.files import hash_tree
 
 ABANDONED_S: Final = 3600.0
-"""Age at which an entry that was never finished was left by a killed process."""
+"""Age at which an entry that was never finished was left by a killed process, and one is read by nobody."""
 ENTRY_FILE: Final = "step.json"
 READING: Final = ("arrays.py", "data/*.py", "pipeline.py", "preprocess.py")
 """What makes samples of data, in ``edgeml``: the hash of data says what is read, and not how."""
@@ -28,6 +29,8 @@ LAYOUT: Final = 1
 """Raised when the meaning of an entry changes; entries of another number are not found."""
 KEPT_ENTRIES: Final = 200
 """The oldest go beyond this many."""
+KEPT_BYTES: Final = 10_000_000_000
+"""The oldest go beyond this much, but for those that a conversion may be reading."""
 _SEAL: Final = "seal"
 """Name of the hash in an entry of all that stands beside it."""
 
@@ -131,8 +134,12 @@ class StepCache:
         if self.root is None:
             return
         entries = sorted(self.root.glob("??/[!.]*"), key=_last_use, reverse=True)
-        for old in entries[KEPT_ENTRIES:]:
-            shutil.rmtree(old, ignore_errors=True)
+        size_bytes = 0
+        for number, entry in enumerate(entries):
+            size_bytes += _size_bytes(entry)
+            unread = time.time() - _last_use(entry) > ABANDONED_S
+            if number >= KEPT_ENTRIES or (size_bytes > KEPT_BYTES and unread):
+                shutil.rmtree(entry, ignore_errors=True)
         for left in self.root.glob("??/.new-*"):
             if time.time() - _last_use(left) > ABANDONED_S:
                 shutil.rmtree(left, ignore_errors=True)
@@ -143,6 +150,12 @@ def _last_use(entry: Path) -> float:
         return entry.stat().st_mtime
     except OSError:  # another process has just trimmed it
         return 0.0
+
+
+def _size_bytes(entry: Path) -> int:
+    with suppress(OSError):  # as above
+        return sum(file.stat().st_size for file in entry.rglob("*") if file.is_file())
+    return 0
 
 
 def _entry(folder: Path, result: StepResult) -> dict[str, Any]:

@@ -162,6 +162,23 @@ def test_the_oldest_entries_go(tmp_path, made, monkeypatch):
     assert [key for key in ("aa01", "bb02", "cc03", "dd04") if cache.find(key)] == ["cc03", "dd04"]
 
 
+def test_large_entries_go_but_for_those_of_the_last_hour(tmp_path, made, monkeypatch):
+    folder, _ = made
+    (folder / "weights").write_bytes(bytes(100_000))
+    monkeypatch.setattr("edgeml_converters.variants.step_cache.KEPT_BYTES", 250_000)
+    cache = StepCache(tmp_path / "cache")
+    for age_s, key in ((7000, "aa01"), (4000, "bb02"), (3000, "cc03")):
+        cache.keep(key, *made)
+        entry = tmp_path / "cache" / key[:2] / key
+        stamp = entry.stat().st_mtime - age_s
+        os.utime(entry, (stamp, stamp))
+    cache.keep("dd04", *made)
+    kept = [key for key in ("aa01", "bb02", "cc03") if (tmp_path / "cache" / key[:2] / key).exists()]
+    assert kept == ["cc03"]
+    cache.keep("ee05", *made)
+    assert all(cache.find(key) for key in ("cc03", "dd04", "ee05"))
+
+
 def test_what_a_killed_process_left_goes_with_the_next_step_kept(tmp_path, made):
     left = tmp_path / "cache" / "cd" / ".new-abandoned"
     left.mkdir(parents=True)
