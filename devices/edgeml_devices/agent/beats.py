@@ -28,6 +28,14 @@ _WINDOWS_LIMIT: Final = 16
 """Releases and variants of one model that are summed up at once; no device runs as many."""
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """When a process reported first and last, by the monotonic clock."""
+
+    first: float
+    last: float
+
+
 @dataclass(slots=True)
 class Sum:
     """Calls of all processes, added up."""
@@ -37,8 +45,10 @@ class Sum:
     errors: int = 0
     latency: Histogram = field(default_factory=Histogram)
     processes: set[str] = field(default_factory=set)
-    at_work: set[str] = field(default_factory=set)
+    at_work: dict[str, Heard] = field(default_factory=dict)
     """Of these more is to come: they did not say that they are done."""
+    longest_s: float = 0.0
+    """How long one process has gone on reporting."""
     last_beat: float | None = None
     """By the monotonic clock."""
     load_failed: str | None = None
@@ -186,10 +196,12 @@ def receive(receiver: socket.socket, beats: Beats, wait_s: float) -> None:
 def _add(total: Sum, beat: HealthBeat, base: HealthBeat | None, now: float) -> None:
     if len(total.processes) < _PROCESSES_LIMIT:
         total.processes.add(beat.process)
+    first = total.at_work.get(beat.process, Heard(now, now)).first
+    total.longest_s = max(total.longest_s, now - first)
     if beat.state == "closed":
-        total.at_work.discard(beat.process)
-    elif len(total.at_work) < _PROCESSES_LIMIT:
-        total.at_work.add(beat.process)
+        total.at_work.pop(beat.process, None)
+    elif beat.process in total.at_work or len(total.at_work) < _PROCESSES_LIMIT:
+        total.at_work[beat.process] = Heard(first, now)
     total.last_beat = now
     total.variant = beat.variant
     if beat.detail:
@@ -229,9 +241,8 @@ class Probation:
             raise StepFailedError(Reason.LOAD_FAILED, total.load_failed)
         if total.errors >= _EARLY_ERRORS:
             self._require_error_rate(total)
-        silent_s = None if total.last_beat is None else now - total.last_beat
-        if self.policy.heartbeat != "none" and silent_s is not None and total.at_work:
-            self._require_beat(silent_s)
+        if self.policy.heartbeat != "none":
+            self._require_beats(total, now)
 
     def require_passed(self, total: Sum, now: float) -> None:
         """Judge the whole, at the end of the window.
@@ -261,8 +272,15 @@ class Probation:
             )
             raise StepFailedError(Reason.ERROR_RATE, detail + last)
 
-    def _require_beat(self, silent_s: float) -> None:
-        if silent_s > self.policy.heartbeat_timeout_s:
-            raise StepFailedError(
-                Reason.HEARTBEAT, f"processes that ran the release have been silent for {silent_s:.0f} s"
-            )
+    def _require_beats(self, total: Sum, now: float) -> None:
+        """See that a process goes on; that one is begun again and again is no going on."""
+        limit_s = self.policy.heartbeat_timeout_s
+        gone = [one for one in total.at_work.values() if now - one.last > limit_s]
+        if not gone or total.last_beat is None:
+            return
+        if now - total.last_beat > limit_s:
+            silent = f"processes that ran the release have been silent for {now - total.last_beat:.0f} s"
+            raise StepFailedError(Reason.HEARTBEAT, silent)
+        if total.longest_s < limit_s / 2:  # one that took the place of another has lasted by now
+            crashed = f"of {len(total.processes)} processes that ran the release none did for long"
+            raise StepFailedError(Reason.HEARTBEAT, f"{crashed}: the longest {total.longest_s:.0f} s")

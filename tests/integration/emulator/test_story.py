@@ -80,7 +80,10 @@ def test_the_whole_story(fleet: Fleet, boards: list[Machine], tmp_path: Path) ->
     bad = {
         2: (release(tmp_path, 2, wrong=True), {"parity"}),
         3: (release(tmp_path, 3, selftest_max_latency_p95_ms=0.0001), {"latency"}),
-        4: (release(tmp_path, 4, heartbeat="required", heartbeat_timeout_s=5.0), {"heartbeat"}),
+        4: (
+            release(tmp_path, 4, heartbeat="required", heartbeat_timeout_s=5.0, probation_s=30.0),
+            {"heartbeat"},
+        ),
     }
     for number, (bundle, reasons) in bad.items():
         fleet.shop.do("publish", bundle)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from edgeml_devices.agent.beats import Beats, Probation, Sum
+from edgeml_devices.agent.beats import Beats, Heard, Probation, Sum
 from edgeml_devices.agent.failures import StepFailedError
 from edgeml_devices.messages import Reason
 
@@ -170,7 +170,15 @@ def judged(policy: HealthPolicy, found: Sum, *, expects: bool = False, now: floa
     return None
 
 
-FINE = Sum(calls=100, errors=1, latency=Histogram.of([5.0] * 99), at_work={"p"}, last_beat=59.0)
+FINE = Sum(
+    calls=100,
+    errors=1,
+    latency=Histogram.of([5.0] * 99),
+    at_work={"p": Heard(1.0, 59.0)},
+    longest_s=58.0,
+    last_beat=59.0,
+)
+SILENT = replace(FINE, at_work={"p": Heard(1.0, 20.0)}, longest_s=19.0, last_beat=20.0)
 
 
 @pytest.mark.parametrize(
@@ -182,10 +190,10 @@ FINE = Sum(calls=100, errors=1, latency=Histogram.of([5.0] * 99), at_work={"p"},
         ({"heartbeat": "none"}, Sum(), True, None),
         ({"heartbeat": "required"}, Sum(), False, Reason.HEARTBEAT),
         ({"min_calls": 101}, FINE, True, Reason.HEARTBEAT),
-        ({}, replace(FINE, last_beat=20.0), True, Reason.HEARTBEAT),
-        ({}, replace(FINE, last_beat=20.0, at_work=set()), True, None),
-        ({"heartbeat": "required"}, replace(FINE, last_beat=20.0, at_work=set()), False, None),
-        ({"heartbeat": "none"}, replace(FINE, last_beat=20.0), True, None),
+        ({}, SILENT, True, Reason.HEARTBEAT),
+        ({}, replace(SILENT, at_work={}), True, None),
+        ({"heartbeat": "required"}, replace(SILENT, at_work={}), False, None),
+        ({"heartbeat": "none"}, SILENT, True, None),
         ({}, replace(FINE, errors=6), True, Reason.ERROR_RATE),
         ({"max_error_rate": 0.06}, replace(FINE, errors=6), True, None),
         ({"max_latency_p95_ms": 4.0}, FINE, True, Reason.LATENCY),
@@ -204,3 +212,33 @@ def test_many_errors_end_a_probation_before_its_time() -> None:
     judge.require_sound(replace(FINE, errors=9, calls=10), 5.0)
     with pytest.raises(StepFailedError, match="10 of 12 calls failed"):
         judge.require_sound(replace(FINE, errors=10, calls=12, last_beat=5.0), 5.0)
+
+
+def reported(clock: Clock, *lives: tuple[int, int]) -> Sum:
+    """Sum up processes that each reported every second from one time to another."""
+    beats = Beats(clock)
+    beats.watch("kws", 1)
+    told = [
+        (at, f"p{number}", at - first)
+        for number, (first, last) in enumerate(lives)
+        for at in range(first, last + 1)
+    ]
+    for at, process, seq in sorted(told):
+        clock.now = at
+        beats.take(beat(seq, process=process))
+    return beats.watched("kws", 1)
+
+
+def test_processes_that_crash_and_are_begun_again_fail_a_release(clock: Clock) -> None:
+    found = reported(clock, (0, 1), (3, 4), (6, 7), (9, 10), (12, 13))
+    with pytest.raises(StepFailedError, match=r"of 5 processes .* the longest 1 s") as caught:
+        Probation(HealthPolicy(heartbeat_timeout_s=10.0), True, 0.0).require_sound(found, clock.now)
+    assert caught.value.reason == Reason.HEARTBEAT
+
+
+@pytest.mark.parametrize(
+    "lives", [((0, 2), (4, 14)), ((0, 8), (9, 19)), ((0, 1), (0, 12)), ((0, 6), (8, 9), (11, 12), (14, 17))]
+)
+def test_one_process_that_goes_on_is_enough(clock: Clock, lives: tuple[tuple[int, int], ...]) -> None:
+    found = reported(clock, *lives)
+    Probation(HealthPolicy(heartbeat_timeout_s=10.0), True, 0.0).require_passed(found, clock.now)
