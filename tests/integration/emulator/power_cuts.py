@@ -98,6 +98,8 @@ class CutBoard:
         wanted = number if number in GOOD else self.good
         what = f"release {number} to end: {self.cut_in[-1:]}"
         eventually(lambda: self._has_ended(number, self.record()), what, SETTLED_WITHIN_S, every_s=0.5)
+        # before, another order of this release would be the same attempt
+        eventually(self._is_reported, f"{what}, and be reported", SETTLED_WITHIN_S, every_s=0.5)
         if not self.cut_in:
             self.took[number] = tuple(
                 now - then for now, then in zip(self._clocks(), self._ordered_at, strict=True)
@@ -140,6 +142,14 @@ class CutBoard:
 
     def _has_ended(self, number: int, record: Mapping[str, Any]) -> bool:
         return record["entry"] > self._entry and (record["state"], record["target"]) == ("IDLE", number)
+
+    def _is_reported(self) -> bool:
+        """Say whether the server knows how the last order ended."""
+        status, answer = self.fleet.server.call("GET", f"/v1/devices/{NAME}")
+        assert status == 200, answer
+        ordered, told = (answer["models"]["digits"][part] for part in ("assigned", "status"))
+        ended = told["state"] == "IDLE" and told["result"] is not None
+        return ended and (told["target"], told["attempt"]) == (ordered["release"], ordered["attempt"])
 
     def record(self) -> Mapping[str, Any]:
         """Give what the model's state file says."""
