@@ -58,6 +58,39 @@ def test_an_import_that_does_not_end_is_left(
     assert name not in sys.modules
 
 
+class Dying:
+    """A signal comes while Python lets it die, and ignores exceptions."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), self.number)
+        time.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_signal_whose_exception_python_ignores_comes_again(
+    number: signal.Signals, raised: type[BaseException]
+) -> None:
+    with pytest.raises(raised), unwinding():
+        _ = Dying(number).number, time.sleep(60)
+
+
+def test_other_exceptions_that_python_ignores_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing:
+        def __del__(self) -> None:
+            raise ValueError("told")
+
+    told: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda one: told.append(str(one.exc_value)))
+    with unwinding():
+        Failing()
+    assert told == ["told"]
+
+
 def test_a_signal_is_for_the_program_that_it_came_to(module: Callable[[str, float], str]) -> None:
     with unwinding():
         importlib.import_module(module("SIGINT", 0))
