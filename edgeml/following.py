@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 import secrets
+import sys
 import threading
 import time
 import weakref
@@ -106,7 +107,7 @@ class _Follower:
         self._installed, self._load = installed, load
         self._mark, self._target, self._plain = mark, target, plain
         self._telemetry = telemetry_settings()
-        self._is_stopped = self._is_asleep = False
+        self._is_stopped = self._is_asleep = self._is_crashed = False
         self._defer_until = 0.0
         self._renew()
 
@@ -135,9 +136,9 @@ class _Follower:
         self._beat_at = 0.0
         self._wake.set()
 
-    def stop(self) -> None:
+    def stop(self, *, is_crashed: bool = False) -> None:
         with self._lock:
-            self._is_stopped = True
+            self._is_stopped, self._is_crashed = True, is_crashed
         self._wake.set()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(STOP_WITHIN_S)
@@ -160,7 +161,8 @@ class _Follower:
             self._wake.clear()
         _FOLLOWERS.discard(self)
         for release in self._releases():
-            self._say(release, "closed")
+            self._tallies[release].close()
+            self._say(release, "running" if self._is_crashed else "closed")
 
     def _look(self, model: Model) -> None:
         """Go over to what ``current`` leads to, if it was switched."""
@@ -210,6 +212,7 @@ class _Follower:
         before = self._releases()
         self._retired = [use for use in self._retired if use.goes_on()]
         for release in before - self._releases():
+            self._tallies[release].close()
             self._say(release, "closed")
 
     def _releases(self) -> set[int]:
@@ -227,7 +230,7 @@ class _Follower:
 
     def _say(self, release: int, state: Literal["running", "closed"]) -> None:
         tally = self._tallies[release]
-        tally.close() if state == "closed" else tally.drain()
+        tally.drain()
         beat = HealthBeat(
             model=self._installed.name,
             release=tally.release,
@@ -302,8 +305,10 @@ _FOLLOWERS: Final[weakref.WeakSet[_Follower]] = weakref.WeakSet()
 
 
 def _stop_all() -> None:
+    # an exception that nobody caught ends this process: to who listens, it dies as of a signal
+    is_crashed = getattr(sys, "last_type", None) not in {None, KeyboardInterrupt}
     for follower in list(_FOLLOWERS):
-        follower.stop()
+        follower.stop(is_crashed=is_crashed)
 
 
 def _after_fork() -> None:

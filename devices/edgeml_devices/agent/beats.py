@@ -47,8 +47,6 @@ class Sum:
     processes: set[str] = field(default_factory=set)
     at_work: dict[str, Heard] = field(default_factory=dict)
     """Of these more is to come: they did not say that they are done."""
-    longest_s: float = 0.0
-    """How long one process has gone on reporting."""
     last_beat: float | None = None
     """By the monotonic clock."""
     load_failed: str | None = None
@@ -197,7 +195,6 @@ def _add(total: Sum, beat: HealthBeat, base: HealthBeat | None, now: float) -> N
     if len(total.processes) < _PROCESSES_LIMIT:
         total.processes.add(beat.process)
     first = total.at_work.get(beat.process, Heard(now, now)).first
-    total.longest_s = max(total.longest_s, now - first)
     if beat.state == "closed":
         total.at_work.pop(beat.process, None)
     elif beat.process in total.at_work or len(total.at_work) < _PROCESSES_LIMIT:
@@ -241,8 +238,9 @@ class Probation:
             raise StepFailedError(Reason.LOAD_FAILED, total.load_failed)
         if total.errors >= _EARLY_ERRORS:
             self._require_error_rate(total)
-        if self.policy.heartbeat != "none":
-            self._require_beats(total, now)
+        silent_s = None if total.last_beat is None else now - total.last_beat
+        if self.policy.heartbeat != "none" and silent_s is not None and total.at_work:
+            self._require_beat(silent_s)
 
     def require_passed(self, total: Sum, now: float) -> None:
         """Judge the whole, at the end of the window.
@@ -258,6 +256,8 @@ class Probation:
         if total.calls < self.policy.min_calls:
             detail = f"{total.calls} calls in the probation, the policy wants {self.policy.min_calls}"
             raise StepFailedError(Reason.HEARTBEAT, detail)
+        if self.policy.heartbeat != "none":
+            self._require_one_that_goes_on(total, now)
         self._require_error_rate(total)
         limit_ms, p95_ms = self.policy.max_latency_p95_ms, total.latency.quantile(0.95)
         if limit_ms is not None and p95_ms is not None and p95_ms > limit_ms:
@@ -272,15 +272,18 @@ class Probation:
             )
             raise StepFailedError(Reason.ERROR_RATE, detail + last)
 
-    def _require_beats(self, total: Sum, now: float) -> None:
-        """See that a process goes on; that one is begun again and again is no going on."""
+    def _require_beat(self, silent_s: float) -> None:
+        if silent_s > self.policy.heartbeat_timeout_s:
+            raise StepFailedError(
+                Reason.HEARTBEAT, f"processes that ran the release have been silent for {silent_s:.0f} s"
+            )
+
+    def _require_one_that_goes_on(self, total: Sum, now: float) -> None:
+        """Tell one that took the place of another from those that crash and are begun again and again."""
         limit_s = self.policy.heartbeat_timeout_s
-        gone = [one for one in total.at_work.values() if now - one.last > limit_s]
-        if not gone or total.last_beat is None:
-            return
-        if now - total.last_beat > limit_s:
-            silent = f"processes that ran the release have been silent for {now - total.last_beat:.0f} s"
-            raise StepFailedError(Reason.HEARTBEAT, silent)
-        if total.longest_s < limit_s / 2:  # one that took the place of another has lasted by now
-            crashed = f"of {len(total.processes)} processes that ran the release none did for long"
-            raise StepFailedError(Reason.HEARTBEAT, f"{crashed}: the longest {total.longest_s:.0f} s")
+        lives = list(total.at_work.values())  # at once: beats come in another thread
+        here = [one for one in lives if now - one.last <= limit_s]
+        longest_s = max((one.last - one.first for one in here), default=0.0)
+        if len(here) < len(lives) and longest_s < limit_s / 2:
+            gone = f"{len(lives) - len(here)} processes that ran the release ended without a word"
+            raise StepFailedError(Reason.HEARTBEAT, f"{gone}, and none has run it for {limit_s / 2:.0f} s")

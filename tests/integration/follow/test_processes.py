@@ -38,6 +38,14 @@ def test_a_process_that_ends_without_closing_has_said_all(agent: Agent) -> None:
     assert (beat.state, beat.calls, beat.pid) == ("closed", 7, process.pid)
 
 
+def test_a_process_that_an_exception_ends_has_said_all_and_not_that_it_is_done(agent: Agent) -> None:
+    process = python("model = edgeml.load('times')\nfor _ in range(7): model(X)\nraise ValueError")
+    process.communicate(timeout=WAIT_S)
+    assert process.returncode == 1
+    (beat,) = agent.last().values()
+    assert (beat.state, beat.calls, beat.pid) == ("running", 7, process.pid)
+
+
 def test_a_killed_process_troubles_nobody(agent: Agent) -> None:
     process = python("model = edgeml.load('times')\nwhile True: model(X)")
     with edgeml.load("times") as model:
