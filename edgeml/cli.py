@@ -70,7 +70,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         debug = bool(ctx.params.get("debug"))
         note_json(ctx)
-        with _plain_warnings(), unwinding():
+        with _plain_warnings(), unwinding() as ends:
             try:
                 result = super().invoke(ctx)
                 sys.stdout.flush()
@@ -83,6 +83,9 @@ class Commands(click.Group):
                 click.echo("interrupted", err=True)
                 ctx.exit(INTERRUPTED)
             except Exception as error:  # noqa: BLE001 - the outermost edge of the program
+                if ends.import_broken:
+                    click.echo("interrupted", err=True)
+                    ctx.exit(INTERRUPTED)
                 _fail(ctx, error, debug)
         return result
 

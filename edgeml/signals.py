@@ -6,10 +6,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Final
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
 
 TERMINATED: Final = 143
 """The exit code after SIGTERM."""
@@ -19,8 +21,15 @@ _IMPORT_S: Final = 10.0
 _AGAIN_S: Final = 0.05
 
 
+class Ends:
+    """What came of the signals so far."""
+
+    import_broken = False
+    """An import took too long and was left: what fails from then on may be due to that."""
+
+
 @contextmanager
-def unwinding() -> Iterator[None]:
+def unwinding() -> Iterator[Ends]:
     """Raise KeyboardInterrupt at SIGINT and SystemExit at SIGTERM, where that unwinds the stack.
 
     That is not in an import: an extension module whose import is left by an exception ends the process with a
@@ -28,61 +37,85 @@ def unwinding() -> Iterator[None]:
     in ``__del__`` and what is called around a fork. Either is waited for. In a thread that is not the main
     one, nothing is changed.
     """
+    ends = Ends()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield ends
         return
-    ends = {signal.SIGTERM: _End(signal.SIGTERM, SystemExit(TERMINATED))}
+    handlers = [_Handler(signal.SIGTERM, SystemExit, (TERMINATED,), ends)]
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not as nohup leaves it
-        ends[signal.SIGINT] = _End(signal.SIGINT, KeyboardInterrupt())
-    before = {number: signal.signal(number, end) for number, end in ends.items()}
+        handlers.append(_Handler(signal.SIGINT, KeyboardInterrupt, (), ends))
+    before = [signal.signal(one.number, one) for one in handlers]
     ignored = sys.unraisablehook
 
     def ask_again(unraisable: sys.UnraisableHookArgs) -> None:
-        raised = [end for end in ends.values() if end.is_raised_as(unraisable.exc_value)]
-        for end in raised:
-            end.ask_again()
+        raised = [one for one in handlers if one.has_raised(unraisable.exc_value)]
+        for one in raised:
+            one.ask_again()
         if not raised:
             ignored(unraisable)
 
     sys.unraisablehook = ask_again
     try:
-        yield
+        yield ends
     finally:
         sys.unraisablehook = ignored
-        for number, end in ends.items():
-            end.forget()
-            signal.signal(number, before[number])
+        for one, other in zip(handlers, before, strict=True):
+            one.forget()
+            signal.signal(one.number, other)
 
 
-class _End:
+def run_async(main: Coroutine[Any, Any, T]) -> T:
+    """Run as ``asyncio.run`` does, with Python's own handler of SIGINT: only then it cancels its task.
+
+    An exception in the middle of its loop may make it wait for ever.
+    """
+    import asyncio
+
+    before = signal.getsignal(signal.SIGINT)
+    if not isinstance(before, _Handler) or threading.current_thread() is not threading.main_thread():
+        return asyncio.run(main)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return asyncio.run(main)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _Handler:
     """Handles a signal: raises an exception; while something is imported, it asks again a little later."""
 
-    def __init__(self, number: int, exception: BaseException) -> None:
-        self._number = number
-        self._exception = exception
-        self._until_s: float | None = None
+    def __init__(
+        self, number: int, exception: type[BaseException], args: tuple[object, ...], ends: Ends
+    ) -> None:
+        self.number = number
+        self._exception, self._args = exception, args
+        self._ends = ends
+        self._deadline_s: float | None = None
         self._again: threading.Timer | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a handler's signature
         self.forget()
-        if self._until_s is None:
-            self._until_s = time.monotonic() + _IMPORT_S
-        if _is_importing(frame) and time.monotonic() < self._until_s:
-            self.ask_again()
-            return
-        self._until_s = None
-        raise type(self._exception)(*self._exception.args)
+        if _is_importing(frame):
+            if self._deadline_s is None:
+                self._deadline_s = time.monotonic() + _IMPORT_S
+            if time.monotonic() < self._deadline_s:
+                self.ask_again()
+                return
+            self._ends.import_broken = True
+        self._deadline_s = None
+        raise self._exception(*self._args)
 
-    def is_raised_as(self, exception: BaseException | None) -> bool:
-        """Say whether this is what the handler raised."""
-        return type(exception) is type(self._exception) and exception.args == self._exception.args
+    def has_raised(self, exception: BaseException | None) -> bool:
+        """Say whether an exception comes from here."""
+        return type(exception) is self._exception and exception.args == self._args
 
     def ask_again(self) -> None:
         """Have the signal come once more."""
         main = threading.main_thread().ident or 0
-        self._again = threading.Timer(_AGAIN_S, signal.pthread_kill, (main, self._number))
-        self._again.daemon = True
-        self._again.start()
+        again = threading.Timer(_AGAIN_S, signal.pthread_kill, (main, self.number))
+        again.daemon = True
+        self._again = again
+        again.start()
 
     def forget(self) -> None:
         """Ask no more."""

@@ -236,11 +236,11 @@ def main() -> None:
     handed: Handed | EdgemlError
     try:
         counted = f"{share.rows[0].runtime} variant"  # other processes count theirs
-        with unwinding():
-            made = in_turn(share.rows, plans, maker, share.budget, counted=counted)
+        made = in_turn(share.rows, plans, maker, share.budget, counted=counted)
         handed = Handed(made, maker.tried, maker.rankings, maker.executor.findings)
     except EdgemlError as error:
         handed = error
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was made is handed over
     with replacing_file(share.result) as scratch, scratch.open("wb") as file:
         pickle.dump(handed, file)
 
@@ -258,4 +258,5 @@ def _end_with_parent() -> None:
 if __name__ == "__main__":
     from edgeml_converters.search.crew import main  # under its name, by which what it hands over is read
 
-    main()
+    with unwinding():
+        main()

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,7 @@ from edgeml.findings import Finding
 from edgeml_converters.formats.files import hash_tree
 
 ABANDONED_S: Final = 3600.0
-"""Age at which an entry that was never finished was left by a killed process, and one is read by nobody."""
+"""Age at which an entry that was never finished was left by a killed process."""
 ENTRY_FILE: Final = "step.json"
 READING: Final = ("arrays.py", "data/*.py", "pipeline.py", "preprocess.py")
 """What makes samples of data, in ``edgeml``: the hash of data says what is read, and not how."""
@@ -31,6 +31,8 @@ KEPT_ENTRIES: Final = 200
 """The oldest go beyond this many."""
 KEPT_BYTES: Final = 10_000_000_000
 """The oldest go beyond this much, but for those that a conversion may be reading."""
+READ_WITHIN_S: Final = 3600.0
+"""What a conversion was given so lately, or has kept marking since, it may be reading."""
 _SEAL: Final = "seal"
 """Name of the hash in an entry of all that stands beside it."""
 
@@ -72,6 +74,8 @@ class StepCache:
     """A folder of finished steps, one sub-folder each, named by key; ``None`` keeps nothing."""
 
     root: Path | None
+    _given: set[Path] = field(default_factory=set, compare=False)
+    """Entries that were found: they are read as long as the conversion runs."""
 
     def find(self, key: str) -> StepResult | None:
         """Give what a step of that key made; ``None`` if it is not here or is damaged."""
@@ -85,6 +89,7 @@ class StepCache:
             if hash_tree(artifact) != entry["sha256"] or (outputs and not outputs.is_file()):
                 return None
             os.utime(folder)
+            self._given.add(folder)
             return StepResult(
                 artifact=artifact,
                 source_outputs=outputs,
@@ -119,6 +124,8 @@ class StepCache:
         except OSError as error:
             if scratch is not None:
                 shutil.rmtree(scratch, ignore_errors=True)
+            with suppress(OSError):
+                self._trim()  # the next step may find room
             if self.find(key) is not None:
                 return None
             return Finding(
@@ -133,11 +140,14 @@ class StepCache:
     def _trim(self) -> None:
         if self.root is None:
             return
+        for given in self._given:
+            with suppress(OSError):
+                os.utime(given)
         entries = sorted(self.root.glob("??/[!.]*"), key=_last_use, reverse=True)
         size_bytes = 0
         for number, entry in enumerate(entries):
             size_bytes += _size_bytes(entry)
-            unread = time.time() - _last_use(entry) > ABANDONED_S
+            unread = time.time() - _last_use(entry) > READ_WITHIN_S
             if number >= KEPT_ENTRIES or (size_bytes > KEPT_BYTES and unread):
                 shutil.rmtree(entry, ignore_errors=True)
         for left in self.root.glob("??/.new-*"):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeml.commands.json_output import json_option, print_json
+from edgeml.signals import run_async
 
 if TYPE_CHECKING:
     from edgeml_devices.server.settings import ServerSettings
@@ -154,8 +155,6 @@ def migrate(data: Path | None, database: str, as_json: bool) -> None:
     Example:
       edgeml server migrate --data /var/lib/edgeml-server
     """  # noqa: D301 - as above
-    import asyncio
-
     settings = _settings(data, database)
 
     async def run() -> tuple[str | None, str]:
@@ -168,7 +167,7 @@ def migrate(data: Path | None, database: str, as_json: bool) -> None:
         finally:
             await opened.close()
 
-    before, now = asyncio.run(run())
+    before, now = run_async(run())
     if as_json:
         print_json({"before": before, "now": now})
     else:
@@ -188,8 +187,6 @@ def token(data: Path | None, database: str, name: str | None, as_json: bool) -> 
     Example:
       edgeml server token --name alice
     """  # noqa: D301 - as above
-    import asyncio
-
     from edgeml_devices.server import auth
 
     settings = _settings(data, database)
@@ -205,7 +202,7 @@ def token(data: Path | None, database: str, name: str | None, as_json: bool) -> 
         finally:
             await opened.close()
 
-    id_, secret = asyncio.run(make())
+    id_, secret = run_async(make())
     if as_json:
         print_json({"id": id_, "name": name, "role": "admin", "token": secret})
     else:
@@ -228,12 +225,10 @@ def backup(data: Path | None, database: str, file: Path, telemetry: bool, as_jso
     Example:
       edgeml server backup edgeml-2026-11-25.tar
     """  # noqa: D301 - as above
-    import asyncio
-
     from edgeml.figures import readable_size
     from edgeml_devices.server.backup import back_up
 
-    size_bytes = asyncio.run(back_up(_settings(data, database), file, telemetry=telemetry))
+    size_bytes = run_async(back_up(_settings(data, database), file, telemetry=telemetry))
     if as_json:
         print_json({"file": str(file), "size_bytes": size_bytes, "telemetry": telemetry})
     else:
@@ -254,8 +249,6 @@ def restore(data: Path | None, database: str, file: Path, as_json: bool) -> None
       edgeml server restore edgeml-2026-11-25.tar --data /var/lib/edgeml-server
       edgeml server restore edgeml-2026-11-25.tar --database postgresql://edgeml@db/edgeml
     """  # noqa: D301 - as above
-    import asyncio
-
     from edgeml.errors import UsageError
     from edgeml_devices.server.backup import restore
     from edgeml_devices.server.settings import ServerSettings
@@ -263,7 +256,7 @@ def restore(data: Path | None, database: str, file: Path, as_json: bool) -> None
     if not file.is_file():
         raise UsageError(f"no such file: {file}")
     settings = ServerSettings(data or _default_data(), database)
-    done = asyncio.run(restore(settings, file))
+    done = run_async(restore(settings, file))
     if as_json:
         shape = {
             "created_at": done.created_at,

@@ -26,6 +26,7 @@ import uvicorn
 from sqlalchemy import func, select
 
 from edgeml.errors import ServerError, UsageError
+from edgeml.signals import run_async
 from edgeml_devices.server import auth, tables
 from edgeml_devices.server.alerts.receivers import read_receivers
 from edgeml_devices.server.alerts.rules import read_rules
@@ -86,7 +87,7 @@ def prepare(settings: ServerSettings) -> str | None:
     Raises:
         ServerError: the database is of a newer version.
     """
-    return asyncio.run(_first_token(settings))
+    return run_async(_first_token(settings))
 
 
 async def _first_token(settings: ServerSettings) -> str | None:

@@ -1,5 +1,6 @@
 """The step cache: whole or absent, and never in the way."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -162,21 +163,47 @@ def test_the_oldest_entries_go(tmp_path, made, monkeypatch):
     assert [key for key in ("aa01", "bb02", "cc03", "dd04") if cache.find(key)] == ["cc03", "dd04"]
 
 
-def test_large_entries_go_but_for_those_of_the_last_hour(tmp_path, made, monkeypatch):
+def age(cache: StepCache, key: str, by_s: float) -> None:
+    entry = cache.root / key[:2] / key
+    stamp = entry.stat().st_mtime - by_s
+    os.utime(entry, (stamp, stamp))
+
+
+@pytest.fixture
+def small_cache(tmp_path, made, monkeypatch):
+    """A cache with room for two entries, and three of them, the oldest first."""
     folder, _ = made
     (folder / "weights").write_bytes(bytes(100_000))
-    monkeypatch.setattr("edgeml_converters.variants.step_cache.KEPT_BYTES", 250_000)
     cache = StepCache(tmp_path / "cache")
-    for age_s, key in ((7000, "aa01"), (4000, "bb02"), (3000, "cc03")):
+    for key, age_s in (("aa01", 7000), ("bb02", 4000), ("cc03", 3000)):
         cache.keep(key, *made)
-        entry = tmp_path / "cache" / key[:2] / key
-        stamp = entry.stat().st_mtime - age_s
-        os.utime(entry, (stamp, stamp))
-    cache.keep("dd04", *made)
-    kept = [key for key in ("aa01", "bb02", "cc03") if (tmp_path / "cache" / key[:2] / key).exists()]
-    assert kept == ["cc03"]
-    cache.keep("ee05", *made)
-    assert all(cache.find(key) for key in ("cc03", "dd04", "ee05"))
+        age(cache, key, age_s)
+    monkeypatch.setattr("edgeml_converters.variants.step_cache.KEPT_BYTES", 250_000)
+    return cache
+
+
+def test_large_entries_go_but_for_those_of_the_last_hour(small_cache, made):
+    small_cache.keep("dd04", *made)
+    small_cache.keep("ee05", *made)
+    keys = ("aa01", "bb02", "cc03", "dd04", "ee05")
+    assert [key for key in keys if small_cache.find(key)] == ["cc03", "dd04", "ee05"]
+
+
+def test_what_a_conversion_was_given_stays_as_long_as_it_runs(small_cache, made):
+    found = small_cache.find("aa01")
+    age(small_cache, "aa01", 9000)
+    small_cache.keep("dd04", *made)
+    assert found.artifact.exists()
+    assert not small_cache.find("bb02")
+
+
+def test_room_is_made_where_an_entry_finds_none(small_cache, made, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("edgeml_converters.variants.step_cache.shutil.copytree", full)
+    assert small_cache.keep("dd04", *made).code == "cache-not-written"
+    assert [key for key in ("aa01", "bb02", "cc03") if small_cache.find(key)] == ["bb02", "cc03"]
 
 
 def test_what_a_killed_process_left_goes_with_the_next_step_kept(tmp_path, made):

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from edgeml import __version__, plugins
 from edgeml.cli import main
 from edgeml.commands.json_output import json_option, print_json
 from edgeml.errors import BundleError, EdgemlError, GateError, UsageError
+from edgeml.signals import Ends
 
 
 class Named(UserWarning):
@@ -217,6 +220,18 @@ def test_a_signal_unwinds_so_that_nothing_half_written_stays(
         os.kill(process.pid, number)
         assert process.wait(timeout=60) == code
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_that_left_an_import_is_130_whatever_fails_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def broken() -> Iterator[Ends]:
+        ends = Ends()
+        ends.import_broken = True
+        yield ends
+
+    monkeypatch.setattr("edgeml.cli.unwinding", broken)
+    result = run_command(monkeypatch, lambda: _raise(AttributeError("half of it is there")))
+    assert (result.exit_code, result.stderr) == (130, "interrupted\n")
 
 
 def test_ctrl_c_while_a_string_is_executed_is_130(tmp_path: Path) -> None:

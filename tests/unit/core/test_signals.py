@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from edgeml import signals
-from edgeml.signals import TERMINATED, unwinding
+from edgeml.signals import TERMINATED, run_async, unwinding
 
 INTERRUPTED = """
 import os, signal, time
@@ -53,8 +54,10 @@ def test_an_import_that_does_not_end_is_left(
 ) -> None:
     monkeypatch.setattr(signals, "_IMPORT_S", 0.2)
     name = module("SIGINT", 60)
-    with pytest.raises(KeyboardInterrupt), unwinding():
-        importlib.import_module(name)
+    with unwinding() as ends:
+        with pytest.raises(KeyboardInterrupt):
+            importlib.import_module(name)
+        assert ends.import_broken
     assert name not in sys.modules
 
 
@@ -89,6 +92,25 @@ def test_other_exceptions_that_python_ignores_are_told(monkeypatch: pytest.Monke
     with unwinding():
         Failing()
     assert told == ["told"]
+
+
+def test_an_interrupt_cancels_what_asyncio_runs() -> None:
+    cancelled = []
+
+    async def work() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+
+    with unwinding():
+        handler = signal.getsignal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            run_async(work())
+        assert signal.getsignal(signal.SIGINT) is handler
+    assert cancelled
 
 
 def test_a_signal_is_for_the_program_that_it_came_to(module: Callable[[str, float], str]) -> None:
