@@ -74,7 +74,7 @@ class StepCache:
     """A folder of finished steps, one sub-folder each, named by key; ``None`` keeps nothing."""
 
     root: Path | None
-    _given: set[Path] = field(default_factory=set, compare=False)
+    _given: set[Path] = field(default_factory=set, init=False, compare=False)
     """Entries that were found: they are read as long as the conversion runs."""
 
     def find(self, key: str) -> StepResult | None:

@@ -286,4 +286,6 @@ class Probation:
         longest_s = max((one.last - one.first for one in here), default=0.0)
         if len(here) < len(lives) and longest_s < limit_s / 2:
             gone = f"{len(lives) - len(here)} processes that ran the release ended without a word"
-            raise StepFailedError(Reason.HEARTBEAT, f"{gone}, and none has run it for {limit_s / 2:.0f} s")
+            raise StepFailedError(
+                Reason.HEARTBEAT, f"{gone}, and none that is left has run it for {limit_s / 2:.0f} s"
+            )

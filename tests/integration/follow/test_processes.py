@@ -9,6 +9,7 @@ import sys
 import textwrap
 
 import numpy as np
+import pytest
 
 import edgeml
 from edgeml.installed import InstalledModel
@@ -30,20 +31,18 @@ def python(program: str) -> subprocess.Popen[str]:
     )
 
 
-def test_a_process_that_ends_without_closing_has_said_all(agent: Agent) -> None:
-    process = python("model = edgeml.load('times')\nfor _ in range(7): model(X)")
+@pytest.mark.parametrize(
+    ("last", "code", "state"),
+    [("", 0, "closed"), ("sys.exit(3)", 3, "closed"), ("raise ValueError", 1, "running")],
+)
+def test_a_process_that_ends_without_closing_has_said_all_and_that_it_is_done_unless_it_crashed(
+    agent: Agent, last: str, code: int, state: str
+) -> None:
+    process = python(f"model = edgeml.load('times')\nfor _ in range(7): model(X)\n{last}")
     process.communicate(timeout=WAIT_S)
-    assert process.returncode == 0
+    assert process.returncode == code
     (beat,) = agent.last().values()
-    assert (beat.state, beat.calls, beat.pid) == ("closed", 7, process.pid)
-
-
-def test_a_process_that_an_exception_ends_has_said_all_and_not_that_it_is_done(agent: Agent) -> None:
-    process = python("model = edgeml.load('times')\nfor _ in range(7): model(X)\nraise ValueError")
-    process.communicate(timeout=WAIT_S)
-    assert process.returncode == 1
-    (beat,) = agent.last().values()
-    assert (beat.state, beat.calls, beat.pid) == ("running", 7, process.pid)
+    assert (beat.state, beat.calls, beat.pid) == (state, 7, process.pid)
 
 
 def test_a_killed_process_troubles_nobody(agent: Agent) -> None:

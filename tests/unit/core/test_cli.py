@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from edgeml import __version__, plugins
 from edgeml.cli import main
 from edgeml.commands.json_output import json_option, print_json
 from edgeml.errors import BundleError, EdgemlError, GateError, UsageError
-from edgeml.signals import Ends
 
 
 class Named(UserWarning):
@@ -222,15 +220,23 @@ def test_a_signal_unwinds_so_that_nothing_half_written_stays(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_that_left_an_import_is_130_whatever_fails_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    @contextmanager
-    def broken() -> Iterator[Ends]:
-        ends = Ends()
-        ends.import_broken = True
-        yield ends
+LEFT = """
+import os, signal, time
+os.kill(os.getpid(), signal.SIGINT)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    raise AttributeError("half of it is there") from None
+"""
 
-    monkeypatch.setattr("edgeml.cli.unwinding", broken)
-    result = run_command(monkeypatch, lambda: _raise(AttributeError("half of it is there")))
+
+def test_ctrl_c_that_left_an_import_is_130_whatever_fails_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeml.signals._IMPORT_S", 0.2)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "imported_and_left.py").write_text(LEFT)
+    result = run_command(monkeypatch, lambda: importlib.import_module("imported_and_left"))
     assert (result.exit_code, result.stderr) == (130, "interrupted\n")
 
 

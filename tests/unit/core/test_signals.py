@@ -131,6 +131,7 @@ def test_an_interrupt_that_is_ignored_stays_so() -> None:
     try:
         with unwinding():
             os.kill(os.getpid(), signal.SIGINT)
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
 

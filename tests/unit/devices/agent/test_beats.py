@@ -244,7 +244,7 @@ def test_processes_that_crash_and_are_begun_again_fail_a_release(
     found = reported(clock, *lives)
     judge = Probation(CRASHES, True, 0.0)
     judge.require_sound(found, clock.now)
-    with pytest.raises(StepFailedError, match="ended without a word, and none has run it for 5 s") as caught:
+    with pytest.raises(StepFailedError, match="and none that is left has run it for 5 s") as caught:
         judge.require_passed(found, clock.now)
     assert caught.value.reason == Reason.HEARTBEAT
 
